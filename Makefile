@@ -1,0 +1,33 @@
+# An active virtual or conda environment is used, with the torch it has; otherwise .venv is made.
+CONDA := $(if $(filter-out base,$(CONDA_DEFAULT_ENV)),$(CONDA_PREFIX))
+ENV := $(or $(VIRTUAL_ENV),$(CONDA),$(CURDIR)/.venv)
+PY := $(ENV)/bin/python
+PYTHON ?= python3
+READY := $(ENV)/.lit-rl-installed
+
+.PHONY: help demo test lint warmstart
+.DEFAULT_GOAL := help
+
+help:  ## what there is
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+demo: $(READY)  ## four algorithms on word problems: a table, a report, runs in MLflow (minutes)
+	@$(PY) -m ablations run quickstart
+
+test: $(READY)  ## the tests
+	@$(PY) -m pytest
+
+lint: $(READY)  ## ruff and mypy
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+	@$(PY) -m mypy
+
+warmstart: $(READY)  ## trains data/warmstart anew (about a quarter of an hour)
+	@$(PY) -m lit_rl.warmstart
+
+$(READY): pyproject.toml constraints.txt
+	@test -x $(PY) || $(PYTHON) -m venv $(ENV)
+	@echo "installing into $(ENV) (once; some minutes)"
+	@if $(PY) -c 'import torch' 2>/dev/null; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi > $(READY).constraints
+	@$(PY) -m pip install -q -c $(READY).constraints -e '.[dev]'
+	@touch $@

@@ -1,0 +1,1 @@
+"""Response-level and token-level credit for reinforcement learning of language models."""

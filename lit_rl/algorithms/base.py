@@ -1,0 +1,262 @@
+"""What the algorithms share: one iteration is one Lightning epoch over one table of rollouts.
+
+The order of an iteration: the data module samples, the reward callback scores, :meth:`Algorithm.prepare` computes
+log-probabilities and advantages, :meth:`Algorithm.training_step` takes micro-batches through the loss, and Lightning
+does the rest (accumulation, clipping, precision, several devices, checkpoints).
+"""
+
+import copy
+import time
+from typing import Any, Literal
+
+import torch
+from lightning import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lit_rl.errors import UsageError
+from lit_rl.functional.advantages import zero_advantage_share
+from lit_rl.functional.losses import (
+    Normalizer,
+    clipped_fraction,
+    kl_loss,
+    policy_gradient_loss,
+    row_denominator,
+)
+from lit_rl.policy.causal import CausalPolicy
+from lit_rl.rollouts import Rollouts
+from lit_rl.sampling.base import SamplingPlan
+from lit_rl.tasks.base import Example
+
+ACCURACIES = ("accuracy", "accuracy_flexible", "accuracy_sampled")
+
+
+class Algorithm(LightningModule):
+    """A policy, how it is sampled, and how scored rollouts become a loss.
+
+    A subclass overrides :meth:`advantages`, and :meth:`loss` where its loss is not the shared one.
+
+    Args:
+        policy: the model that is trained; None takes the embedded one.
+        samples: responses a prompt (G).
+        temperature: of sampling and of every log-probability.
+        max_new_tokens: the longest response.
+        passes: over one iteration's rollouts; 1 stays closest to on-policy.
+        normalizer: the loss denominator, see :func:`lit_rl.functional.losses.row_denominator`. ``row_sum`` is the
+            policy gradient itself; ``constant`` divides it by ``max_new_tokens``.
+        clip_low, clip_high: the ratio's clipping range (1 - low, 1 + high); None leaves a side open.
+        kl_coefficient: weight of the penalty that keeps the policy near its start.
+        kl: where the penalty goes: ``k1_reward`` lowers the reward by the sequence's log ratio; ``k2_loss`` and
+            ``k3_loss`` add :func:`lit_rl.functional.losses.kl_loss`.
+        reference: keep a frozen copy of the start, which ``policy/kl`` and the penalty need.
+        learning_rate, betas, weight_decay: of AdamW.
+        warmup_steps: optimizer steps of linear warm-up.
+    """
+
+    def __init__(
+        self,
+        policy: CausalPolicy | None = None,
+        samples: int = 1,
+        temperature: float = 1.0,
+        max_new_tokens: int = 192,
+        passes: int = 1,
+        normalizer: Normalizer = "row_sum",
+        clip_low: float | None = None,
+        clip_high: float | None = None,
+        kl_coefficient: float = 0.0,
+        kl: Literal["k1_reward", "k2_loss", "k3_loss"] = "k1_reward",
+        reference: bool = True,
+        learning_rate: float = 2e-4,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+        warmup_steps: int = 5,
+    ) -> None:
+        super().__init__()
+        for name, value in {"samples": samples, "passes": passes, "max_new_tokens": max_new_tokens}.items():
+            if value < 1:
+                raise UsageError(f"model.{name} is {value}; it is a count of at least 1")
+        if temperature <= 0:
+            raise UsageError(f"model.temperature is {temperature}; it must be above 0")
+        if kl_coefficient > 0 and not reference:
+            raise UsageError("model.kl_coefficient is above 0 but model.reference is false; keep the reference")
+        self.policy = policy if policy is not None else CausalPolicy()
+        self.plan = SamplingPlan(samples=samples, temperature=temperature, max_new_tokens=max_new_tokens)
+        self.passes = passes
+        self.normalizer: Normalizer = normalizer
+        self.clip_low, self.clip_high = clip_low, clip_high
+        self.kl_coefficient, self.kl = kl_coefficient, kl
+        self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
+        self.warmup_steps = warmup_steps
+        # in a tuple: no parameter of this module, so in no optimizer, checkpoint or gradient synchronisation
+        self._reference = (copy.deepcopy(self.policy).requires_grad_(False),) if reference else ()
+        self.accuracies = nn.ModuleDict(
+            {split: nn.ModuleDict({name: MeanMetric() for name in ACCURACIES}) for split in ("val", "test")}
+        )
+        self._update_seconds = 0.0
+        self._batch_started = 0.0
+
+    # ---- what an algorithm is: neither of these touches the trainer or logs -------------------------------------
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        """The weight of each token's score function, from scored rollouts: [N, T]."""
+        raise NotImplementedError
+
+    def loss(self, minibatch: Rollouts, logprobs: Tensor) -> dict[str, Tensor]:
+        """The terms of the loss on some rows of prepared rollouts; their sum is minimised. ``policy`` is always one.
+
+        Args:
+            minibatch: N rows.
+            logprobs: [N, T] of the weights in training.
+        """
+        assert minibatch.old_logprobs is not None and minibatch.advantages is not None
+        mask = minibatch.mask
+        denominator = row_denominator(mask, self.normalizer, minibatch.window_tokens, self.plan.max_new_tokens)
+        terms = {
+            "policy": policy_gradient_loss(
+                logprobs,
+                minibatch.old_logprobs,
+                minibatch.advantages,
+                mask,
+                denominator,
+                self.clip_low,
+                self.clip_high,
+            )
+        }
+        if self.kl_coefficient > 0 and self.kl != "k1_reward":
+            assert minibatch.reference_logprobs is not None
+            kind: Literal["k2", "k3"] = "k2" if self.kl == "k2_loss" else "k3"
+            penalty = kl_loss(logprobs, minibatch.reference_logprobs, mask, denominator, kind)
+            terms["kl"] = self.kl_coefficient * penalty
+        return terms
+
+    @torch.no_grad()
+    def prepare(self, rollouts: Rollouts, rows: int = 256) -> None:
+        """Fills old and reference log-probabilities, token rewards and advantages, ``rows`` rows at a time.
+
+        Log-probabilities of probes are 0 where no reward needs them.
+        """
+        penalized = self.kl_coefficient > 0 and self.kl == "k1_reward"
+        needed = torch.ones_like(rollouts.trained) if penalized else rollouts.trained
+        shape = rollouts.response_ids.shape
+        old, entropy, reference = (torch.zeros(shape, device=rollouts.response_ids.device) for _ in range(3))
+        for index in needed.nonzero().squeeze(1).split(rows):
+            part = rollouts.select(index)
+            old[index], entropy[index] = self.policy.logprobs_and_entropy(part, self.plan.temperature)
+            for policy in self._reference:
+                reference[index] = policy(part, self.plan.temperature)
+        rollouts.old_logprobs, rollouts.entropy = old, entropy
+        if self._reference:
+            rollouts.reference_logprobs = reference
+        if penalized:
+            rollouts.token_rewards = -self.kl_coefficient * (old - reference)
+        rollouts.advantages = self.advantages(rollouts) * rollouts.mask
+
+    @staticmethod
+    def returns(rollouts: Rollouts) -> Tensor:
+        """The response's return [N]: its reward plus what its tokens earned."""
+        assert rollouts.rewards is not None, "score the rollouts before preparing them"
+        if rollouts.token_rewards is None:
+            return rollouts.rewards
+        return rollouts.rewards + rollouts.token_rewards.sum(1)
+
+    # ---- Lightning's hooks --------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        for policy in self._reference:
+            policy.to(self.device)
+
+    def on_train_epoch_start(self) -> None:
+        rollouts: Rollouts = self._data.rollouts
+        started = time.perf_counter()
+        with self.trainer.precision_plugin.forward_context():  # hooks run outside it, and the ratio must start at 1
+            self.prepare(rollouts, self._data.rows_per_microbatch)
+        self._update_seconds = time.perf_counter() - started
+        self._log(self._describe(rollouts))
+
+    def training_step(self, minibatch: Rollouts, batch_idx: int) -> Tensor:
+        assert minibatch.old_logprobs is not None and minibatch.advantages is not None
+        logprobs = self.policy(minibatch, self.plan.temperature)
+        removed = clipped_fraction(
+            logprobs.detach(),
+            minibatch.old_logprobs,
+            minibatch.advantages,
+            minibatch.mask,
+            self.clip_low,
+            self.clip_high,
+        )
+        self._log({"policy/clip_fraction": removed}, len(minibatch))
+        return torch.stack(list(self.loss(minibatch, logprobs).values())).sum()
+
+    # a module's batch hooks run inside those of the callbacks, so observers don't count as update time
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self._batch_started = time.perf_counter()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._update_seconds += time.perf_counter() - self._batch_started
+
+    def on_train_epoch_end(self) -> None:
+        self._log({"time/update": self._update_seconds, "tokens/generated": float(self._data.generated)})
+
+    def validation_step(self, examples: list[Example], batch_idx: int) -> None:
+        self._evaluate("val", examples)
+
+    def test_step(self, examples: list[Example], batch_idx: int) -> None:
+        self._evaluate("test", examples)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.AdamW(
+            self.policy.parameters(), lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
+        )
+        warmup = max(1, self.warmup_steps)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Lightning writes an epoch-end checkpoint before it counts the epoch as completed, and on resuming would
+        # sample that epoch's rollouts a second time
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        for count in ("current", "total"):
+            progress[count]["completed"] = progress[count]["processed"]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
+        if progress["ready"] != progress["processed"]:
+            raise UsageError("ckpt_path: not a checkpoint of the end of an iteration; choose one written there")
+
+    # ---- metrics ------------------------------------------------------------------------------------------------
+
+    def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        trained = rollouts.select(rollouts.trained)
+        assert trained.entropy is not None and trained.advantages is not None and trained.old_logprobs is not None
+        values = {
+            "policy/entropy": trained.entropy.sum() / trained.mask.sum(),
+            "response/length": trained.lengths.float().mean(),
+            "response/truncated": trained.truncated.float().mean(),
+            "group/zero_advantage": zero_advantage_share(trained.advantages, trained.group),
+        }
+        if trained.reference_logprobs is not None:
+            # k1: the mean over responses of log pi(response) / pi_ref(response), in nats
+            values["policy/kl"] = (trained.old_logprobs - trained.reference_logprobs).sum(1).mean()
+        return values
+
+    def _evaluate(self, split: str, examples: list[Example]) -> None:
+        """Greedy and sampled accuracy, by the sampler and the verifier that training uses."""
+        rollouts, strict, flexible = self._data.evaluate(self.policy, self.plan, examples)
+        metrics: Any = self.accuracies[split]
+        metrics["accuracy"].update(strict[~rollouts.trained])
+        metrics["accuracy_flexible"].update(flexible[~rollouts.trained])
+        metrics["accuracy_sampled"].update(strict[rollouts.trained])
+        self._log({f"{split}/{name}": metrics[name] for name in ACCURACIES})
+
+    def _log(self, values: dict[str, Any], batch_size: int = 1) -> None:
+        """Logs means over the iteration and the ranks, against the number of iterations finished at its end."""
+        finished = self.current_epoch + (self.trainer.state.fn == TrainerFn.FITTING)
+        self.log_dict(
+            {**values, "step": float(finished)}, on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True
+        )
+
+    @property
+    def _data(self) -> Any:
+        """The RolloutDataModule; typed loosely, for it stands above this module."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]

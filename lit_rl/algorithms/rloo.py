@@ -1,0 +1,24 @@
+"""RLOO: REINFORCE whose baseline is the mean of the other responses to the prompt."""
+
+from torch import Tensor
+
+from lit_rl.algorithms.base import Algorithm
+from lit_rl.errors import UsageError
+from lit_rl.functional.advantages import leave_one_out
+from lit_rl.rollouts import Rollouts
+
+
+class RLOO(Algorithm):
+    """REINFORCE with r_i - mean_{j != i} r_j in the place of r_i (2402.14740). Unbiased.
+
+    Args:
+        samples: responses a prompt, at least 2.
+    """
+
+    def __init__(self, samples: int = 4, **kwargs) -> None:
+        if samples < 2:
+            raise UsageError(f"model.samples is {samples}; RLOO compares the responses to a prompt: at least 2")
+        super().__init__(samples=samples, **kwargs)
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        return leave_one_out(self.returns(rollouts), rollouts.group)[:, None].expand_as(rollouts.mask)

@@ -1,0 +1,42 @@
+"""A few responses with their scores, to be read by a person."""
+
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import MLFlowLogger
+
+from lit_rl.tasks.scoring import score_rows, texts_of
+
+
+class Transcripts(Callback):
+    """Adds the first responses of an iteration to the table ``transcripts.json`` of the MLflow run.
+
+    Args:
+        responses: how many, each to another prompt.
+        every_n_iterations: how often; the first iteration is always one.
+    """
+
+    def __init__(self, responses: int = 3, every_n_iterations: int = 10) -> None:
+        self.responses, self.every_n_iterations = responses, every_n_iterations
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logger = next((each for each in trainer.loggers if isinstance(each, MLFlowLogger)), None)
+        due = trainer.current_epoch % self.every_n_iterations == 0 and trainer.is_global_zero
+        if logger is None or not due or self.responses < 1:
+            return
+        data = trainer.datamodule  # type: ignore[attr-defined]
+        rollouts = data.rollouts
+        starts = [int((rollouts.group == group).nonzero()[0, 0]) for group in range(len(rollouts.examples))]
+        shown = rollouts.select(rollouts.group.new_tensor(starts[: self.responses]))
+        policy: Any = pl_module.policy
+        texts = texts_of(shown, policy.decode)
+        examples = shown.examples[: len(shown)]
+        table = {
+            "iteration": [trainer.current_epoch + 1] * len(shown),
+            "prompt": ["\n".join(turn["content"] for turn in example["prompt"]) for example in examples],
+            "response": texts,
+            "reward": shown.rewards.tolist(),
+            "score_flexible": score_rows(data.task.score_flexible, shown, texts).tolist(),
+            "truncated": shown.truncated.tolist(),
+        }
+        logger.experiment.log_table(logger.run_id, table, "transcripts.json")

@@ -1,0 +1,151 @@
+"""The command line: ``python -m lit_rl fit|validate|test ...`` is LightningCLI over the algorithms."""
+
+import logging
+import os
+import sys
+import warnings
+from typing import Any, NoReturn
+
+import datasets
+import transformers
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import MLFlowLogger
+
+from lit_rl import algorithms, tasks
+from lit_rl.callbacks import GradientVariance, IterationProgress, RewardCallback, Transcripts
+from lit_rl.data import RolloutDataModule
+from lit_rl.errors import UsageError
+from lit_rl.explain import explain
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 50,
+    "reload_dataloaders_every_n_epochs": 1,  # each iteration samples from the current weights
+    "use_distributed_sampler": False,  # each rank draws its own prompts
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": 10,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 1,
+    "enable_model_summary": False,
+    "logger": {"class_path": "lit_rl.tracking.RunLogger"},
+}
+
+
+DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
+CLASSES = {"model": (algorithms, algorithms.Algorithm), "data.task": (tasks, tasks.Task)}
+
+
+class Parser(LightningArgumentParser):
+    """Turns every mistake of the user's into one line and exit code 2."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:  # a parser inside the parser: let the outer one say it
+            super().error(message, ex)
+        raise UsageError(explain(str(message), CLASSES)) from ex
+
+
+class LogConfig(SaveConfigCallback):
+    """Saves the run's configuration to MLflow as ``config.yaml``: ``fit --config config.yaml`` repeats the run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        text = self.parser.dump(self.config, skip_none=False)
+        for logger in trainer.loggers:
+            if isinstance(logger, MLFlowLogger):
+                logger.experiment.log_text(logger.run_id, text, "config.yaml")
+                logger.log_hyperparams(self.config.as_dict())
+
+
+class CLI(LightningCLI):
+    """LightningCLI with this project's classes, forced callbacks and defaults.
+
+    ``CLI(args=config, run=False)`` builds trainer, model and data module from a configuration without running them.
+    """
+
+    def __init__(self, args: ArgsType = None, run: bool = True) -> None:
+        super().__init__(
+            algorithms.Algorithm,
+            RolloutDataModule,
+            subclass_mode_model=True,
+            args=args,
+            run=run,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            parser_class=Parser,
+            parser_kwargs={"prog": "python -m lit_rl"},
+            save_config_callback=LogConfig,
+            trainer_defaults=TRAINER_DEFAULTS,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        return {name: skip for name, skip in LightningCLI.subcommands().items() if name != "predict"}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.add_lightning_class_args(RewardCallback, "reward")
+        parser.add_lightning_class_args(GradientVariance, "gradient_variance")
+        parser.add_lightning_class_args(Transcripts, "transcripts")
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        checkpoint = {"save_on_train_epoch_end": True, "every_n_epochs": 10, "save_last": True}
+        parser.set_defaults({f"checkpoint.{key}": value for key, value in checkpoint.items()})
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if config.checkpoint.save_on_train_epoch_end is not True:
+            raise UsageError(
+                "checkpoint.save_on_train_epoch_end must be true: only the end of an iteration can be resumed exactly"
+            )
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        if config.trainer.enable_progress_bar is not False:
+            kwargs["callbacks"] = [*kwargs.get("callbacks", []), IterationProgress()]
+        return super().instantiate_trainer(**kwargs)
+
+
+def with_default_classes(args: list[str]) -> list[str]:
+    """The arguments, with the default class named for each setting whose class they leave open.
+
+    Not done by the parser's defaults, because the arguments of a default class stay when another class is chosen.
+    """
+    given = {arg.split("=")[0] for arg in args}
+    if not args or args[0].startswith("-") or "--config" in given or "-c" in given:
+        return args
+    open_ = [f"--{key}={name}" for key, name in DEFAULT_CLASSES.items() if f"--{key}" not in given]
+    return [args[0], *open_, *args[1:]]
+
+
+def quiet() -> None:
+    """Silences messages of libraries that a user can do nothing about."""
+    warnings.filterwarnings("ignore", ".*LeafSpec.*")
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
+
+
+def usage_error(error: BaseException | None) -> UsageError | None:
+    """The user's mistake behind an error, if there is one: the parser wraps what a constructor raises."""
+    while error is not None and not isinstance(error, UsageError):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    quiet()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
+        transformers.utils.logging.disable_progress_bar()
+    sys.argv[1:] = with_default_classes(sys.argv[1:])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        CLI()
+    except Exception as error:
+        usage = usage_error(error)
+        if usage is None:
+            raise
+        print(f"lit_rl: {usage}", file=sys.stderr)
+        return 2
+    return 0

@@ -1,0 +1,211 @@
+"""The data module: prompts in, rollouts out, once an iteration."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from lit_rl.algorithms.base import Algorithm
+from lit_rl.callbacks.progress import report
+from lit_rl.errors import UsageError
+from lit_rl.policy.causal import CausalPolicy
+from lit_rl.rollouts import Rollouts
+from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, demonstrate
+from lit_rl.tasks import GSM8KStyle, Task
+from lit_rl.tasks.base import Example, Split
+from lit_rl.tasks.scoring import score_rows, texts_of
+
+TRAIN, VAL, TEST = range(3)  # random streams never shared
+
+
+class MicroBatches(Dataset):
+    """An iteration's rollouts as micro-batches: ``schedule`` [passes * micro-batches, rows] of row numbers.
+
+    Rows are looked up when they are asked for, after scores and advantages have been filled in.
+    """
+
+    def __init__(self, rollouts: Rollouts, schedule: Tensor, window_tokens: list[float]) -> None:
+        self.rollouts, self.schedule, self.window_tokens = rollouts, schedule, window_tokens
+
+    def __len__(self) -> int:
+        return len(self.schedule)
+
+    def __getitem__(self, index: int) -> Rollouts:
+        minibatch = self.rollouts.select(self.schedule[index])
+        minibatch.window_tokens = self.window_tokens[index]
+        return minibatch
+
+
+class RolloutDataModule(LightningDataModule):
+    """Draws prompts, has them answered, and serves the answers as micro-batches.
+
+    ``train_dataloader`` is the sampling phase of an iteration: Lightning calls it at the start of every epoch (with
+    ``reload_dataloaders_every_n_epochs=1``, which is required), so rollouts always come from the current weights.
+
+    Args:
+        task: where prompts and rewards come from; None takes ``GSM8KStyle()``.
+        sampler: what generates; None takes ``LocalSampler()``.
+        prompts_per_iteration: over all ranks; each rank takes every n-th, with all of a prompt's responses.
+        rows_per_microbatch: responses in one forward and backward. An optimizer step takes
+            ``trainer.accumulate_grad_batches`` micro-batches.
+        eval_prompts: validation and test problems; None takes the whole split.
+        eval_rows: problems evaluated at once.
+        seed: of the prompts' order and of all sampling.
+        stream: another number gives other samples for the same prompts.
+    """
+
+    def __init__(
+        self,
+        task: Task | None = None,
+        sampler: Sampler | None = None,
+        prompts_per_iteration: int = 32,
+        rows_per_microbatch: int = 32,
+        eval_prompts: int | None = 256,
+        eval_rows: int = 256,
+        seed: int = 0,
+        stream: int = 0,
+    ) -> None:
+        super().__init__()
+        counts = {"prompts_per_iteration": prompts_per_iteration, "rows_per_microbatch": rows_per_microbatch}
+        for name, value in {**counts, "eval_rows": eval_rows, "eval_prompts": eval_prompts}.items():
+            if value is not None and value < 1:
+                raise UsageError(f"data.{name} is {value}; it is a count of at least 1")
+        self.task = task if task is not None else GSM8KStyle()
+        self.sampler = sampler if sampler is not None else LocalSampler()
+        self.prompts_per_iteration, self.rows_per_microbatch = prompts_per_iteration, rows_per_microbatch
+        self.eval_prompts, self.eval_rows = eval_prompts, eval_rows
+        self.seed, self.stream = seed, stream
+        self.generated = 0  # response tokens since the start, probes and all ranks included
+        self.sample_seconds = 0.0  # of the current iteration
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def train_dataloader(self) -> DataLoader:
+        algorithm = self._algorithm
+        self._check(algorithm)
+        started = time.perf_counter()
+        self.rollouts = self._sample_iteration(algorithm)
+        self.sample_seconds = time.perf_counter() - started
+        if not algorithm.plan.demonstrations:
+            self.generated += int(self._sum_over_ranks(self.rollouts.mask.sum().double()))
+        schedule = self._schedule(algorithm.passes)
+        microbatches = MicroBatches(self.rollouts, schedule, self._window_tokens(schedule))
+        return DataLoader(microbatches, batch_size=None, shuffle=False, num_workers=0)
+
+    def _sample_iteration(self, algorithm: Algorithm) -> Rollouts:
+        prompts = self.task.prompts("train")
+        trainer: Any = self.trainer
+        first = trainer.current_epoch * self.prompts_per_iteration + trainer.global_rank
+        draws = range(first, first - trainer.global_rank + self.prompts_per_iteration, trainer.world_size)
+        n = len(prompts)
+        orders = {epoch: self._order(epoch, n) for epoch in {draw // n for draw in draws}}
+        examples = [prompts[orders[draw // n][draw % n]] for draw in draws]
+        rollouts = self.sample(algorithm.policy, algorithm.plan, examples, [(TRAIN, draw) for draw in draws])
+        rollouts.version = trainer.global_step
+        return rollouts
+
+    def _order(self, epoch: int, n: int) -> list[int]:
+        """The permutation in which the training prompts are drawn for the ``epoch``-th time."""
+        return np.random.default_rng([self.seed, epoch]).permutation(n).tolist()
+
+    def _schedule(self, passes: int) -> Tensor:
+        """Row numbers [passes * micro-batches, rows]: in each pass every trained row once, shuffled."""
+        rows = self.rollouts.trained.nonzero().squeeze(1).cpu()
+        trainer: Any = self.trainer
+        rng = np.random.default_rng([self.seed, self.stream, trainer.current_epoch, trainer.global_rank])
+        order = np.concatenate([rng.permutation(len(rows)) for _ in range(passes)])
+        return rows[torch.from_numpy(order)].reshape(-1, self.rows_per_microbatch)
+
+    def _window_tokens(self, schedule: Tensor) -> list[float]:
+        """For each micro-batch: the mean response tokens a row over its optimizer step and all ranks."""
+        trainer: Any = self.trainer
+        per_row = self.rollouts.mask.sum(1).double().cpu()[schedule].mean(1)
+        windows = per_row.reshape(-1, trainer.accumulate_grad_batches).mean(1)
+        windows = self._sum_over_ranks(windows) / trainer.world_size
+        return windows.repeat_interleave(trainer.accumulate_grad_batches).tolist()
+
+    def _check(self, algorithm: Algorithm) -> None:
+        trainer: Any = self.trainer
+        if trainer.reload_dataloaders_every_n_epochs != 1:
+            raise UsageError(
+                "trainer.reload_dataloaders_every_n_epochs must be 1: each iteration samples from the current weights"
+            )
+        if trainer.max_steps != -1:
+            raise UsageError("trainer.max_steps: a resumed run would stop early; set trainer.max_epochs (iterations)")
+        if self.prompts_per_iteration % trainer.world_size:
+            raise UsageError(
+                f"data.prompts_per_iteration is {self.prompts_per_iteration}, not a multiple of the "
+                f"{trainer.world_size} processes; a prompt's responses stay on one"
+            )
+        rows = self.prompts_per_iteration // trainer.world_size * algorithm.plan.trained_rows
+        step = self.rows_per_microbatch * trainer.accumulate_grad_batches
+        if rows % step:
+            raise UsageError(
+                f"data.rows_per_microbatch x trainer.accumulate_grad_batches is {self.rows_per_microbatch} x "
+                f"{trainer.accumulate_grad_batches} = {step}, which does not divide the {rows} responses of an "
+                f"iteration (data.prompts_per_iteration x model.samples a process); change one of them"
+            )
+
+    # ---- evaluation ---------------------------------------------------------------------------------------------
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("val", VAL)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("test", TEST)
+
+    def _evaluation_loader(self, split: Split, stream: int) -> DataLoader:
+        """Batches of (stream, index, example); each rank its own part."""
+        prompts = self.task.prompts(split)
+        trainer: Any = self.trainer
+        n = min(len(prompts), self.eval_prompts or len(prompts))
+        items = [(stream, i, prompts[i]) for i in range(trainer.global_rank, n, trainer.world_size)]
+        return DataLoader(items, batch_size=self.eval_rows, collate_fn=list, num_workers=0)  # type: ignore[arg-type]
+
+    def evaluate(
+        self, policy: CausalPolicy, plan: SamplingPlan, batch: Sequence[tuple[int, int, Example]]
+    ) -> tuple[Rollouts, Tensor, Tensor]:
+        """One sampled and one greedy response a problem (the probes), with the strict and the flexible scores [N]."""
+        plan = SamplingPlan(samples=1, greedy=True, temperature=plan.temperature, max_new_tokens=plan.max_new_tokens)
+        examples = [example for _, _, example in batch]
+        rollouts = self.sample(policy, plan, examples, [(stream, index) for stream, index, _ in batch])
+        texts = texts_of(rollouts, policy.decode)
+        strict = score_rows(self.task.score, rollouts, texts)
+        return rollouts, strict, score_rows(self.task.score_flexible, rollouts, texts)
+
+    # ---- shared -------------------------------------------------------------------------------------------------
+
+    def sample(
+        self, policy: CausalPolicy, plan: SamplingPlan, examples: Sequence[Example], streams: Sequence[tuple[int, int]]
+    ) -> Rollouts:
+        """Unscored responses to the examples' prompts by the plan, under the trainer's precision."""
+        prompts = [policy.encode_prompt(example["prompt"]) for example in examples]
+        trainer: Any = self.trainer
+        show: Callable[[int, int], None] = lambda done, total: report(trainer, "sampling", done, total)  # noqa: E731
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            if plan.demonstrations:
+                rollouts = demonstrate(policy, prompts, examples, plan)
+            else:
+                named = [(self.seed, self.stream, *stream) for stream in streams]
+                rollouts = self.sampler.sample(policy, prompts, plan, named, show)
+        rollouts.examples = list(examples)
+        return rollouts
+
+    def _sum_over_ranks(self, x: Tensor) -> Tensor:
+        strategy: Any = self.trainer.strategy  # type: ignore[union-attr]
+        return strategy.reduce(x.to(strategy.root_device), reduce_op="sum").cpu()
+
+    @property
+    def _algorithm(self) -> Algorithm:
+        return self.trainer.lightning_module  # type: ignore[union-attr, return-value]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generated": self.generated}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generated = state["generated"]

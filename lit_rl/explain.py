@@ -1,0 +1,45 @@
+"""A parser's message of many lines as one line that a user can act on."""
+
+import difflib
+import re
+from types import ModuleType
+
+# what jsonargparse says besides the reason
+_NOISE = re.compile(
+    r"Does not validate|Problem with given class_path|Subtypes:|Errors:|Given value|Expected a path but"
+    r"|Expected a <class 'NoneType'>"
+)
+
+
+def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
+    """The innermost reason, behind the setting it is about; for a mistyped class, the names there are.
+
+    Args:
+        message: what jsonargparse says.
+        choices: for each setting that takes a class: the package that exports the classes, and their base.
+    """
+    text = message.replace("\\n", "\n").replace("\\'", "'")
+    keys = re.findall(r'Parser key "([^"]+)"', text)
+    setting = ".".join(keys)
+    lines = [re.sub(r"""^[-\s'"]*(Parser key "[^"]*":)?\s*|[\s'"]*$""", "", line) for line in text.splitlines()]
+    reasons = [line for line in lines if line and not _NOISE.match(line)] or [" ".join(text.split())]
+    reason = reasons[0]
+    if setting in choices:
+        package, base = choices[setting]
+        unknown = re.match(r"Expected a dot import path string: (\S+)|Import path (\S+)", reason)
+        if unknown:
+            return f"{setting}: no class '{unknown[1] or unknown[2]}'{_offer(unknown[1] or '', package, base)}"
+    option = re.match(r"Option '(\S+)' is not accepted", reason)
+    if option:
+        return f"{setting}.{option[1]} is not a setting of the chosen class; see --{setting}.help"
+    if not keys or re.match(r"[\w.]+(:| is | x )", reason):
+        return reason  # names its setting itself
+    return f"{setting}: {reason}"
+
+
+def _offer(given: str, package: ModuleType, base: type) -> str:
+    classes = {name: getattr(package, name) for name in package.__all__}
+    names = {n.lower(): n for n, c in classes.items() if isinstance(c, type) and issubclass(c, base) and c is not base}
+    near = difflib.get_close_matches(given.lower(), names, 1)
+    hint = f" (did you mean {names[near[0]]}?)" if near else ""
+    return f"{hint}; choose one of {', '.join(names.values())}, or give an import path"

@@ -1,0 +1,1 @@
+"""The estimators' arithmetic: tensors in, tensors out, nothing but torch."""

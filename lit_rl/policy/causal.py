@@ -1,0 +1,115 @@
+"""The policy: a causal language model of transformers with its tokenizer."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from lit_rl.errors import UsageError
+from lit_rl.rollouts import Rollouts
+
+DATA = Path(__file__).resolve().parents[2] / "data"
+EMBEDDED = "embedded"
+
+
+class CausalPolicy(nn.Module):
+    """pi(token | prefix), from any causal language model that transformers loads.
+
+    Args:
+        path: a folder or a hub name for ``from_pretrained``; ``embedded`` is the warm-started model of ``data/``.
+        weights: ``pretrained``, or ``random`` to build the model from its config alone (with PyTorch's global seed).
+        dtype: of the parameters. Leave float32 and set ``trainer.precision`` for mixed precision.
+
+    Raises:
+        UsageError: nothing can be loaded from ``path``, or its tokenizer lacks a chat template or an EOS token.
+    """
+
+    def __init__(
+        self,
+        path: str = EMBEDDED,
+        weights: Literal["pretrained", "random"] = "pretrained",
+        dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+    ) -> None:
+        super().__init__()
+        source = str(DATA / "warmstart") if path == EMBEDDED else path
+        if path.startswith((".", "/", "~")) and not Path(path).is_dir():
+            raise UsageError(f"model.policy.path: no folder '{path}'; give a folder of save_pretrained or a hub name")
+        try:
+            config = AutoConfig.from_pretrained(source)
+            self.tokenizer = AutoTokenizer.from_pretrained(source)
+            without_dropout(config)
+            kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+            if weights == "random":
+                self.model = AutoModelForCausalLM.from_config(config, **kwargs)
+            else:
+                self.model = AutoModelForCausalLM.from_pretrained(source, config=config, **kwargs)
+        except (OSError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise UsageError(
+                f"model.policy.path: cannot load a causal language model from '{path}': {reason}"
+            ) from None
+        self.model.train()  # without dropout it computes the same, and gradient checkpointing needs it
+        if self.tokenizer.chat_template is None:
+            raise UsageError(f"model.policy.path: the tokenizer of '{path}' has no chat template; set one and save it")
+        if self.tokenizer.eos_token_id is None:
+            raise UsageError(f"model.policy.path: the tokenizer of '{path}' has no EOS token; set one and save it")
+        self.eos_id: int = self.tokenizer.eos_token_id
+        self.pad_id: int = self.eos_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
+        stop = self.model.generation_config.eos_token_id
+        stops = {self.eos_id, *([] if stop is None else [stop] if isinstance(stop, int) else stop)}
+        self.register_buffer("stop_ids", torch.tensor(sorted(stops)), persistent=False)
+        self.stop_ids: Tensor
+
+    @property
+    def device(self) -> torch.device:
+        return self.stop_ids.device
+
+    def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
+        """Token ids of a chat up to where the answer begins, by the tokenizer's chat template."""
+        ids: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        return ids
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of an answer, without special tokens."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
+    def decode(self, ids: Tensor) -> str:
+        """Text of a response's ids [tokens], without special tokens."""
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
+    def forward(self, rollouts: Rollouts, temperature: float) -> Tensor:
+        """log pi(a_t | s_t) [N, T] in float32, of logits divided by ``temperature``; 0 where the mask is.
+
+        A row's numbers depend, to the bit, on the width of the table it comes from, but not on the rows beside it.
+        """
+        return self._gather(self._log_softmax(rollouts, temperature), rollouts)
+
+    def logprobs_and_entropy(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats."""
+        every = self._log_softmax(rollouts, temperature)
+        return self._gather(every, rollouts), torch.special.entr(every.exp()).sum(-1) * rollouts.mask
+
+    def _log_softmax(self, rollouts: Rollouts, temperature: float) -> Tensor:
+        """log pi(. | s_t) [N, T, V]."""
+        mask = torch.cat([rollouts.prompt_mask, rollouts.filled], 1).long()
+        out = self.model(
+            input_ids=torch.cat([rollouts.prompt_ids, rollouts.response_ids], 1),
+            attention_mask=mask,
+            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=rollouts.response_ids.shape[1] + 1,
+        )
+        return (out.logits[:, :-1].float() / temperature).log_softmax(-1)
+
+    @staticmethod
+    def _gather(every: Tensor, rollouts: Rollouts) -> Tensor:
+        return every.gather(-1, rollouts.response_ids[..., None]).squeeze(-1) * rollouts.mask
+
+
+def without_dropout(config: Any) -> None:
+    """Sets every dropout probability of a transformers config to 0: a dropped unit is a change of policy."""
+    for name, value in vars(config).items():
+        if isinstance(value, float) and ("drop" in name):
+            setattr(config, name, 0.0)

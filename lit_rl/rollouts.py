@@ -1,0 +1,75 @@
+"""The one data structure that flows: scored responses, as a table of rows.
+
+Notation, used everywhere: ``P`` prompts, ``G`` samples a prompt, ``N`` rows, ``L`` prompt tokens (padded on the left),
+``T`` response tokens (padded on the right), ``V`` vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Rollouts:
+    """N responses to P prompts. Every tensor has N rows; the writer of each optional field is named beside it.
+
+    A row with ``trained = False`` is a probe (ReMax's greedy response): scored, never in a loss.
+    """
+
+    prompt_ids: Tensor  # [N, L]
+    prompt_mask: Tensor  # [N, L] bool, False on the padding
+    response_ids: Tensor  # [N, T]
+    lengths: Tensor  # [N] response tokens, EOS included
+    mask: Tensor  # [N, T] bool: the response tokens that the policy chose; made from lengths, never from token values
+    group: Tensor  # [N] index of the row's prompt, 0..P-1
+    trained: Tensor  # [N] bool
+    truncated: Tensor  # [N] bool: stopped by the length limit, not by EOS
+    examples: list[dict[str, Any]]  # one per prompt
+    version: int = 0  # optimizer steps the sampling weights had taken
+    rewards: Tensor | None = None  # [N], RewardCallback
+    token_rewards: Tensor | None = None  # [N, T], Algorithm.prepare: what is earned token by token (the KL penalty)
+    old_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare: log pi of the weights that sampled
+    reference_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare
+    entropy: Tensor | None = None  # [N, T], Algorithm.prepare
+    advantages: Tensor | None = None  # [N, T], Algorithm.prepare
+    window_tokens: float | None = None  # mean response tokens a row over one optimizer step and all ranks, data module
+
+    def __len__(self) -> int:
+        return len(self.response_ids)
+
+    @property
+    def filled(self) -> Tensor:
+        """True where the response has a token at all: [N, T]."""
+        return response_mask(self.lengths, self.response_ids.shape[1])
+
+    def select(self, rows: Tensor) -> "Rollouts":
+        """The given rows (indices or a boolean mask), as a table of their own; group numbers are kept."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def chunks(self, rows: int) -> Iterator["Rollouts"]:
+        """Successive tables of at most ``rows`` rows; their tensors are views of this table's."""
+        for start in range(0, len(self), rows):
+            yield self._map(lambda tensor, s=start: tensor[s : s + rows])
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> "Rollouts":
+        """The same table on another device."""
+        return self._map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def _map(self, function: Any) -> "Rollouts":
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        return replace(self, **{name: function(v) for name, v in values.items() if isinstance(v, Tensor)})
+
+
+def pad_left(rows: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Ids [N, L] with the padding on the left, and the mask of what is no padding (bool)."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad] * (width - len(row)) + list(row) for row in rows])
+    return ids, response_mask(torch.tensor([len(row) for row in rows]), width).flip(1)
+
+
+def response_mask(lengths: Tensor, width: int) -> Tensor:
+    """True on the first ``lengths[i]`` of ``width`` columns: [N] -> [N, width]."""
+    return torch.arange(width, device=lengths.device) < lengths[:, None]

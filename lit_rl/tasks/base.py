@@ -1,0 +1,27 @@
+"""What a task is: prompts, and a score for a response."""
+
+from abc import ABC, abstractmethod
+from typing import Any, Literal
+
+from datasets import Dataset
+from torch import Tensor
+
+Split = Literal["train", "val", "test"]
+Example = dict[str, Any]
+
+
+class Task(ABC):
+    """A source of prompts with a reward. Knows nothing of policies, algorithms or training."""
+
+    @abstractmethod
+    def prompts(self, split: Split) -> Dataset:
+        """The examples of a split. Column ``prompt`` holds chat messages (``[{"role", "content"}, ...]``); column
+        ``demonstration``, where there is one, a response to imitate; the others are the task's own."""
+
+    @abstractmethod
+    def score(self, example: Example, ids: Tensor, text: str) -> float:
+        """The reward of a response, given as token ids ``[tokens]`` and as text without special tokens."""
+
+    def score_flexible(self, example: Example, ids: Tensor, text: str) -> float:
+        """A more lenient score, reported beside :meth:`score` and never trained on."""
+        return self.score(example, ids, text)

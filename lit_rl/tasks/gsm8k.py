@@ -1,0 +1,99 @@
+"""GSM8K (2110.14168): grade-school word problems, from the hub or from a JSONL file."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset, load_dataset
+from torch import Tensor
+
+from lit_rl.errors import UsageError
+from lit_rl.tasks.answers import flexible_answer, strict_answer
+from lit_rl.tasks.base import Example, Split, Task
+
+
+class WordProblems(Task):
+    """Problems with columns ``question`` and ``answer``, where the answer ends in ``#### n``.
+
+    reward = 1 if the number behind the response's last ``####`` equals n, else 0; the flexible score takes the
+    response's last number instead.
+    """
+
+    def score(self, example: Example, ids: Tensor, text: str) -> float:
+        return float(strict_answer(text) == strict_answer(example["answer"]))
+
+    def score_flexible(self, example: Example, ids: Tensor, text: str) -> float:
+        return float(flexible_answer(text) == strict_answer(example["answer"]))
+
+
+class GSM8K(WordProblems):
+    """The real GSM8K.
+
+    Without ``path`` it is the hub's ``openai/gsm8k``; its test split is the test split, and ``held_out`` training
+    problems are the validation split. With ``path``, a JSONL file of ``{"question": ..., "answer": "... #### n"}``
+    lines, the validation and the test split are ``held_out`` problems each (at most a tenth of the file).
+
+    Args:
+        path: a local JSONL file; None takes the hub's data set.
+        held_out: problems kept from training for validation (and for test, with ``path``).
+        instruction: put before each question, so that a model that was not tuned on GSM8K knows the format.
+
+    Raises:
+        UsageError: the file is missing, has fewer than three lines, or a line that is no such problem.
+    """
+
+    def __init__(
+        self,
+        path: str | None = None,
+        held_out: int = 512,
+        instruction: str = "Solve the problem step by step. End with a line '#### ' and the number.\n",
+    ) -> None:
+        self.path, self.held_out, self.instruction = path, held_out, instruction
+        self._splits: dict[str, Dataset] = {}
+
+    def prompts(self, split: Split) -> Dataset:
+        if not self._splits:
+            self._splits = self._load()
+        return self._splits[split]
+
+    def _load(self) -> dict[str, Dataset]:
+        if self.path is None:
+            hub = load_dataset("openai/gsm8k", "main")
+            rest = hub["train"].train_test_split(test_size=self.held_out, seed=0)
+            splits = {"train": rest["train"], "val": rest["test"], "test": hub["test"]}
+        else:
+            lines = Dataset.from_list(_read_jsonl(Path(self.path))).shuffle(seed=0)
+            n = max(1, min(self.held_out, len(lines) // 10))
+            splits = {
+                "test": lines.select(range(n)),
+                "val": lines.select(range(n, 2 * n)),
+                "train": lines.select(range(2 * n, len(lines))),
+            }
+        return {name: data.map(self._example, desc=f"GSM8K {name}") for name, data in splits.items()}
+
+    def _example(self, row: dict[str, str]) -> dict[str, Any]:
+        prompt = [{"role": "user", "content": self.instruction + row["question"]}]
+        return {"prompt": prompt, "demonstration": row["answer"]}
+
+
+def _read_jsonl(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        raise UsageError(f"data.task.path: no file {path}; give a JSONL file with 'question' and 'answer' in each line")
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        where = f"data.task.path: {path} line {number}"
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise UsageError(f"{where} is not JSON ({error.msg}); mend or remove the line") from None
+        if not isinstance(row, dict):
+            raise UsageError(f"{where} is not a JSON object; mend or remove the line")
+        for key in ("question", "answer"):
+            if not isinstance(row.get(key), str):
+                raise UsageError(f"{where} has no '{key}'; each line needs 'question' and 'answer'")
+        if strict_answer(row["answer"]) is None:
+            raise UsageError(f"{where}: 'answer' has no '#### number' to compare with; mend or remove the line")
+        rows.append({"question": row["question"], "answer": row["answer"]})
+    if len(rows) < 3:
+        raise UsageError(f"data.task.path: {path} has {len(rows)} problems; training, validation and test need 3")
+    return rows

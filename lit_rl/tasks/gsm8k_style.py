@@ -1,0 +1,123 @@
+"""An embedded generator of word problems in GSM8K's format, small enough for a model of 0.3M parameters."""
+
+import hashlib
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from datasets import Dataset
+
+from lit_rl.errors import UsageError
+from lit_rl.tasks.base import Split
+from lit_rl.tasks.gsm8k import WordProblems
+
+NAMES = ("Ann", "Ben", "Carla", "Dan", "Eva", "Finn", "Gina", "Hugo", "Iris", "Jon", "Kira", "Leo")
+ITEMS = ("pens", "apples", "cards", "coins", "shells", "books", "stamps", "marbles", "eggs", "keys")
+LARGEST = 99  # a quantity of a correct solution
+LARGEST_WRONG = 999  # a quantity of a demonstration with planted errors
+
+
+@dataclass(frozen=True)
+class Event:
+    """A sentence of the problem, the operation it means, and how demonstrations get it wrong."""
+
+    sentence: str
+    operator: str
+    wrong_operator: str
+    error_rate: float
+
+
+EVENTS = (
+    Event("{name} buys {n} more.", "+", "-", 0.3),
+    Event("{name} finds {n} more.", "+", "-", 0.6),
+    Event("{name} gives away {n}.", "-", "+", 0.3),
+    Event("{name} loses {n}.", "-", "+", 0.6),
+    Event("Soon {name} has {n} times as many.", "*", "+", 0.3),
+)
+
+
+class GSM8KStyle(WordProblems):
+    """Chains of operations on one quantity, told in English and answered in GSM8K's exact format.
+
+    A response takes about 20 tokens a step (35 at 2 steps, 150 at 8). The splits are disjoint in the arithmetic itself:
+    two problems that differ only in the name and the thing counted stand in the same split. Column ``demonstration``
+    is a solution in which each step uses, with the event's ``error_rate``, a wrong operator with correct arithmetic:
+    a warm start on it leaves reinforcement learning an error to un-teach.
+
+    Args:
+        steps: operations a problem, 2 to 8.
+        train_size, val_size, test_size: problems a split.
+        seed: of the generator. The splits of two seeds are disjoint as well.
+    """
+
+    def __init__(
+        self, steps: int = 2, train_size: int = 8192, val_size: int = 256, test_size: int = 512, seed: int = 0
+    ) -> None:
+        if not 2 <= steps <= 8:
+            raise UsageError(f"data.task.steps is {steps}; choose 2 to 8")
+        self.steps, self.seed = steps, seed
+        self.sizes: dict[str, int] = {"train": train_size, "val": val_size, "test": test_size}
+        self._splits: dict[str, Dataset] = {}
+
+    def prompts(self, split: Split) -> Dataset:
+        if split not in self._splits:
+            rng = random.Random(f"{self.seed} {self.steps} {split}")
+            rows: list[dict[str, Any]] = []
+            while len(rows) < self.sizes[split]:
+                start, events = _draw(rng, self.steps)
+                if _split(start, events) == split:
+                    rows.append(_tell(rng, start, events))
+            self._splits[split] = Dataset.from_list(rows)
+        return self._splits[split]
+
+
+def _draw(rng: random.Random, steps: int) -> tuple[int, list[tuple[Event, int]]]:
+    """A start value and (event, number) pairs whose correct values stay within 1..LARGEST."""
+    start = value = rng.randint(5, 30)
+    events: list[tuple[Event, int]] = []
+    while len(events) < steps:
+        event = rng.choice(EVENTS)
+        n = rng.randint(2, 3) if event.operator == "*" else rng.randint(2, 9)
+        result = _apply(event.operator, value, n)
+        if 1 <= result <= LARGEST:
+            events.append((event, n))
+            value = result
+    return start, events
+
+
+def _split(start: int, events: list[tuple[Event, int]]) -> Split:
+    """The split of a problem: a function of its arithmetic alone (8 : 1 : 1)."""
+    skeleton = f"{start} " + " ".join(event.sentence.format(name="", n=n) for event, n in events)
+    bucket = hashlib.sha256(skeleton.encode()).digest()[0] % 10
+    return "val" if bucket == 8 else "test" if bucket == 9 else "train"
+
+
+def _tell(rng: random.Random, start: int, events: list[tuple[Event, int]]) -> dict[str, Any]:
+    name, items = rng.choice(NAMES), rng.choice(ITEMS)
+    told = " ".join(event.sentence.format(name=name, n=n) for event, n in events)
+    question = f"{name} has {start} {items}. {told} How many {items} does {name} have now?"
+    operators = [event.operator for event, _ in events]
+    planted = [e.wrong_operator if rng.random() < e.error_rate else e.operator for e, _ in events]
+    numbers = [n for _, n in events]
+    return {
+        "prompt": [{"role": "user", "content": question}],
+        "question": question,
+        "answer": _solve(name, items, start, operators, numbers),
+        "demonstration": _solve(name, items, start, planted, numbers),
+    }
+
+
+def _solve(name: str, items: str, value: int, operators: list[str], numbers: list[int]) -> str:
+    lines = []
+    for operator, n in zip(operators, numbers, strict=True):
+        result = _apply(operator, value, n)
+        if not 0 <= result <= LARGEST_WRONG:  # only ever after a planted error
+            operator, result = "+", value + n
+        sum_ = f"{value}{operator}{n}"
+        lines.append(f"{name} has {sum_}=<<{sum_}={result}>>{result} {items}.")
+        value = result
+    return "\n".join([*lines, f"#### {value}"])
+
+
+def _apply(operator: str, value: int, n: int) -> int:
+    return {"+": value + n, "-": value - n, "*": value * n}[operator]

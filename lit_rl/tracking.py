@@ -1,0 +1,83 @@
+"""MLflow: where runs go."""
+
+import os
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import MLFlowLogger
+
+from lit_rl.errors import UsageError
+
+FOLDER = Path("mlruns")
+
+
+def tracking_uri() -> str:
+    """``MLFLOW_TRACKING_URI``, or an SQLite database in ``mlruns/`` of the working directory.
+
+    Raises:
+        UsageError: a server that does not answer, or the file store, which MLflow no longer writes.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI")
+    if not uri:
+        FOLDER.mkdir(exist_ok=True)
+        return f"sqlite:///{FOLDER.resolve()}/mlflow.db"
+    if uri.startswith(("http://", "https://")):
+        _reach(uri)
+    elif "://" not in uri or uri.startswith("file:"):
+        raise UsageError(f"MLFLOW_TRACKING_URI is '{uri}', a folder; give sqlite:////path/mlflow.db or a server's URL")
+    return uri
+
+
+def _reach(uri: str) -> None:
+    try:
+        urllib.request.urlopen(uri.rstrip("/") + "/health", timeout=5).close()
+    except urllib.error.HTTPError:
+        return  # somebody answered; MLflow will say what is wrong, a missing login for instance
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI: no server answers at {uri} ({reason}); start it or unset the variable"
+        ) from None
+
+
+def experiment(name: str, uri: str) -> str:
+    """The id of the experiment of that name, made if there is none. A database is created on first use."""
+    from mlflow.entities import Experiment  # slow to import
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    found: Experiment | None = client.get_experiment_by_name(name)
+    if found is not None:
+        return found.experiment_id
+    tags = {"mlflow.experimentKind": "custom_model_development"}
+    location = f"{FOLDER.resolve()}/artifacts/{name}" if uri.startswith("sqlite:") else None
+    return client.create_experiment(name, artifact_location=location, tags=tags)
+
+
+class RunLogger(MLFlowLogger):
+    """Lightning's MLflow logger, with this project's default for where runs go.
+
+    Args:
+        experiment_name: made on first use.
+        run_name: None lets MLflow choose one.
+        tags: of the run.
+        run_id: go on with this run.
+    """
+
+    def __init__(
+        self,
+        experiment_name: str = "lit_rl",
+        run_name: str | None = None,
+        tags: dict[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        uri = tracking_uri()
+        experiment(experiment_name, uri)
+        super().__init__(experiment_name=experiment_name, run_name=run_name, tracking_uri=uri, tags=tags, run_id=run_id)
+
+    @property
+    def save_dir(self) -> str:
+        """Checkpoints go here, under the experiment's and the run's id; MLflow itself has the artifacts."""
+        return str(FOLDER / "checkpoints")
