@@ -11,7 +11,7 @@ from lit_rl.rollouts import Rollouts
 
 
 class Supervised(Algorithm):
-    """Maximum likelihood of the task's demonstrations, -mean_i (1/d_i) sum_t log pi(a_t | s_t). Rewards are not used."""
+    """Maximum likelihood of the task's demonstrations: -mean_i (1/d_i) sum_t log pi(a_t | s_t). No reward enters."""
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)

@@ -1,0 +1,77 @@
+"""What the tests share: small runs on the embedded policy."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from lightning import Trainer, seed_everything
+
+from lit_rl.algorithms import Algorithm
+from lit_rl.callbacks import RewardCallback
+from lit_rl.cli import TRAINER_DEFAULTS, quiet
+from lit_rl.data import RolloutDataModule
+from lit_rl.policy import CausalPolicy
+from lit_rl.tasks import GSM8KStyle
+
+torch.set_num_threads(1)
+quiet()
+
+
+@pytest.fixture(autouse=True)
+def away_from_the_repository(tmp_path, monkeypatch):
+    """Runs, databases and reports of a test stay in its own folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(scope="session")
+def task() -> GSM8KStyle:
+    return GSM8KStyle(train_size=256, val_size=32, test_size=32)
+
+
+@pytest.fixture(scope="session")
+def policy() -> CausalPolicy:
+    """The embedded policy, not to be trained."""
+    return CausalPolicy()
+
+
+def spread(example, ids, text) -> float:
+    """A reward that differs between responses, whatever the policy can do."""
+    return float(ids.sum() % 7)
+
+
+Fit = Callable[..., tuple[Trainer, Algorithm, RolloutDataModule]]
+
+
+@pytest.fixture
+def fit(task) -> Fit:
+    """Trains ``make()`` for some iterations of 4 prompts and returns trainer, algorithm and data module."""
+
+    def run(
+        make: Callable[..., Algorithm],
+        iterations: int = 1,
+        callbacks: tuple[Any, ...] = (),
+        data: dict[str, Any] | None = None,
+        trainer: dict[str, Any] | None = None,
+        **settings: Any,
+    ) -> tuple[Trainer, Algorithm, RolloutDataModule]:
+        seed_everything(0, verbose=False)
+        algorithm = make(**{"max_new_tokens": 48, **settings})
+        module = RolloutDataModule(task, **{"prompts_per_iteration": 4, "rows_per_microbatch": 4, **(data or {})})
+        options: dict[str, Any] = {
+            **TRAINER_DEFAULTS,
+            "max_epochs": iterations,
+            "limit_val_batches": 0,
+            "logger": False,
+            "enable_checkpointing": False,
+            "enable_progress_bar": False,
+            "accelerator": "cpu",
+            **(trainer or {}),
+        }
+        lightning = Trainer(**options, callbacks=[RewardCallback(spread), *callbacks])
+        lightning.fit(algorithm, datamodule=module)
+        return lightning, algorithm, module
+
+    return run

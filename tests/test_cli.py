@@ -1,0 +1,135 @@
+"""The command line as a user meets it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from mlflow.tracking import MlflowClient
+
+from lit_rl.cli import main
+from lit_rl.tracking import tracking_uri
+
+SMALL = [
+    "--data.prompts_per_iteration=4",
+    "--data.rows_per_microbatch=8",
+    "--data.eval_prompts=4",
+    "--model.max_new_tokens=40",
+    "--trainer.accelerator=cpu",
+    "--trainer.check_val_every_n_epoch=1",
+]
+METRICS = {
+    *("train/reward", "val/accuracy", "val/accuracy_flexible", "val/accuracy_sampled"),
+    *("policy/kl", "policy/entropy", "policy/clip_fraction", "response/length", "response/truncated"),
+    *("tokens/generated", "time/sample", "time/score", "time/update", "group/zero_advantage"),
+    *("gradient/trace_cov", "gradient/norm_sq", "gradient/relative_variance", "gradient/snr"),
+}
+
+
+@pytest.fixture
+def lit_rl(monkeypatch, capfd):
+    """Runs ``python -m lit_rl`` in this process: exit code, standard output, standard error."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lit_rl", *args])
+        try:
+            code = main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        return (code, *capfd.readouterr())
+
+    return run
+
+
+def runs():
+    client = MlflowClient(tracking_uri())
+    return client, [run for e in client.search_experiments() for run in client.search_runs([e.experiment_id])]
+
+
+def test_fit_logs_every_metric_against_iterations_with_config_and_transcripts(lit_rl, tmp_path):
+    code, _, err = lit_rl("fit", "--model", "GRPO", "--data.task", "GSM8KStyle", "--trainer.max_epochs=2", *SMALL)
+    assert code == 0, err
+    client, (run,) = runs()
+    assert run.info.status == "FINISHED" and METRICS <= set(run.data.metrics)
+    for name in ("train/reward", "val/accuracy", "tokens/generated"):
+        history = client.get_metric_history(run.info.run_id, name)
+        assert [point.step for point in history] == [1, 2]
+    config = yaml.safe_load(Path(client.download_artifacts(run.info.run_id, "config.yaml")).read_text())
+    assert config["model"]["class_path"].endswith("GRPO") and config["data"]["prompts_per_iteration"] == 4
+    assert run.data.params["model/class_path"].endswith("GRPO")
+    assert list(tmp_path.glob("mlruns/checkpoints/*/*/checkpoints/last.ckpt"))
+    again = tmp_path / "again.yaml"
+    again.write_text(yaml.safe_dump(config))
+    assert lit_rl("fit", "--config", str(again))[0] == 0
+    histories = [client.get_metric_history(r.info.run_id, "train/reward") for r in runs()[1]]
+    assert len({tuple(point.value for point in history) for history in histories}) == 1  # the config repeats the run
+
+
+def test_fit_on_a_file_of_problems_from_a_config_alone(lit_rl, tmp_path):
+    lines = [{"question": f"Ann has {i} pens and buys 2. How many now?", "answer": f"#### {i + 2}"} for i in range(20)]
+    (tmp_path / "problems.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    file = ["--data.task", "GSM8K", "--data.task.path", "problems.jsonl"]
+    code, _, err = lit_rl("fit", *file, "--model.policy.weights=random", "--trainer.max_epochs=2", *SMALL)
+    assert code == 0, err
+    client, (run,) = runs()
+    assert run.info.status == "FINISHED"
+    table = json.loads(Path(client.download_artifacts(run.info.run_id, "transcripts.json")).read_text())
+    rows = [dict(zip(table["columns"], row, strict=True)) for row in table["data"]]
+    assert len(rows) == 3 and all(row["reward"] in (0, 1) and row["response"] for row in rows)
+    assert len({row["prompt"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize(
+    "args, named",
+    [
+        (["fit", "--model", "GRPP"], "model: no class 'GRPP' (did you mean GRPO?)"),
+        (["fit", "--data.task", "GSM8"], "data.task: no class 'GSM8' (did you mean GSM8K?)"),
+        (["fit", "--model.sampels", "3"], "model.sampels"),
+        (["fit", "--model.samples", "many"], "model.samples"),
+        (["fit", "--model", "RLOO", "--model.samples", "1"], "model.samples is 1"),
+        (["fit", "--model.temperature", "0"], "model.temperature"),
+        (["fit", "--data.task.steps", "9"], "data.task.steps is 9"),
+        (["fit", "--model.policy.path", "./nowhere"], "model.policy.path"),
+        (["fit", "--model.kl_coefficient=0.1", "--model.reference=false"], "model.reference"),
+        (["fit", "--data.rows_per_microbatch", "33"], "data.rows_per_microbatch"),
+        (["fit", "--trainer.max_steps", "3"], "trainer.max_steps"),
+        (["fit", "--checkpoint.save_on_train_epoch_end", "false"], "checkpoint.save_on_train_epoch_end"),
+        (["fit", "--ckpt_path", "nowhere.ckpt"], "ckpt_path"),
+        (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["fit", "--data.task", "GSM8K", "--data.task.path", "nowhere.jsonl"], "data.task.path: no file nowhere.jsonl"),
+        (["train"], "train"),
+    ],
+    ids=lambda value: " ".join(value[1:3]) if isinstance(value, list) else "",
+)
+def test_mistakes_get_one_line_and_exit_code_2(lit_rl, args, named):
+    code, _, err = lit_rl(*args)
+    said = [line for line in err.splitlines() if line.startswith("lit_rl: ")]
+    assert code == 2 and len(said) == 1 and named in said[0] and "Traceback" not in err
+    assert all(run.info.status == "FAILED" for run in runs()[1])
+
+
+def test_unreachable_tracking_server(lit_rl, monkeypatch, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    code, _, err = lit_rl("fit", *SMALL)
+    assert code == 2 and "MLFLOW_TRACKING_URI: no server answers at http://127.0.0.1:9" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_printed_config_is_complete_and_algorithms_do_not_leak_their_defaults(lit_rl):
+    _, out, _ = lit_rl("fit", "--print_config")
+    grpo = yaml.safe_load(out)
+    assert grpo["model"]["class_path"].endswith("GRPO") and grpo["model"]["init_args"]["clip_low"] == 0.2
+    assert grpo["data"]["task"]["class_path"].endswith("GSM8KStyle")
+    _, out, _ = lit_rl("fit", "--model", "RLOO", "--print_config")
+    rloo = yaml.safe_load(out)["model"]["init_args"]
+    assert rloo["clip_low"] is None and rloo["normalizer"] == "row_sum" and rloo["samples"] == 4
+
+
+def test_help_reaches_every_algorithm_and_task(lit_rl):
+    _, out, _ = lit_rl("fit", "--help")
+    assert "--model" in out and "--data.prompts_per_iteration" in out and len(out.splitlines()) < 260
+    _, out, _ = lit_rl("fit", "--model.help", "GRPO")
+    assert "scale_by_std" in out and "learning_rate" in out and "kl_coefficient" in out
+    _, out, _ = lit_rl("fit", "--data.task.help", "GSM8KStyle")
+    assert "steps" in out

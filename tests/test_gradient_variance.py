@@ -1,0 +1,53 @@
+"""Gradient statistics against numpy, and the group gradients against the training gradient."""
+
+import numpy as np
+import pytest
+import torch
+from lightning import Callback
+
+from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax
+from lit_rl.algorithms.gradients import group_gradients, measure_gradient
+from lit_rl.functional.variance import gradient_statistics
+
+
+def test_statistics_agree_with_numpys_covariance():
+    g = np.random.default_rng(0).normal(1.0, 2.0, (50, 7))
+    found = gradient_statistics(torch.tensor((g**2).sum()), torch.tensor(g.sum(0)), 50)
+    trace = np.trace(np.cov(g.T))
+    assert float(found.trace_cov) == pytest.approx(trace)
+    assert float(found.norm_sq) == pytest.approx((g.mean(0) ** 2).sum() - trace / 50)
+    assert float(found.relative_variance * found.snr) == pytest.approx(50)
+
+
+def test_norm_is_unbiased():
+    """Over many repetitions with a known mean: within 4 standard errors of |G|^2 and of tr Sigma."""
+    rng = np.random.default_rng(1)
+    mean, sd = np.array([0.3, -0.2, 0.1]), np.array([1.0, 2.0, 0.5])
+    draws = rng.normal(mean, sd, (4000, 6, 3))
+    found = [gradient_statistics(torch.tensor((g**2).sum()), torch.tensor(g.sum(0)), 6)[:2] for g in draws]
+    for estimates, truth in zip(np.array(found).T, ((sd**2).sum(), (mean**2).sum()), strict=True):
+        assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(len(estimates))
+
+
+@pytest.mark.parametrize("algorithm", [REINFORCE, RLOO, ReMax, GRPO])
+@pytest.mark.parametrize("normalizer", ["row_sum", "token_mean"])
+def test_mean_of_group_gradients_is_the_training_gradient(fit, algorithm, normalizer):
+    seen = {}
+
+    class Compare(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            if batch_idx == 0:
+                rollouts = trainer.datamodule.rollouts
+                seen["groups"] = torch.stack(list(group_gradients(pl_module, rollouts)))
+                seen["measured"] = measure_gradient(pl_module, rollouts)
+
+        def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+            seen["training"] = -torch.cat([p.grad.reshape(-1) for p in pl_module.policy.parameters()])
+
+    rows = 4 if algorithm in (REINFORCE, ReMax) else 16
+    data = {"rows_per_microbatch": rows}
+    fit(algorithm, callbacks=(Compare(),), data=data, trainer={"gradient_clip_val": None}, normalizer=normalizer)
+    mean = seen["groups"].mean(0)
+    assert torch.linalg.norm(mean - seen["training"]) < 1e-5 * torch.linalg.norm(mean)
+    trace = seen["groups"].double().var(0).sum()
+    assert float(seen["measured"].trace_cov) == pytest.approx(float(trace), rel=1e-4)
