@@ -28,8 +28,9 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "check_val_every_n_epoch": 10,
     "gradient_clip_val": 1.0,
     "log_every_n_steps": 1,
+    "inference_mode": False,  # metrics made in it by `validate` could not be updated by `fit`
     "enable_model_summary": False,
-    "logger": {"class_path": "lit_rl.tracking.RunLogger"},
+    "logger": {"class_path": "lit_rl.run_logger.RunLogger"},
 }
 
 
@@ -46,7 +47,7 @@ SHOWN_TRAINER_FLAGS = {
 class Parser(LightningArgumentParser):
     """Turns every mistake of the user's into one line and exit code 2, and shows a help that can be read."""
 
-    def format_help(self) -> str:
+    def format_help(self, *args: Any) -> str:
         rare = [
             action
             for action in self._actions
@@ -58,7 +59,7 @@ class Parser(LightningArgumentParser):
         for action in rare:
             action.help = SUPPRESS
         try:
-            text = super().format_help()
+            text = super().format_help(*args)
         finally:
             for action, help_ in zip(rare, saved, strict=True):
                 action.help = help_
@@ -168,6 +169,7 @@ def main() -> int:
         transformers.utils.logging.disable_progress_bar()
     sys.argv[1:] = with_default_classes(sys.argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
         CLI()
     except Exception as error:

@@ -1,12 +1,9 @@
-"""MLflow: where runs go."""
+"""MLflow: where runs go. Imports nothing heavy, so that commands which only look at runs answer at once."""
 
 import os
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import Any
-
-from lightning.pytorch.loggers import MLFlowLogger
 
 from lit_rl.errors import UsageError
 
@@ -54,30 +51,3 @@ def experiment(name: str, uri: str) -> str:
     tags = {"mlflow.experimentKind": "custom_model_development"}
     location = f"{FOLDER.resolve()}/artifacts/{name}" if uri.startswith("sqlite:") else None
     return client.create_experiment(name, artifact_location=location, tags=tags)
-
-
-class RunLogger(MLFlowLogger):
-    """Lightning's MLflow logger, with this project's default for where runs go.
-
-    Args:
-        experiment_name: made on first use.
-        run_name: None lets MLflow choose one.
-        tags: of the run.
-        run_id: go on with this run.
-    """
-
-    def __init__(
-        self,
-        experiment_name: str = "lit_rl",
-        run_name: str | None = None,
-        tags: dict[str, Any] | None = None,
-        run_id: str | None = None,
-    ) -> None:
-        uri = tracking_uri()
-        experiment(experiment_name, uri)
-        super().__init__(experiment_name=experiment_name, run_name=run_name, tracking_uri=uri, tags=tags, run_id=run_id)
-
-    @property
-    def save_dir(self) -> str:
-        """Checkpoints go here, under the experiment's and the run's id; MLflow itself has the artifacts."""
-        return str(FOLDER / "checkpoints")

@@ -11,7 +11,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 class PhaseProgress(ProgressBar):
     """A progress bar that also hears of sampling and scoring, which Lightning's own bars know nothing of."""
 
-    enabled: bool
+    def __init__(self) -> None:
+        super().__init__()
+        self.enabled = True
+
+    def enable(self) -> None:
+        self.enabled = True
+
+    def disable(self) -> None:
+        self.enabled = False
 
     def phase(self, name: str, done: int, total: int) -> None:
         """``done`` of ``total`` units of the phase are done."""
@@ -36,12 +44,6 @@ class IterationProgress(PhaseProgress):
         self.enabled = Console(stderr=True).is_terminal
         self._progress: Progress | None = None
         self._tasks: dict[str, TaskID] = {}
-
-    def enable(self) -> None:
-        self.enabled = True
-
-    def disable(self) -> None:
-        self.enabled = False
 
     def phase(self, name: str, done: int, total: int) -> None:
         if self._progress is None:

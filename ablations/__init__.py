@@ -1,0 +1,1 @@
+"""Studies: what is compared, run as a grid of cells, reported from MLflow."""

@@ -1,0 +1,96 @@
+"""``python -m ablations list|run|report|ui``."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ablations.studies import STUDIES, find
+from lit_rl.errors import UsageError
+
+
+class Parser(argparse.ArgumentParser):
+    """Turns mistakes into one line, as everything else does."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message}; `{self.prog} --help` shows what there is")
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ablations", description="Studies: run them, report them.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the studies and their questions")
+    run = commands.add_parser("run", help="run the cells that are not finished yet, then report")
+    run.add_argument("study")
+    run.add_argument("--jobs", type=_count, default=os.cpu_count(), help="cells at a time (default: number of cores)")
+    run.add_argument("--seeds", type=int, nargs="+", help="a count, or two or more seeds (default: the study's)")
+    report = commands.add_parser("report", help="write results/STUDY from what MLflow has")
+    report.add_argument("study")
+    for command in (run, report):
+        command.add_argument("--smoke", action="store_true", help="tiny sizes, to try the study out")
+    ui = commands.add_parser("ui", help="look at the runs in MLflow")
+    ui.add_argument("--port", type=_count, default=5000)
+    return parser
+
+
+def _count(text: str) -> int:
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return int(text)
+
+
+def _seeds(given: list[int] | None) -> list[int] | None:
+    if given is None or len(given) > 1:
+        return given
+    if given[0] < 1:
+        raise UsageError(f"--seeds {given[0]}: a single number is a count of seeds, at least 1")
+    return list(range(given[0]))
+
+
+def _ui(port: int) -> None:
+    from lit_rl.tracking import tracking_uri
+
+    uri = tracking_uri()
+    if uri.startswith(("http://", "https://")):
+        print(uri)
+        return
+    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+    os.execv(sys.executable, command)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs the command line; returns the exit code."""
+    try:
+        options = _parser().parse_args(args)
+        if options.command == "list":
+            for study in STUDIES.values():
+                print(f"{study.name}: {study.question}")
+            return 0
+        if options.command == "ui":
+            _ui(options.port)
+            return 0
+        study = find(options.study)
+        code = 0
+        if options.command == "run":
+            from ablations.runner import run
+
+            code = run(study, _seeds(options.seeds), options.jobs, options.smoke)
+        from ablations.report import report
+
+        try:
+            report(study, options.smoke)
+        except UsageError:
+            if not code:  # otherwise the sweep has already said why there is nothing to report
+                raise
+        return code
+    except UsageError as error:
+        print(f"ablations: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ablations: interrupted; the same command goes on from here", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

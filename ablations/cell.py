@@ -1,0 +1,129 @@
+"""One cell, in a worker process: build, validate, fit, test. Imported by workers alone, for it is slow to import."""
+
+import logging
+import os
+import signal
+import time
+import traceback
+import warnings
+from multiprocessing.queues import SimpleQueue
+from typing import Any, NamedTuple
+
+import torch
+from lightning import LightningModule, Trainer
+from transformers.utils.logging import disable_progress_bar
+
+from ablations.study import Cell, merge
+from ablations.tracking import Tracking
+from lit_rl.callbacks.progress import PhaseProgress
+from lit_rl.cli import CLI
+from lit_rl.errors import UsageError
+from lit_rl.run_logger import RunLogger
+
+SECONDS_BETWEEN_REPORTS = 0.2
+
+
+class Status(NamedTuple):
+    """What a running cell is doing."""
+
+    cell: str
+    phase: str
+    iteration: int
+    iterations: int
+    reward: float | None
+
+
+class Failure(NamedTuple):
+    """Why a cell failed; ``usage`` if it is a setting that the user can mend."""
+
+    reason: str
+    usage: bool
+
+
+class CellLogger(RunLogger):
+    """A logger that leaves its run open: validation, training and test share it, and only the last one ends it."""
+
+    def finalize(self, status: str = "success") -> None:
+        pass
+
+
+class QueueProgress(PhaseProgress):
+    """Puts a :class:`Status` on a queue, at most every ``SECONDS_BETWEEN_REPORTS``."""
+
+    def __init__(self, cell: str, queue: "SimpleQueue[Status]") -> None:
+        super().__init__()
+        self._cell, self._queue = cell, queue
+        self._reward: float | None = None
+        self._reported = 0.0
+
+    def phase(self, name: str, done: int, total: int) -> None:
+        now = time.perf_counter()
+        if now - self._reported >= SECONDS_BETWEEN_REPORTS:
+            self._reported = now
+            iteration, iterations = self.trainer.current_epoch, self.trainer.max_epochs or 0
+            self._queue.put(Status(self._cell, name, min(iteration + 1, iterations), iterations, self._reward))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.phase("updates", batch_idx + 1, int(trainer.num_training_batches))
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        self.phase("evaluation", batch_idx, int(sum(trainer.num_val_batches)))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if "train/reward" in trainer.callback_metrics:
+            self._reward = float(trainer.callback_metrics["train/reward"])
+
+
+_queue: "SimpleQueue[Status]"
+
+
+def start_worker(queue: "SimpleQueue[Status]", uri: str) -> None:
+    """Prepares a worker process: it is silent, for the terminal is its parent's, and leaves ctrl-C to its parent."""
+    global _queue
+    _queue = queue
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ.update(
+        MLFLOW_TRACKING_URI=uri, MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", TOKENIZERS_PARALLELISM="false"
+    )
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.simplefilter("ignore")
+    disable_progress_bar()
+
+
+def run_cell(cell: Cell, experiment: str, tags: dict[str, str]) -> Failure | None:
+    """Runs a cell and ends its MLflow run, as FINISHED only after everything is done."""
+    torch.set_num_threads(1)
+    tracking = Tracking(experiment)
+    run_id = tracking.open_cell(cell, tags)
+    try:
+        _run(cell, CellLogger(experiment, run_id=run_id))
+    except (Exception, SystemExit) as error:
+        tracking.client.log_text(run_id, traceback.format_exc(), "error.txt")
+        tracking.client.set_terminated(run_id, "FAILED")
+        usage = isinstance(error, UsageError)
+        reason = " ".join(str(error).split()) if usage else f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return Failure(reason, usage)
+    tracking.client.set_terminated(run_id, "FINISHED")
+    return None
+
+
+def _run(cell: Cell, logger: CellLogger) -> None:
+    # what the cell's config.yaml says when it is repeated by hand: an ordinary run beside the study's
+    ordinary = {"class_path": "lit_rl.run_logger.RunLogger", "init_args": {"experiment_name": logger._experiment_name}}
+    execution = {"enable_progress_bar": False, "logger": ordinary}
+    cli = CLI(args=merge(cell.config, {"trainer": execution}), run=False)
+    trainer: Any = cli.trainer
+    model, data = cli.model, cli.datamodule
+    trainer.logger = logger
+    trainer.callbacks.insert(0, QueueProgress(str(cell), _queue))  # ModelCheckpoint has to stay last
+    trainer.validate(model, data, verbose=False)  # curves begin before the first iteration
+    if cell.iterations:
+        started = time.perf_counter()
+        trainer.fit(model, data)
+        logger.log_metrics({"time/fit": time.perf_counter() - started}, step=cell.iterations)
+    trainer.test(model, data, verbose=False)

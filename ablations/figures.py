@@ -1,0 +1,159 @@
+"""The figures of a report, as PNG and SVG."""
+
+import math
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ablations.results import Results
+from ablations.statistics import mean_interval
+
+# Okabe and Ito's colours, which the colour-blind tell apart; the baseline is black
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "ablations",  # the same numbers give the same file
+}
+VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
+WIDTH = 7.0  # inches: two columns of text
+
+
+def draw(results: Results, folder: Path) -> dict[str, str]:
+    """Writes the figures; returns their captions by file name."""
+    with rc_context(STYLE):
+        figures = {
+            "accuracy": (
+                _accuracy(results),
+                "Validation accuracy against generated tokens: mean over seeds, band: 95% t interval (cut at the "
+                f"frame). Dashed: {results.study.baseline}. Dotted: arms that generate nothing, at their end.",
+            ),
+            "test_accuracy": (
+                _test_accuracy(results),
+                "Test accuracy after training: mean over seeds and 95% t interval (cut at the frame). Small: seeds.",
+            ),
+        }
+        if any(results.first(arm, "gradient/norm_sq") for arm in results.arms):
+            figures["gradient_variance"] = (
+                _gradient(results),
+                "Left: noise of the gradient at the shared start, for one prompt's group of responses; large points: "
+                "ratio of the means over seeds, small: seeds, hollow: ‖G‖² not resolved from 0 (the unbiased estimate "
+                "may be negative). Right: signal-to-noise ratio of a whole iteration's gradient, n‖G‖²/tr Σ with n "
+                "groups: mean over seeds and 95% t interval (cut at the frame).",
+            )
+        for name, (figure, _) in figures.items():
+            figure.savefig(folder / f"{name}.png")
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
+    return {f"{name}.png": caption for name, (_, caption) in figures.items()}
+
+
+def _colours(results: Results) -> dict[str, str]:
+    others = [arm for arm in results.study.arm_names if arm != results.study.baseline]
+    colours = {arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(others)}
+    return {**colours, results.study.baseline: "black"}
+
+
+def _frame(seen: list[float], least: float = -math.inf, most: float = math.inf) -> tuple[float, float]:
+    """Limits of an axis around the values seen: intervals from few seeds would dwarf them."""
+    low, high = (f([v for v in seen if math.isfinite(v)], default=0.0) for f in (min, max))
+    margin = 0.15 * (high - low) or 1.0
+    return max(least, low - margin), min(most, high + margin)
+
+
+def _accuracy(results: Results) -> Figure:
+    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+    axes = figure.subplots(1, 2, sharey=True)
+    for ax, metric, title in zip(axes, VALIDATION, ("sampled at temperature 1", "greedy"), strict=True):
+        for arm in results.arms:
+            _learning_curve(ax, results, arm, metric)
+        ax.set(title=title, xlabel="generated tokens (thousands)")
+    seen = [results.curve(arm, metric) for arm in results.arms for metric in VALIDATION]
+    axes[0].set_ylim(*_frame([100 * v for curve in seen for values in curve.values() for v in values], 0, 100))
+    axes[0].set_ylabel("validation accuracy (%)")
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    return figure
+
+
+def _learning_curve(ax: Axes, results: Results, arm: str, metric: str) -> None:
+    colour = _colours(results)[arm]
+    curve = {step: mean_interval([100 * v for v in values]) for step, values in results.curve(arm, metric).items()}
+    if not curve:
+        return
+    tokens = {step: fmean(values) / 1000 for step, values in results.curve(arm, "tokens/generated").items()}
+    if any(tokens.values()):
+        x = [tokens[step] for step in curve]
+        ax.plot(x, [y.mean for y in curve.values()], color=colour, label=arm, marker="o", markersize=2.5)
+        ax.fill_between(
+            x, [y.low for y in curve.values()], [y.high for y in curve.values()], color=colour, alpha=0.15, linewidth=0
+        )
+    else:
+        end = curve[max(curve)]
+        dashes = "--" if arm == results.study.baseline else ":"
+        ax.axhline(end.mean, color=colour, linestyle=dashes, label=arm)
+        if arm != results.study.baseline:
+            ax.axhspan(end.low, end.high, color=colour, alpha=0.12, linewidth=0)
+
+
+def _test_accuracy(results: Results) -> Figure:
+    arms = results.arms
+    figure = Figure(figsize=(WIDTH, 0.8 + 0.28 * len(arms)), layout="constrained")
+    axes = figure.subplots(1, 2, sharex=True, sharey=True)
+    for ax, metric, title in zip(axes, TEST, ("sampled at temperature 1", "greedy"), strict=True):
+        for y, arm in enumerate(arms):
+            values = [100 * value for value in results.by_seed(arm, metric).values()]
+            colour = _colours(results)[arm]
+            interval = mean_interval(values)
+            ax.plot(values, [y + 0.3] * len(values), "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
+            ax.plot([interval.low, interval.high], [y, y], color=colour)
+            ax.plot(interval.mean, y, "o", color=colour, markersize=5)
+        ax.set(title=title, xlabel="test accuracy (%)")
+        ax.grid(axis="x", alpha=0.3)
+    seen = [100 * value for arm in arms for metric in TEST for value in results.by_seed(arm, metric).values()]
+    axes[0].set_xlim(*_frame(seen, 0, 100))
+    axes[0].set_yticks(range(len(arms)), arms)
+    axes[0].set_ylim(len(arms) - 0.5, -0.5)
+    return figure
+
+
+def _gradient(results: Results) -> Figure:
+    """Arms that generate nothing follow another gradient and are left out."""
+    arms = [arm for arm in results.arms if any(cell.generated for cell in results.of(arm))]
+    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+    colours = _colours(results)
+    for y, arm in enumerate(arms):
+        traces, norms = (results.first(arm, f"gradient/{name}") for name in ("trace_cov", "norm_sq"))
+        ratios = [traces[seed] / norms[seed] for seed in traces if norms[seed]]
+        left.plot(ratios, [y + 0.3] * len(ratios), "o", color=colours[arm], markersize=3, alpha=0.6, markeredgewidth=0)
+        resolved = mean_interval(list(norms.values())).low > 0
+        if mean_norm := fmean(norms.values()):
+            face = colours[arm] if resolved else "white"
+            left.plot(
+                fmean(traces.values()) / mean_norm, y, "o", color=colours[arm], markersize=6, markerfacecolor=face
+            )
+        curve = {step: mean_interval(values) for step, values in results.curve(arm, "gradient/snr").items()}
+        right.plot(
+            list(curve), [i.mean for i in curve.values()], color=colours[arm], label=arm, marker="o", markersize=2.5
+        )
+        low, high = [i.low for i in curve.values()], [i.high for i in curve.values()]
+        right.fill_between(list(curve), low, high, color=colours[arm], alpha=0.15, linewidth=0)
+    left.set_xscale("symlog", linthresh=10)
+    left.set_yticks(range(len(arms)), arms)
+    left.set_ylim(len(arms) - 0.5, -0.5)
+    left.grid(axis="x", alpha=0.3)
+    left.set(xlabel="tr Σ / ‖G‖² of a group, first iteration")
+    seen = [results.curve(arm, "gradient/snr") for arm in arms]
+    right.set_ylim(*_frame([v for curve in seen for values in curve.values() for v in values]))
+    right.axhline(0, color="grey", linewidth=0.6)
+    right.set(xlabel="iteration", ylabel="n ‖G‖² / tr Σ")
+    handles, labels = right.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    return figure

@@ -1,0 +1,157 @@
+"""``results/<study>/``: the answer, the numbers and the figures, from MLflow alone."""
+
+from pathlib import Path
+from statistics import fmean
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from ablations.results import Results, load
+from ablations.statistics import Interval, mean_interval, paired_interval
+from ablations.study import Study
+
+FOLDER = Path("results")
+ENOUGH_SEEDS = 8
+COLUMNS = (
+    "arm",
+    "seeds",
+    "test greedy, %",
+    "test sampled, %",
+    "gain in sampled, points",
+    "generated tokens",
+    "seconds",
+    "tr Σ / ‖G‖² at start",
+)
+
+
+def report(study: Study, smoke: bool) -> Path:
+    """Writes the report and shows its table; returns the path of ``report.md``.
+
+    Raises:
+        UsageError: no cell of the study is finished.
+    """
+    results = load(study, smoke)
+    folder = FOLDER / study.label(smoke)
+    folder.mkdir(parents=True, exist_ok=True)
+    results.write_csv(folder)
+    from ablations.figures import draw  # slow to import
+
+    figures = draw(results, folder)
+    rows = table(results)
+    path = folder / "report.md"
+    path.write_text(_markdown(results, rows, figures), encoding="utf-8")
+    shown = Table(*COLUMNS, title=study.label(smoke), box=box.SIMPLE_HEAD)
+    for row in rows:
+        shown.add_row(*row)
+    Console(width=max(120, Console().width)).print(shown)
+    print(f"{path}\nlook at the runs with: python -m ablations ui")
+    return path
+
+
+def table(results: Results) -> list[list[str]]:
+    """The rows below ``COLUMNS``, one an arm."""
+    baseline = results.study.baseline
+    rows = []
+    for arm in results.arms:
+        cells = results.of(arm)
+        gain = paired_interval(
+            results.by_seed(arm, "test/accuracy_sampled"), results.by_seed(baseline, "test/accuracy_sampled")
+        )
+        rows.append(
+            [
+                arm,
+                str(len(cells)),
+                _percent(mean_interval(list(results.by_seed(arm, "test/accuracy").values()))),
+                _percent(mean_interval(list(results.by_seed(arm, "test/accuracy_sampled").values()))),
+                "" if arm == baseline else _percent(gain, signed=True),
+                f"{fmean(cell.generated for cell in cells):,.0f}",
+                f"{fmean(cell.seconds for cell in cells):,.0f}",
+                _relative_variance(results, arm),
+            ]
+        )
+    return rows
+
+
+def answer(results: Results) -> str:
+    """What the planned comparisons say of the primary metric, in a sentence or two."""
+    study = results.study
+    groups: dict[str, list[str]] = {"rose": [], "fell": [], "": []}
+    for arm, other in study.comparisons:
+        if arm in results.arms and other in results.arms:
+            metric = study.primary_metric
+            gain = paired_interval(results.by_seed(arm, metric), results.by_seed(other, metric))
+            against = "" if other == study.baseline else f" against {other}"
+            verdict = "rose" if gain.low > 0 else "fell" if gain.high < 0 else ""
+            groups[verdict].append(f"{arm}{against} {_percent(gain, signed=True)}")
+    sentences = [
+        f"`{study.primary_metric}` {verdict} over {study.baseline}, in points: {', '.join(arms)}."
+        for verdict, arms in groups.items()
+        if verdict and arms
+    ]
+    if groups[""]:
+        sentences.append(f"No difference was resolved for {', '.join(groups[''])}.")
+    return " ".join(sentences) or "No planned comparison has finished cells on both sides."
+
+
+def limits(results: Results) -> list[str]:
+    """What to keep in mind when reading the answer."""
+    study = results.study
+    counts = {arm: len(results.of(arm)) for arm in study.arm_names}
+    found = [
+        "Brackets are 95% t intervals over training seeds; gains are paired by seed, so that both sides answered the "
+        "same problems with the same sampling streams. Intervals are not corrected for the number of comparisons.",
+        "tr Σ / ‖G‖² is the ratio of the means over seeds of unbiased estimates, for one prompt's group of responses; "
+        "'unresolved' where the 95% interval of ‖G‖² reaches 0.",
+        *study.notes,
+    ]
+    if min(counts.values()) < ENOUGH_SEEDS:
+        found.insert(0, f"A **pilot**: fewer than {ENOUGH_SEEDS} seeds an arm.")
+    if len(set(counts.values())) > 1:
+        found.append("Finished seeds: " + ", ".join(f"{arm} {n}" for arm, n in counts.items()) + ".")
+    if results.smoke:
+        found.insert(0, "A **smoke run** at tiny sizes: its numbers mean nothing.")
+    return found
+
+
+def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) -> str:
+    study = results.study
+    seeds = results.seeds
+    counted = seeds == list(range(len(seeds)))
+    options = f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}{' --smoke' if results.smoke else ''}"
+    commits = sorted({cell.commit for cell in results.cells})
+    outdated = f" {results.outdated} cells of earlier settings left out." if results.outdated else ""
+    tokens = sum(cell.generated for cell in results.cells)
+    seconds = sum(cell.seconds for cell in results.cells)
+    lines = [
+        f"# {study.label(results.smoke)}",
+        f"{study.question}\n\n{study.source}",
+        "## Answer",
+        answer(results),
+        "\n".join(["| " + " | ".join(row) + " |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]),
+        *(f"![{file}]({file})\n\n{caption}" for file, caption in figures.items()),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in limits(results)),
+        "## How it was made",
+        f"    python -m ablations run {study.name} {options}",
+        f"Commit {', '.join(commits)}{' (mixed: not all cells ran the same code)' if len(commits) > 1 else ''}. "
+        f"{len(results.cells)} cells, {tokens:,.0f} generated tokens, {seconds:,.0f} seconds of training, one thread a "
+        f"cell.{outdated} The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _percent(interval: Interval, signed: bool = False) -> str:
+    """An accuracy, or a difference of two, with its interval if there is one."""
+    sign = "+" if signed else ""
+    mean, low, high = (100 * value for value in interval)
+    return f"{mean:{sign}.1f}" if low != low else f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _relative_variance(results: Results, arm: str) -> str:
+    """At the weights that all arms start from; an arm that generates nothing follows another gradient."""
+    traces, norms = (list(results.first(arm, f"gradient/{name}").values()) for name in ("trace_cov", "norm_sq"))
+    if not norms or not fmean(norms) or not any(cell.generated for cell in results.of(arm)):
+        return ""
+    unresolved = "" if mean_interval(norms).low > 0 else " (unresolved)"
+    return f"{fmean(traces) / fmean(norms):,.0f}{unresolved}"

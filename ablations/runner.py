@@ -1,0 +1,81 @@
+"""Runs the cells of a study in a pool of worker processes, each cell once."""
+
+import multiprocessing
+import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import TYPE_CHECKING
+
+from ablations.study import Cell, Study
+from ablations.tracking import COMMIT, PARENT, SMOKE, Tracking, commit
+
+if TYPE_CHECKING:
+    from ablations.cell import Failure
+
+
+def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> int:
+    """Runs the cells that MLflow does not have yet, ``jobs`` at a time; returns the exit code.
+
+    A failing cell does not stop the others. The code is 0 if all cells are finished, 2 if all failures are mistakes in
+    settings, otherwise 1.
+
+    Raises:
+        UsageError: no cell can run, because the tracking server cannot be used.
+    """
+    cells = study.cells(seeds, smoke)
+    tracking = Tracking(study.label(smoke))
+    finished = tracking.finished_cells()
+    pending = [cell for cell in cells if cell.hash not in finished]
+    if len(pending) < len(cells):
+        print(f"{len(cells) - len(pending)} of {len(cells)} cells already finished", file=sys.stderr)
+    if not pending:
+        return 0
+    tracking.kill_stale(pending)
+    arms = tracking.open_arms(pending, smoke)
+    tags = {COMMIT: commit(), SMOKE: str(smoke).lower()}
+    try:
+        failures = _sweep(pending, tracking, {arm: {**tags, PARENT: run_id} for arm, run_id in arms.items()}, jobs)
+    finally:
+        tracking.kill_stale(pending)
+        tracking.close_arms(cells, arms)
+    for cell, failure in failures:
+        print(f"failed: {cell}: {failure.reason}", file=sys.stderr)
+    return 0 if not failures else 2 if all(failure.usage for _, failure in failures) else 1
+
+
+def _sweep(
+    cells: Sequence[Cell], tracking: Tracking, tags: dict[str, dict[str, str]], jobs: int
+) -> "list[tuple[Cell, Failure]]":
+    """Runs the cells, with the tags of their arms; returns those that failed, and why."""
+    from ablations.cell import Failure, run_cell, start_worker  # slow to import
+    from ablations.display import SweepDisplay
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["ablations.cell", "mlflow"])  # a worker then starts in a moment
+    queue = context.SimpleQueue()
+    pool = ProcessPoolExecutor(min(jobs, len(cells)), context, start_worker, (queue, tracking.uri))
+    failures = []
+    try:
+        futures = {pool.submit(run_cell, cell, tracking.name, tags[cell.arm]): cell for cell in cells}
+        remaining = set(futures)
+        with SweepDisplay(len(cells)) as display:
+            while remaining:
+                done, remaining = wait(remaining, timeout=0.1, return_when=FIRST_COMPLETED)
+                while not queue.empty():
+                    display.show(queue.get())
+                for future in done:
+                    try:
+                        failure = future.result()
+                    except BrokenProcessPool:
+                        failure = Failure("a worker process died, perhaps for want of memory; run again", False)
+                    if failure is not None:
+                        failures.append((futures[future], failure))
+                    display.finish(str(futures[future]), failure)
+    except KeyboardInterrupt:
+        for process in multiprocessing.active_children():
+            process.kill()  # Lightning would outlive a termination, and go on to the next cell
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+    return failures

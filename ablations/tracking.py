@@ -1,0 +1,103 @@
+"""MLflow: a study is an experiment, an arm a parent run, a seed a child run."""
+
+import logging
+import os
+import subprocess
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablations.study import Cell
+
+if TYPE_CHECKING:  # all of mlflow is slow to import
+    from mlflow.entities import Run
+
+ARM, SEED, KIND, HASH, COMMIT = (f"lit_rl.{key}" for key in ("arm", "seed", "kind", "config_hash", "commit"))
+STUDY, SMOKE = "lit_rl.study", "lit_rl.smoke"
+PARENT = "mlflow.parentRunId"
+CODE = ("lit_rl", "ablations", "data")
+
+
+class Tracking:
+    """The runs of one study's experiment, which is made, with its database, if there is none.
+
+    Args:
+        name: of the experiment.
+
+    Raises:
+        UsageError: the tracking server cannot be used.
+    """
+
+    def __init__(self, name: str) -> None:
+        os.environ.pop("MLFLOW_RUN_ID", None)  # it would take the place of every run made here
+        for noisy in ("mlflow", "alembic"):
+            logging.getLogger(noisy).setLevel(logging.ERROR)
+        os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
+        from lit_rl.tracking import experiment, tracking_uri
+
+        self.name, self.uri = name, tracking_uri()
+        from mlflow.tracking import MlflowClient
+
+        self.client = MlflowClient(self.uri)
+        self.experiment = experiment(name, self.uri)
+
+    def runs(self, kind: str) -> "list[Run]":
+        """All runs of a kind, ``arm`` or ``cell``, the newest first."""
+        experiments, query = [self.experiment], f"tags.`{KIND}` = '{kind}'"
+        page = self.client.search_runs(experiments, query)
+        found = list(page)
+        while page.token:
+            page = self.client.search_runs(experiments, query, page_token=page.token)
+            found += page
+        return found
+
+    def finished_cells(self) -> "dict[str, Run]":
+        """The newest finished run of each configuration, by the configuration's hash."""
+        return {run.data.tags[HASH]: run for run in reversed(self.runs("cell")) if run.info.status == "FINISHED"}
+
+    def kill_stale(self, cells: Iterable[Cell]) -> None:
+        """Marks as killed what an earlier process left unfinished of these cells, and now starts anew."""
+        hashes = {cell.hash for cell in cells}
+        for run in self.runs("cell"):
+            if run.info.status == "RUNNING" and run.data.tags[HASH] in hashes:
+                self.client.set_terminated(run.info.run_id, "KILLED")
+
+    def open_arms(self, cells: Sequence[Cell], smoke: bool) -> dict[str, str]:
+        """The ids of the arms' parent runs, found by their tags or made, and marked as running."""
+        ids = {run.data.tags[ARM]: run.info.run_id for run in self.runs("arm")}
+        for cell in cells:
+            if cell.arm not in ids:
+                tags = {KIND: "arm", ARM: cell.arm, STUDY: cell.study, SMOKE: str(smoke).lower()}
+                run = self.client.create_run(self.experiment, run_name=cell.arm, tags=tags)
+                ids[cell.arm] = run.info.run_id
+        for arm in {cell.arm for cell in cells}:
+            self.client.update_run(ids[arm], status="RUNNING")
+        return ids
+
+    def close_arms(self, cells: Sequence[Cell], ids: dict[str, str]) -> None:
+        """Marks an arm as finished if all of its cells are, otherwise as failed."""
+        finished = self.finished_cells()
+        for arm in {cell.arm for cell in cells}:
+            complete = all(cell.hash in finished for cell in cells if cell.arm == arm)
+            self.client.set_terminated(ids[arm], "FINISHED" if complete else "FAILED")
+
+    def open_cell(self, cell: Cell, tags: dict[str, str]) -> str:
+        """The id of a new run of the cell."""
+        own = {KIND: "cell", ARM: cell.arm, SEED: str(cell.seed), STUDY: cell.study, HASH: cell.hash}
+        run = self.client.create_run(self.experiment, run_name=f"seed {cell.seed}", tags={**own, **tags})
+        return run.info.run_id
+
+
+def commit() -> str:
+    """The commit of the code that runs, with ``+dirty`` if its files differ from it; ``unknown`` without git."""
+    root = Path(__file__).resolve().parents[1]
+
+    def git(*args: str) -> str:
+        return subprocess.run(
+            ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
+        ).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD")[:12] + ("+dirty" if git("status", "--porcelain", "--", *CODE) else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"

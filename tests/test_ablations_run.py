@@ -1,0 +1,134 @@
+"""Whole sweeps at tiny sizes, with real workers and a real database."""
+
+import csv
+import dataclasses
+from pathlib import Path
+
+import pytest
+from mlflow.artifacts import load_text
+
+from ablations import studies
+from ablations.__main__ import main
+from ablations.results import load
+from ablations.study import Arm, Study, merge
+from ablations.tracking import ARM, COMMIT, HASH, PARENT, SEED, SMOKE, STUDY, Tracking
+from lit_rl.errors import UsageError
+
+TINY = {
+    "model": {"class_path": "RLOO", "init_args": {"samples": 2, "max_new_tokens": 8}},
+    "data": {"prompts_per_iteration": 2, "rows_per_microbatch": 2, "eval_prompts": 2},
+    "trainer": {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu"},
+}
+QUICKSTART = ["run", "quickstart", "--smoke", "--jobs", "2", "--seeds", "1"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sweep")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(path)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        yield path
+
+
+@pytest.fixture(autouse=True)
+def away_from_the_repository(folder):
+    """The tests of this module share a folder, and what one of them ran."""
+
+
+@pytest.fixture(scope="module")
+def sweep(folder):
+    """The quickstart's tracking after a run that began with another process's unfinished cell."""
+    study = studies.STUDIES["quickstart"]
+    tracking = Tracking(study.label(smoke=True))
+    stale = tracking.open_cell(study.cells([0], smoke=True)[0], {})
+    assert main(QUICKSTART) == 0
+    return study, tracking, stale
+
+
+def test_arms_are_parents_and_seeds_their_children(sweep):
+    study, tracking, stale = sweep
+    arms = {run.info.run_id: run for run in tracking.runs("arm")}
+    cells = [run for run in tracking.runs("cell") if run.info.run_id != stale]
+    planned = {cell.hash: cell for cell in study.cells([0], smoke=True)}
+    assert sorted(run.data.tags[ARM] for run in arms.values()) == sorted(study.arm_names)
+    assert {run.data.tags[HASH] for run in cells} == planned.keys() and len(cells) == len(planned)
+    assert {run.info.status for run in [*arms.values(), *cells]} == {"FINISHED"}
+    for run in cells:
+        tags, cell = run.data.tags, planned[run.data.tags[HASH]]
+        assert arms[tags[PARENT]].data.tags[ARM] == tags[ARM] == cell.arm
+        assert (tags[SEED], tags[STUDY], tags[SMOKE]) == ("0", "quickstart", "true") and tags[COMMIT]
+        assert run.data.params["model/class_path"].endswith(cell.config["model"]["class_path"])
+        assert {"test/accuracy", "test/accuracy_sampled", "val/accuracy"} <= run.data.metrics.keys()
+        steps = [point.step for point in tracking.client.get_metric_history(run.info.run_id, "val/accuracy")]
+        assert steps == list(range(cell.iterations + 1))
+
+
+def test_an_unfinished_cell_is_run_anew(sweep):
+    _, tracking, stale = sweep
+    assert tracking.client.get_run(stale).info.status == "KILLED"
+
+
+def test_nothing_finished_is_run_again(sweep, capsys):
+    study, tracking, _ = sweep
+    before = {run.info.run_id: run.info.end_time for run in tracking.runs("cell")}
+    assert main(QUICKSTART) == 0
+    assert f"{len(study.arms)} of {len(study.arms)} cells already finished" in capsys.readouterr().err
+    assert {run.info.run_id: run.info.end_time for run in tracking.runs("cell")} == before
+
+
+def test_the_report_says_what_mlflow_knows(sweep, folder, capsys):
+    study, tracking, _ = sweep
+    results = folder / "results" / "quickstart-smoke"
+    assert main(["report", "quickstart", "--smoke"]) == 0
+    assert "report.md" in capsys.readouterr().out
+    with (results / "cells.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["arm"] for row in rows] == list(study.arm_names)
+    for row in rows:
+        run = tracking.client.get_run(row["run_id"])
+        assert float(row["test/accuracy_sampled"]) == run.data.metrics["test/accuracy_sampled"]
+        assert (float(row["tokens/generated"]) > 0) == (row["arm"] not in ("warm_start", "supervised"))
+    text = (results / "report.md").read_text()
+    for wanted in (study.question, *study.arm_names, *study.notes, "pilot", "--seeds 1 --smoke"):
+        assert wanted in text
+    table = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(table) == 2 + len(study.arms) and len({line.count("|") for line in table}) == 1
+    for name in ("accuracy", "test_accuracy", "gradient_variance"):
+        assert f"({name}.png)" in text
+        assert (results / f"{name}.png").stat().st_size and (results / f"{name}.svg").stat().st_size
+
+
+def test_a_report_of_nothing_is_one_line(capsys):
+    assert main(["report", "quickstart"]) == 2
+    printed = capsys.readouterr().err
+    assert len(printed.splitlines()) == 1 and "python -m ablations run quickstart" in printed
+
+
+def test_a_changed_study_has_no_results_yet(sweep):
+    study, _, _ = sweep
+    changed = dataclasses.replace(study, base=merge(study.base, {"model": {"init_args": {"temperature": 0.9}}}))
+    with pytest.raises(UsageError, match="no finished cells"):
+        load(changed, smoke=True)
+
+
+def test_a_failing_cell_stops_no_other(folder: Path, monkeypatch, capsys):
+    arms = (
+        Arm("fine", {}),
+        Arm("mistaken", {"data": {"rows_per_microbatch": 3}}),
+        Arm("raising", {"reward": {"scorer": "json.loads"}}),  # takes other arguments than a scorer
+    )
+    study = Study("broken", "?", "here", arms, "fine", "test/accuracy", (), base=TINY, seeds=(0,))
+    monkeypatch.setitem(studies.STUDIES, study.name, study)
+    assert main(["run", "broken", "--jobs", "2"]) == 1
+    printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
+    assert len(printed) == 2
+    assert any("mistaken" in line and "rows_per_microbatch" in line for line in printed)
+    assert any("raising" in line and "TypeError" in line for line in printed)
+    tracking = Tracking("broken")
+    expected = {"fine": "FINISHED", "mistaken": "FAILED", "raising": "FAILED"}
+    for kind in ("cell", "arm"):
+        assert {run.data.tags[ARM]: run.info.status for run in tracking.runs(kind)} == expected
+    raising = next(run for run in tracking.runs("cell") if run.data.tags[ARM] == "raising")
+    assert "Traceback" in load_text(f"{raising.info.artifact_uri}/error.txt")
+    assert len(load(study, smoke=False).cells) == 1

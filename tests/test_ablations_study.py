@@ -1,0 +1,106 @@
+"""Grids, hashes and intervals: no training."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ablations.statistics import mean_interval, paired_interval
+from ablations.studies import STUDIES, find
+from ablations.study import Arm, Study, merge
+from lit_rl.errors import UsageError
+
+BASE = {
+    "model": {"class_path": "RLOO", "init_args": {"samples": 4, "learning_rate": 1e-4}},
+    "trainer": {"max_epochs": 3},
+}
+
+
+def study(*arms: Arm, **kwargs) -> Study:
+    arms = arms or (Arm("start", {"trainer": {"max_epochs": 0}}), Arm("trained", {}))
+    defaults = {"baseline": arms[0].name, "primary_metric": "test/accuracy", "comparisons": (), "base": BASE}
+    return Study("s", "?", "here", arms, **{**defaults, **kwargs})
+
+
+def test_merge_is_deep_and_leaves_its_arguments_alone():
+    changes = {"model": {"init_args": {"samples": 8}}, "data": {"seed": 1}}
+    merged = merge(BASE, changes)
+    assert merged["model"] == {"class_path": "RLOO", "init_args": {"samples": 8, "learning_rate": 1e-4}}
+    assert merged["data"] == {"seed": 1} and BASE["model"]["init_args"]["samples"] == 4
+    assert merge(merged, {}) == merged and merge({}, merged) == merged
+
+
+def test_hash_ignores_the_order_of_keys_and_nothing_else():
+    def digest(config, seed=0):
+        return study(Arm("a", config)).cells([seed])[0].hash
+
+    one = {"model": {"init_args": {"samples": 8, "temperature": 1.0}}}
+    other = {"model": {"init_args": {"temperature": 1.0, "samples": 8}}}
+    assert digest(one) == digest(other)
+    changed = {"model": {"init_args": {"samples": 8, "temperature": 0.9}}}
+    assert len({digest(one), digest(changed), digest({}), digest(one, seed=1)}) == 4
+    assert len(digest(one)) == 12
+
+
+def test_a_seed_reaches_the_weights_and_the_data():
+    for cell in study().cells([3, 5]):
+        assert cell.config["seed_everything"] == cell.config["data"]["seed"] == cell.seed
+    assert [(cell.arm, cell.seed) for cell in study().cells([3, 5])] == [
+        ("start", 3),
+        ("trained", 3),
+        ("start", 5),
+        ("trained", 5),
+    ]
+    assert [cell.seed for cell in study(seeds=(7,)).cells()] == [7, 7]
+
+
+def test_smoke_comes_last_but_trains_no_untrained_arm():
+    cells = study(smoke={"trainer": {"max_epochs": 1}, "data": {"eval_prompts": 2}}).cells([0], smoke=True)
+    assert [cell.iterations for cell in cells] == [0, 1]
+    assert all(cell.config["data"]["eval_prompts"] == 2 for cell in cells)
+
+
+def test_a_study_names_its_own_arms():
+    with pytest.raises(ValueError, match="nobody"):
+        study(comparisons=(("nobody", "start"),))
+
+
+def test_every_study_has_distinct_cells():
+    for each in STUDIES.values():
+        for smoke in (False, True):
+            cells = each.cells(smoke=smoke)
+            assert len({cell.hash for cell in cells}) == len(cells) == len(each.arms) * len(each.seeds)
+
+
+def test_a_mistyped_study_is_guessed():
+    with pytest.raises(UsageError, match="did you mean quickstart"):
+        find("quickstrat")
+
+
+@pytest.mark.parametrize("confidence", [0.5, 0.95])
+def test_intervals_are_those_of_the_t_test(confidence):
+    rng = np.random.default_rng(0)
+    a, b = rng.normal(1, 2, 7), rng.normal(0, 1, 7)
+    low, high = stats.ttest_1samp(a, 0).confidence_interval(confidence)
+    assert mean_interval(list(a), confidence) == pytest.approx((a.mean(), low, high))
+    low, high = stats.ttest_rel(a, b).confidence_interval(confidence)
+    pairs = paired_interval(dict(enumerate(a)), dict(enumerate(b)), confidence)
+    assert pairs == pytest.approx((a.mean() - b.mean(), low, high))
+
+
+def test_only_common_seeds_are_paired():
+    a, b = {0: 1.0, 1: 5.0, 2: 3.0, 9: 100.0}, {2: 1.0, 1: 2.0, 0: 0.0, 4: -100.0}
+    assert paired_interval(a, b) == mean_interval([1.0, 3.0, 2.0])
+
+
+def test_one_seed_has_no_interval_and_none_no_mean():
+    one, none = mean_interval([2.0]), mean_interval([])
+    assert one.mean == 2 and math.isnan(one.low) and math.isnan(one.high)
+    assert math.isnan(none.mean)
+
+
+def test_intervals_cover_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    intervals = [mean_interval(list(rng.normal(3, 1, 4)), 0.8) for _ in range(2000)]
+    assert np.mean([each.low < 3 < each.high for each in intervals]) == pytest.approx(0.8, abs=0.03)
