@@ -43,10 +43,10 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         if any(results.first(arm, "gradient/norm_sq") for arm in results.arms):
             figures["gradient_variance"] = (
                 _gradient(results),
-                "Left: noise of the gradient at the shared start, for one prompt's group of responses; large points: "
-                "ratio of the means over seeds, small: seeds, hollow: ‖G‖² not resolved from 0 (the unbiased estimate "
-                "may be negative). Right: signal-to-noise ratio of a whole iteration's gradient, n‖G‖²/tr Σ with n "
-                "groups: mean over seeds and 95% t interval (cut at the frame).",
+                "Left: variance of one iteration's gradient at the shared start, tr Σ / n with n groups; large points: "
+                "mean over seeds, small: seeds. Right: signal-to-noise ratio of an iteration's gradient, n‖G‖² / tr Σ: "
+                "mean over seeds and 95% t interval (cut at the frame). The estimate of ‖G‖² is unbiased, so it may be "
+                "negative.",
             )
         for name, (figure, _) in figures.items():
             figure.savefig(folder / f"{name}.png")
@@ -130,26 +130,20 @@ def _gradient(results: Results) -> Figure:
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     colours = _colours(results)
     for y, arm in enumerate(arms):
-        traces, norms = (results.first(arm, f"gradient/{name}") for name in ("trace_cov", "norm_sq"))
-        ratios = [traces[seed] / norms[seed] for seed in traces if norms[seed]]
-        left.plot(ratios, [y + 0.3] * len(ratios), "o", color=colours[arm], markersize=3, alpha=0.6, markeredgewidth=0)
-        resolved = mean_interval(list(norms.values())).low > 0
-        if mean_norm := fmean(norms.values()):
-            face = colours[arm] if resolved else "white"
-            left.plot(
-                fmean(traces.values()) / mean_norm, y, "o", color=colours[arm], markersize=6, markerfacecolor=face
-            )
+        noise = list(results.start_noise(arm).values())
+        left.plot(noise, [y + 0.3] * len(noise), "o", color=colours[arm], markersize=3, alpha=0.6, markeredgewidth=0)
+        left.plot(fmean(noise), y, "o", color=colours[arm], markersize=6)
         curve = {step: mean_interval(values) for step, values in results.curve(arm, "gradient/snr").items()}
         right.plot(
             list(curve), [i.mean for i in curve.values()], color=colours[arm], label=arm, marker="o", markersize=2.5
         )
         low, high = [i.low for i in curve.values()], [i.high for i in curve.values()]
         right.fill_between(list(curve), low, high, color=colours[arm], alpha=0.15, linewidth=0)
-    left.set_xscale("symlog", linthresh=10)
+    left.set_xscale("log")
     left.set_yticks(range(len(arms)), arms)
     left.set_ylim(len(arms) - 0.5, -0.5)
     left.grid(axis="x", alpha=0.3)
-    left.set(xlabel="tr Σ / ‖G‖² of a group, first iteration")
+    left.set(xlabel="tr Σ / n at the start")
     seen = [results.curve(arm, "gradient/snr") for arm in arms]
     right.set_ylim(*_frame([v for curve in seen for values in curve.values() for v in values]))
     right.axhline(0, color="grey", linewidth=0.6)

@@ -21,6 +21,7 @@ COLUMNS = (
     "gain in sampled, points",
     "generated tokens",
     "seconds",
+    "tr Σ / n at start",
     "tr Σ / ‖G‖² at start",
 )
 
@@ -67,7 +68,7 @@ def table(results: Results) -> list[list[str]]:
                 "" if arm == baseline else _percent(gain, signed=True),
                 f"{fmean(cell.generated for cell in cells):,.0f}",
                 f"{fmean(cell.seconds for cell in cells):,.0f}",
-                _relative_variance(results, arm),
+                *_noise(results, arm),
             ]
         )
     return rows
@@ -101,8 +102,10 @@ def limits(results: Results) -> list[str]:
     found = [
         "Brackets are 95% t intervals over training seeds; gains are paired by seed, so that both sides answered the "
         "same problems with the same sampling streams. Intervals are not corrected for the number of comparisons.",
-        "tr Σ / ‖G‖² is the ratio of the means over seeds of unbiased estimates, for one prompt's group of responses; "
-        "'unresolved' where the 95% interval of ‖G‖² reaches 0.",
+        "Σ is the covariance of the gradient of one prompt's group of responses, G its mean. tr Σ / n, with n groups, "
+        "is the variance of an iteration's gradient; compare it between arms of equal G (REINFORCE, RLOO and ReMax "
+        "with one loss denominator; rescaled advantages have another G). tr Σ / ‖G‖² is the ratio of the means over "
+        "seeds of unbiased estimates; 'unresolved' where the 95% interval of ‖G‖² reaches 0.",
         *study.notes,
     ]
     if min(counts.values()) < ENOUGH_SEEDS:
@@ -148,10 +151,12 @@ def _percent(interval: Interval, signed: bool = False) -> str:
     return f"{mean:{sign}.1f}" if low != low else f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
-def _relative_variance(results: Results, arm: str) -> str:
+def _noise(results: Results, arm: str) -> list[str]:
     """At the weights that all arms start from; an arm that generates nothing follows another gradient."""
     traces, norms = (list(results.first(arm, f"gradient/{name}").values()) for name in ("trace_cov", "norm_sq"))
     if not norms or not fmean(norms) or not any(cell.generated for cell in results.of(arm)):
-        return ""
+        return ["", ""]
     unresolved = "" if mean_interval(norms).low > 0 else " (unresolved)"
-    return f"{fmean(traces) / fmean(norms):,.0f}{unresolved}"
+    noise = mean_interval(list(results.start_noise(arm).values()))
+    spread = "" if noise.low != noise.low else f" [{noise.low:.2g}, {noise.high:.2g}]"
+    return [f"{noise.mean:.2g}{spread}", f"{fmean(traces) / fmean(norms):,.0f}{unresolved}"]

@@ -70,6 +70,11 @@ class Results:
         """The metric's value where it was measured first, by seed."""
         return {cell.seed: curve[min(curve)] for cell in self.of(arm) if (curve := cell.curves[metric])}
 
+    def start_noise(self, arm: str) -> dict[int, float]:
+        """tr Sigma / n of the first measured gradient: the variance of one iteration's gradient, by seed."""
+        norms, snr = self.first(arm, "gradient/norm_sq"), self.first(arm, "gradient/snr")
+        return {seed: norms[seed] / snr[seed] for seed in norms if snr.get(seed)}  # snr = n |G|^2 / tr Sigma
+
     def write_csv(self, folder: Path) -> None:
         """``cells.csv``, a line a cell, and ``curves.csv``, a line a cell and iteration."""
         rows = [

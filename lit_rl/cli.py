@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from argparse import SUPPRESS
+from pathlib import Path
 from typing import Any, NoReturn
 
 import datasets
@@ -127,6 +128,9 @@ class CLI(LightningCLI):
             raise UsageError(
                 "checkpoint.save_on_train_epoch_end must be true: only the end of an iteration can be resumed exactly"
             )
+        resume = config.get("ckpt_path")
+        if resume and resume not in ("last", "best", "hpc") and not Path(resume).exists():
+            raise UsageError(f"ckpt_path: no checkpoint at {resume}; give one of mlruns/checkpoints")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config[self.subcommand] if self.subcommand else self.config

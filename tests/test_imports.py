@@ -9,8 +9,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"lit_rl.errors"},
     {"lit_rl.rollouts", "lit_rl.functional", "lit_rl.explain"},
-    {"lit_rl.tasks", "lit_rl.policy", "lit_rl.tracking", "lit_rl.run_logger"},
-    {"lit_rl.sampling"},
+    {"lit_rl.tasks", "lit_rl.policy", "lit_rl.tracking"},
+    {"lit_rl.sampling", "lit_rl.run_logger"},
     {"lit_rl.algorithms"},
     {"lit_rl.callbacks"},
     {"lit_rl.data"},
@@ -41,7 +41,11 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", sorted([*ROOT.glob("lit_rl/**/*.py"), *ROOT.glob("ablations/**/*.py")]), ids=str)
+@pytest.mark.parametrize(
+    "path",
+    sorted([*ROOT.glob("lit_rl/**/*.py"), *ROOT.glob("ablations/**/*.py")]),
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
 def test_nothing_imports_what_stands_above_it(path):
     module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
     if module == "lit_rl.__init__":

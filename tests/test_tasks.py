@@ -66,14 +66,14 @@ def test_style_is_the_same_every_time():
 
 
 def test_style_plants_errors_at_the_stated_rate():
-    """A one-event view: the share of 'finds' steps demonstrated with '-' is 0.6 within 4 standard errors."""
+    """A one-event view: the share of 'finds' steps demonstrated with '-' is 0.5 within 4 standard errors."""
     rows = GSM8KStyle(train_size=6000).prompts("train")
     wrong = []
     for row in rows:
         sentence = row["question"].split(". ")[1]
         if "finds" in sentence and int(re.search(r"has (\d+)", row["question"])[1]) >= 9:
             wrong.append(re.search(r"\d+([-+*])", row["demonstration"])[1] == "-")
-    assert abs(sum(wrong) / len(wrong) - 0.6) < 4 * (0.24 / len(wrong)) ** 0.5
+    assert abs(sum(wrong) / len(wrong) - 0.5) < 4 * (0.25 / len(wrong)) ** 0.5
 
 
 @pytest.mark.parametrize("steps", [1, 9])

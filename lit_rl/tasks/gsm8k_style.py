@@ -29,9 +29,9 @@ class Event:
 
 EVENTS = (
     Event("{name} buys {n} more.", "+", "-", 0.3),
-    Event("{name} finds {n} more.", "+", "-", 0.6),
+    Event("{name} finds {n} more.", "+", "-", 0.5),
     Event("{name} gives away {n}.", "-", "+", 0.3),
-    Event("{name} loses {n}.", "-", "+", 0.6),
+    Event("{name} loses {n}.", "-", "+", 0.5),
     Event("Soon {name} has {n} times as many.", "*", "+", 0.3),
 )
 
