@@ -22,12 +22,14 @@ lint: $(READY)  ## ruff and mypy
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 
-warmstart: $(READY)  ## trains data/warmstart anew (about a quarter of an hour)
+warmstart: $(READY)  ## trains data/warmstart anew (about ten minutes)
 	@$(PY) -m lit_rl.warmstart
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(ENV)
 	@echo "installing into $(ENV) (once; some minutes)"
-	@if $(PY) -c 'import torch' 2>/dev/null; then grep -v '^torch==' constraints.txt; else cat constraints.txt; fi > $(READY).constraints
+	@{ grep -v '^torch==' constraints.txt; \
+	   $(PY) -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' 2>/dev/null \
+	   || grep '^torch==' constraints.txt; } > $(READY).constraints
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[dev]'
 	@touch $@

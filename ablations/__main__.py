@@ -41,6 +41,8 @@ def _count(text: str) -> int:
 
 
 def _seeds(given: list[int] | None) -> list[int] | None:
+    if given is not None and (min(given) < 0 or len(set(given)) < len(given)):
+        raise UsageError(f"--seeds {' '.join(map(str, given))}: seeds are different numbers, none of them negative")
     if given is None or len(given) > 1:
         return given
     if given[0] < 1:

@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ablations.results import Results
 from ablations.statistics import mean_interval
@@ -43,10 +44,9 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
         if any(results.first(arm, "gradient/norm_sq") for arm in results.arms):
             figures["gradient_variance"] = (
                 _gradient(results),
-                "Left: variance of one iteration's gradient at the shared start, tr Σ / n with n groups; large points: "
-                "mean over seeds, small: seeds. Right: signal-to-noise ratio of an iteration's gradient, n‖G‖² / tr Σ: "
-                "mean over seeds and 95% t interval (cut at the frame). The estimate of ‖G‖² is unbiased, so it may be "
-                "negative.",
+                "Left: variance of one iteration's gradient at the shared start, tr Σ / n with n groups. Right: "
+                "signal-to-noise ratio of an iteration's gradient, n‖G‖² / tr Σ; the estimate of ‖G‖² is unbiased, so "
+                "it may be negative. Large points and lines: means over seeds; small points: seeds.",
             )
         for name, (figure, _) in figures.items():
             figure.savefig(folder / f"{name}.png")
@@ -129,24 +129,23 @@ def _gradient(results: Results) -> Figure:
     figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     colours = _colours(results)
+    shades: dict[str, Any] = {"markersize": 3, "alpha": 0.5, "markeredgewidth": 0, "linestyle": "", "marker": "o"}
     for y, arm in enumerate(arms):
-        noise = list(results.start_noise(arm).values())
-        left.plot(noise, [y + 0.3] * len(noise), "o", color=colours[arm], markersize=3, alpha=0.6, markeredgewidth=0)
+        noise = [1000 * value for value in results.start_noise(arm).values()]
+        left.plot(noise, [y + 0.3] * len(noise), color=colours[arm], **shades)
         left.plot(fmean(noise), y, "o", color=colours[arm], markersize=6)
-        curve = {step: mean_interval(values) for step, values in results.curve(arm, "gradient/snr").items()}
-        right.plot(
-            list(curve), [i.mean for i in curve.values()], color=colours[arm], label=arm, marker="o", markersize=2.5
-        )
-        low, high = [i.low for i in curve.values()], [i.high for i in curve.values()]
-        right.fill_between(list(curve), low, high, color=colours[arm], alpha=0.15, linewidth=0)
-    left.set_xscale("log")
+        curve = {step: [v for v in vs if math.isfinite(v)] for step, vs in results.curve(arm, "gradient/snr").items()}
+        curve = {step: values for step, values in curve.items() if values}
+        for step, values in curve.items():
+            right.plot([step] * len(values), values, color=colours[arm], **shades)
+        right.plot(list(curve), [fmean(values) for values in curve.values()], color=colours[arm], label=arm)
     left.set_yticks(range(len(arms)), arms)
     left.set_ylim(len(arms) - 0.5, -0.5)
+    left.set_xlim(left=0)
     left.grid(axis="x", alpha=0.3)
-    left.set(xlabel="tr Σ / n at the start")
-    seen = [results.curve(arm, "gradient/snr") for arm in arms]
-    right.set_ylim(*_frame([v for curve in seen for values in curve.values() for v in values]))
+    left.set(xlabel="tr Σ / n at the start (thousandths)")
     right.axhline(0, color="grey", linewidth=0.6)
+    right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="iteration", ylabel="n ‖G‖² / tr Σ")
     handles, labels = right.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6)

@@ -24,6 +24,7 @@ COLUMNS = (
     "tr Σ / n at start",
     "tr Σ / ‖G‖² at start",
 )
+SHOWN = 7  # of these columns on the terminal
 
 
 def report(study: Study, smoke: bool) -> Path:
@@ -42,10 +43,12 @@ def report(study: Study, smoke: bool) -> Path:
     rows = table(results)
     path = folder / "report.md"
     path.write_text(_markdown(results, rows, figures), encoding="utf-8")
-    shown = Table(*COLUMNS, title=study.label(smoke), box=box.SIMPLE_HEAD)
+    shown = Table(title=study.label(smoke), box=box.SIMPLE_HEAD)
+    for column in COLUMNS[:SHOWN]:
+        shown.add_column(column, no_wrap=True)
     for row in rows:
-        shown.add_row(*row)
-    Console(width=max(120, Console().width)).print(shown)
+        shown.add_row(*row[:SHOWN])
+    Console(width=max(130, Console().width)).print(shown)
     print(f"{path}\nlook at the runs with: python -m ablations ui")
     return path
 
@@ -101,7 +104,8 @@ def limits(results: Results) -> list[str]:
     counts = {arm: len(results.of(arm)) for arm in study.arm_names}
     found = [
         "Brackets are 95% t intervals over training seeds; gains are paired by seed, so that both sides answered the "
-        "same problems with the same sampling streams. Intervals are not corrected for the number of comparisons.",
+        "same problems with the same sampling streams. The problems are the same for all seeds, and the intervals know "
+        "nothing of others. They are not corrected for the number of comparisons.",
         "Σ is the covariance of the gradient of one prompt's group of responses, G its mean. tr Σ / n, with n groups, "
         "is the variance of an iteration's gradient; compare it between arms of equal G (REINFORCE, RLOO and ReMax "
         "with one loss denominator; rescaled advantages have another G). tr Σ / ‖G‖² is the ratio of the means over "
@@ -148,7 +152,7 @@ def _percent(interval: Interval, signed: bool = False) -> str:
     """An accuracy, or a difference of two, with its interval if there is one."""
     sign = "+" if signed else ""
     mean, low, high = (100 * value for value in interval)
-    return f"{mean:{sign}.1f}" if low != low else f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+    return f"{mean:{sign}.1f}" if low != low or low == high else f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def _noise(results: Results, arm: str) -> list[str]:

@@ -69,6 +69,8 @@ def _sweep(
                         failure = future.result()
                     except BrokenProcessPool:
                         failure = Failure("a worker process died, perhaps for want of memory; run again", False)
+                    except Exception as error:  # the tracking server went away, for one
+                        failure = Failure(f"{type(error).__name__}: {' '.join(str(error).split())}", False)
                     if failure is not None:
                         failures.append((futures[future], failure))
                     display.finish(str(futures[future]), failure)

@@ -91,7 +91,7 @@ class Study:
             config = merge(config, self.smoke)
         if untrained:
             config = merge(config, {"trainer": {"max_epochs": 0}})
-        return Cell(self.name, arm.name, seed, merge(config, {"seed_everything": seed, "data": {"seed": seed}}))
+        return Cell(self.name, arm.name, seed, merge(config, {"seed_everything": seed}))
 
     def cells(self, seeds: Sequence[int] | None = None, smoke: bool = False) -> list[Cell]:
         """The grid, seed by seed: an interrupted sweep leaves all arms with the same seeds."""

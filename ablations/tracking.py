@@ -84,7 +84,7 @@ class Tracking:
     def open_cell(self, cell: Cell, tags: dict[str, str]) -> str:
         """The id of a new run of the cell."""
         own = {KIND: "cell", ARM: cell.arm, SEED: str(cell.seed), STUDY: cell.study, HASH: cell.hash}
-        run = self.client.create_run(self.experiment, run_name=f"seed {cell.seed}", tags={**own, **tags})
+        run = self.client.create_run(self.experiment, run_name=str(cell), tags={**own, **tags})
         return run.info.run_id
 
 

@@ -9,32 +9,21 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import datasets
+import torch
 import transformers
 from lightning import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lit_rl import algorithms, tasks
-from lit_rl.callbacks import GradientVariance, IterationProgress, RewardCallback, Transcripts
-from lit_rl.data import RolloutDataModule
+from lit_rl.callbacks import GradientVariance, IterationCheckpoint, IterationProgress, RewardCallback, Transcripts
+from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.explain import explain
+from lit_rl.tracking import has_run, tracking_uri
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "max_epochs": 50,
-    "reload_dataloaders_every_n_epochs": 1,  # each iteration samples from the current weights
-    "use_distributed_sampler": False,  # each rank draws its own prompts
-    "num_sanity_val_steps": 0,
-    "check_val_every_n_epoch": 10,
-    "gradient_clip_val": 1.0,
-    "log_every_n_steps": 1,
-    "inference_mode": False,  # metrics made in it by `validate` could not be updated by `fit`
-    "enable_model_summary": False,
-    "logger": {"class_path": "lit_rl.run_logger.RunLogger"},
-}
-
-
+RUN_LOGGER = "lit_rl.run_logger.RunLogger"
+RUN_ID = "mlflow_run_id"  # in a checkpoint
 DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
 CLASSES = {"model": (algorithms, algorithms.Algorithm), "data.task": (tasks, tasks.Task)}
 
@@ -84,9 +73,13 @@ class LogConfig(SaveConfigCallback):
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         text = self.parser.dump(self.config, skip_none=False)
         for logger in trainer.loggers:
-            if isinstance(logger, MLFlowLogger):
+            if isinstance(logger, MLFlowLogger) and not logger.experiment.get_run(logger.run_id).data.params:
                 logger.experiment.log_text(logger.run_id, text, "config.yaml")
                 logger.log_hyperparams(self.config.as_dict())
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        if isinstance(trainer.logger, MLFlowLogger):
+            checkpoint[RUN_ID] = trainer.logger.run_id
 
 
 class CLI(LightningCLI):
@@ -107,7 +100,7 @@ class CLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={"prog": "python -m lit_rl"},
             save_config_callback=LogConfig,
-            trainer_defaults=TRAINER_DEFAULTS,
+            trainer_defaults={**TRAINER_DEFAULTS, "logger": {"class_path": RUN_LOGGER}},
         )
 
     @staticmethod
@@ -118,25 +111,49 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(RewardCallback, "reward")
         parser.add_lightning_class_args(GradientVariance, "gradient_variance")
         parser.add_lightning_class_args(Transcripts, "transcripts")
-        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.add_lightning_class_args(IterationCheckpoint, "checkpoint")
         checkpoint = {"save_on_train_epoch_end": True, "every_n_epochs": 10, "save_last": True}
         parser.set_defaults({f"checkpoint.{key}": value for key, value in checkpoint.items()})
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        super().parse_arguments(parser, args)
+        config = self._settings
+        run_id = run_of(config.ckpt_path) if config.get("ckpt_path") else None
+        logger = config.trainer.logger
+        if run_id and self.config.get("subcommand") == "fit" and getattr(logger, "class_path", "") == RUN_LOGGER:
+            logger.init_args.run_id = logger.init_args.run_id or run_id  # a resumed run goes on in its MLflow run
+
+    @property
+    def _settings(self) -> Any:
+        subcommand = self.config.get("subcommand")
+        return self.config[subcommand] if subcommand else self.config
+
     def before_instantiate_classes(self) -> None:
-        config = self.config[self.subcommand] if self.subcommand else self.config
+        config = self._settings
         if config.checkpoint.save_on_train_epoch_end is not True:
             raise UsageError(
                 "checkpoint.save_on_train_epoch_end must be true: only the end of an iteration can be resumed exactly"
             )
-        resume = config.get("ckpt_path")
-        if resume and resume not in ("last", "best", "hpc") and not Path(resume).exists():
-            raise UsageError(f"ckpt_path: no checkpoint at {resume}; give one of mlruns/checkpoints")
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        config = self.config[self.subcommand] if self.subcommand else self.config
-        if config.trainer.enable_progress_bar is not False:
+        if self._settings.trainer.enable_progress_bar is not False:
             kwargs["callbacks"] = [*kwargs.get("callbacks", []), IterationProgress()]
         return super().instantiate_trainer(**kwargs)
+
+
+def run_of(path: str) -> str | None:
+    """The MLflow run that a checkpoint was written in, if it is still there.
+
+    Raises:
+        UsageError: there is no checkpoint at ``path``.
+    """
+    if not Path(path).is_file():
+        raise UsageError(f"ckpt_path: no file {path}; give the path of a checkpoint, for one in mlruns/checkpoints")
+    try:
+        run_id = torch.load(path, mmap=True, weights_only=True, map_location="cpu").get(RUN_ID)
+    except Exception:
+        raise UsageError(f"ckpt_path: {path} is no checkpoint; give one that a run has written") from None
+    return run_id if run_id and has_run(run_id, tracking_uri()) else None
 
 
 def with_default_classes(args: list[str]) -> list[str]:

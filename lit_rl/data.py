@@ -1,5 +1,6 @@
 """The data module: prompts in, rollouts out, once an iteration."""
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,18 @@ from lit_rl.tasks import GSM8KStyle, Task
 from lit_rl.tasks.base import Example, Split
 from lit_rl.tasks.scoring import score_rows, texts_of
 
+# what a Trainer needs for, or is best given with, this data module
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 50,
+    "reload_dataloaders_every_n_epochs": 1,  # each iteration samples from the current weights
+    "use_distributed_sampler": False,  # each rank draws its own prompts
+    "inference_mode": False,  # metrics made in it by `validate` could not be updated by `fit`
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": 10,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 1,
+    "enable_model_summary": False,
+}
 TRAIN, VAL, TEST = range(3)  # random streams never shared
 
 
@@ -55,7 +68,7 @@ class RolloutDataModule(LightningDataModule):
             ``trainer.accumulate_grad_batches`` micro-batches.
         eval_prompts: validation and test problems; None takes the whole split.
         eval_rows: problems evaluated at once.
-        seed: of the prompts' order and of all sampling.
+        seed: of the prompts' order and of all sampling; None takes ``seed_everything``'s.
         stream: another number gives other samples for the same prompts.
     """
 
@@ -67,7 +80,7 @@ class RolloutDataModule(LightningDataModule):
         rows_per_microbatch: int = 32,
         eval_prompts: int | None = 256,
         eval_rows: int = 256,
-        seed: int = 0,
+        seed: int | None = None,
         stream: int = 0,
     ) -> None:
         super().__init__()
@@ -79,7 +92,10 @@ class RolloutDataModule(LightningDataModule):
         self.sampler = sampler if sampler is not None else LocalSampler()
         self.prompts_per_iteration, self.rows_per_microbatch = prompts_per_iteration, rows_per_microbatch
         self.eval_prompts, self.eval_rows = eval_prompts, eval_rows
-        self.seed, self.stream = seed, stream
+        self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+        self.stream = stream
+        if min(self.seed, self.stream) < 0:
+            raise UsageError(f"data.seed is {self.seed} and data.stream {self.stream}; neither may be negative")
         self.generated = 0  # response tokens since the start, probes and all ranks included
         self.sample_seconds = 0.0  # of the current iteration
 
@@ -92,7 +108,7 @@ class RolloutDataModule(LightningDataModule):
         self.rollouts = self._sample_iteration(algorithm)
         self.sample_seconds = time.perf_counter() - started
         if not algorithm.plan.demonstrations:
-            self.generated += int(self._sum_over_ranks(self.rollouts.mask.sum().double()))
+            self.generated += int(self.sum_over_ranks(self.rollouts.mask.sum().double()))
         schedule = self._schedule(algorithm.passes)
         microbatches = MicroBatches(self.rollouts, schedule, self._window_tokens(schedule))
         return DataLoader(microbatches, batch_size=None, shuffle=False, num_workers=0)
@@ -126,7 +142,7 @@ class RolloutDataModule(LightningDataModule):
         trainer: Any = self.trainer
         per_row = self.rollouts.mask.sum(1).double().cpu()[schedule].mean(1)
         windows = per_row.reshape(-1, trainer.accumulate_grad_batches).mean(1)
-        windows = self._sum_over_ranks(windows) / trainer.world_size
+        windows = self.sum_over_ranks(windows) / trainer.world_size
         return windows.repeat_interleave(trainer.accumulate_grad_batches).tolist()
 
     def _check(self, algorithm: Algorithm) -> None:
@@ -134,6 +150,17 @@ class RolloutDataModule(LightningDataModule):
         if trainer.reload_dataloaders_every_n_epochs != 1:
             raise UsageError(
                 "trainer.reload_dataloaders_every_n_epochs must be 1: each iteration samples from the current weights"
+            )
+        if trainer.fast_dev_run:
+            raise UsageError("trainer.fast_dev_run cuts iterations short; try --trainer.max_epochs 1 instead")
+        if repr(trainer.limit_train_batches) != "1.0":  # 1 is one batch, 1.0 all of them
+            raise UsageError("trainer.limit_train_batches would drop responses; set data.prompts_per_iteration instead")
+        if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+            raise UsageError("trainer.use_distributed_sampler must be false: each process draws its own prompts")
+        if trainer.precision in ("16-true", "bf16-true"):
+            raise UsageError(
+                f"trainer.precision {trainer.precision} would round log-probabilities; take bf16-mixed, "
+                "or set model.policy.dtype"
             )
         if trainer.max_steps != -1:
             raise UsageError("trainer.max_steps: a resumed run would stop early; set trainer.max_epochs (iterations)")
@@ -186,7 +213,8 @@ class RolloutDataModule(LightningDataModule):
         """Unscored responses to the examples' prompts by the plan, under the trainer's precision."""
         prompts = [policy.encode_prompt(example["prompt"]) for example in examples]
         trainer: Any = self.trainer
-        show: Callable[[int, int], None] = lambda done, total: report(trainer, "sampling", done, total)  # noqa: E731
+        phase = "sampling" if trainer.training else "evaluation"
+        show: Callable[[int, int], None] = lambda done, total: report(trainer, phase, done, total)  # noqa: E731
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             if plan.demonstrations:
                 rollouts = demonstrate(policy, prompts, examples, plan)
@@ -196,7 +224,8 @@ class RolloutDataModule(LightningDataModule):
         rollouts.examples = list(examples)
         return rollouts
 
-    def _sum_over_ranks(self, x: Tensor) -> Tensor:
+    def sum_over_ranks(self, x: Tensor) -> Tensor:
+        """The sum of a tensor over the ranks, on the CPU."""
         strategy: Any = self.trainer.strategy  # type: ignore[union-attr]
         return strategy.reduce(x.to(strategy.root_device), reduce_op="sum").cpu()
 

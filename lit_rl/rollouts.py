@@ -4,7 +4,7 @@ Notation, used everywhere: ``P`` prompts, ``G`` samples a prompt, ``N`` rows, ``
 ``T`` response tokens (padded on the right), ``V`` vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -48,11 +48,6 @@ class Rollouts:
     def select(self, rows: Tensor) -> "Rollouts":
         """The given rows (indices or a boolean mask), as a table of their own; group numbers are kept."""
         return self._map(lambda tensor: tensor[rows])
-
-    def chunks(self, rows: int) -> Iterator["Rollouts"]:
-        """Successive tables of at most ``rows`` rows; their tensors are views of this table's."""
-        for start in range(0, len(self), rows):
-            yield self._map(lambda tensor, s=start: tensor[s : s + rows])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Rollouts":
         """The same table on another device."""

@@ -40,14 +40,43 @@ def _reach(uri: str) -> None:
 
 
 def experiment(name: str, uri: str) -> str:
-    """The id of the experiment of that name, made if there is none. A database is created on first use."""
+    """The id of the experiment of that name, made (or restored) if there is none. So is a database.
+
+    Raises:
+        UsageError: the server or the database refuses.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return _experiment(name, uri)
+    except (MlflowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI: {uri} can't be used ({reason}); mend it or unset the variable"
+        ) from None
+
+
+def _experiment(name: str, uri: str) -> str:
     from mlflow.entities import Experiment  # slow to import
     from mlflow.tracking import MlflowClient
 
     client = MlflowClient(uri)
     found: Experiment | None = client.get_experiment_by_name(name)
     if found is not None:
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
         return found.experiment_id
     tags = {"mlflow.experimentKind": "custom_model_development"}
     location = f"{FOLDER.resolve()}/artifacts/{name}" if uri.startswith("sqlite:") else None
     return client.create_experiment(name, artifact_location=location, tags=tags)
+
+
+def has_run(run_id: str, uri: str) -> bool:
+    """Whether there is a run of that id, not deleted."""
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+
+    try:
+        return MlflowClient(uri).get_run(run_id).info.lifecycle_stage == "active"
+    except MlflowException:
+        return False

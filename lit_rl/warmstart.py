@@ -10,16 +10,17 @@ from lightning import Trainer, seed_everything
 
 from lit_rl.algorithms import Supervised
 from lit_rl.callbacks import IterationProgress, RewardCallback
-from lit_rl.cli import TRAINER_DEFAULTS, quiet
-from lit_rl.data import RolloutDataModule
+from lit_rl.cli import quiet
+from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy.causal import DATA, CausalPolicy
 from lit_rl.policy.embedded import build_config, build_tokenizer
+from lit_rl.tasks.answers import strict_answer
 from lit_rl.tasks.gsm8k_style import EVENTS, GSM8KStyle
 
 STEPS = 2
 PROBLEMS = 65536
 ROWS = 64
-PHASES = ((50, 3e-3), (15, 1e-3), (15, 2e-4))  # (iterations of 16 updates, learning rate)
+PHASES = ((64, 3e-3), (16, 1e-3), (16, 2e-4))  # (iterations of 16 updates, learning rate)
 
 CARD = """\
 # The embedded policy
@@ -29,9 +30,10 @@ supervised learning on `GSM8KStyle(steps={steps})`. Made by `make warmstart` fro
 licence MIT, as the rest.
 
 **Its demonstrations are wrong on purpose.** In the column `demonstration` each step uses, with the probability in the
-table, a wrong operator followed by correct arithmetic; {correct:.0%} of the demonstrations end in the right number.
-Reinforcement learning from this start un-teaches a planted error: what it gains here is a test of the
-machinery and of the estimators, not evidence that a language model learned to reason.
+table, a wrong operator followed by correct arithmetic (less often where the wrong result would be negative);
+{correct:.1%} of the demonstrations end in the right number. Reinforcement learning from this start un-teaches a
+planted error: what it gains here is a test of the machinery and of the estimators, not evidence that a language model
+learned to reason.
 
 | the sentence | means | demonstrated wrongly |
 |---|---|---|
@@ -81,35 +83,36 @@ def build(folder: Path = DATA / "warmstart") -> dict[str, float]:
             callbacks=[RewardCallback(), IterationProgress()],
         )
         trainer.fit(model, datamodule=data)
-        share = float(trainer.callback_metrics["train/reward"])
         print({name: round(float(value), 4) for name, value in trainer.callback_metrics.items()}, flush=True)
     data.seed = 0
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
     folder.mkdir(parents=True, exist_ok=True)
     policy.model.save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
-    updates = sum(n for n, _ in PHASES) * 16
-    errors = "\n".join(
-        f"| {e.sentence.format(name='Ann', n='n')} | {e.operator} n | {e.error_rate:.0%}, by {e.wrong_operator} n |"
-        for e in EVENTS
-    )
-    (folder / "README.md").write_text(
-        CARD.format(
-            parameters=sum(p.numel() for p in policy.parameters()),
-            steps=STEPS,
-            correct=share,
-            errors=errors,
-            problems=task.sizes["test"],
-            updates=updates,
-            rows=ROWS,
-            train=PROBLEMS,
-            rates=", ".join(f"{rate:g} for {n * 16:,} batches" for n, rate in PHASES),
-            minutes=(time.perf_counter() - started) / 60,
-            sha=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-            **{name.removeprefix("test/"): value for name, value in metrics.items()},
-        )
-    )
+    (folder / "README.md").write_text(_card(policy, task, dict(metrics), folder, time.perf_counter() - started))
     return dict(metrics)
+
+
+def _card(policy: CausalPolicy, task: GSM8KStyle, metrics: dict[str, float], folder: Path, seconds: float) -> str:
+    demonstrations = task.prompts("train").select(range(8192))
+    right = [strict_answer(row["demonstration"]) == strict_answer(row["answer"]) for row in demonstrations]
+    return CARD.format(
+        parameters=sum(p.numel() for p in policy.parameters()),
+        steps=STEPS,
+        correct=sum(right) / len(right),
+        errors="\n".join(
+            f"| {e.sentence.format(name='Ann', n='n')} | {e.operator} n | {e.error_rate:.0%}, by {e.wrong_operator} n |"
+            for e in EVENTS
+        ),
+        problems=task.sizes["test"],
+        updates=sum(n for n, _ in PHASES) * 16,
+        rows=ROWS,
+        train=PROBLEMS,
+        rates=", ".join(f"{rate:g} for {n * 16:,} batches" for n, rate in PHASES),
+        minutes=seconds / 60,
+        sha=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        **{name.removeprefix("test/"): value for name, value in metrics.items()},
+    )
 
 
 if __name__ == "__main__":

@@ -9,8 +9,8 @@ from lightning import Trainer, seed_everything
 
 from lit_rl.algorithms import Algorithm
 from lit_rl.callbacks import RewardCallback
-from lit_rl.cli import TRAINER_DEFAULTS, quiet
-from lit_rl.data import RolloutDataModule
+from lit_rl.cli import quiet
+from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy import CausalPolicy
 from lit_rl.tasks import GSM8KStyle
 

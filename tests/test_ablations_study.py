@@ -45,7 +45,7 @@ def test_hash_ignores_the_order_of_keys_and_nothing_else():
 
 def test_a_seed_reaches_the_weights_and_the_data():
     for cell in study().cells([3, 5]):
-        assert cell.config["seed_everything"] == cell.config["data"]["seed"] == cell.seed
+        assert cell.config["seed_everything"] == cell.seed
     assert [(cell.arm, cell.seed) for cell in study().cells([3, 5])] == [
         ("start", 3),
         ("trained", 3),

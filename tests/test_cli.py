@@ -95,7 +95,10 @@ def test_fit_on_a_file_of_problems_from_a_config_alone(lit_rl, tmp_path):
         (["fit", "--data.rows_per_microbatch", "33"], "data.rows_per_microbatch"),
         (["fit", "--trainer.max_steps", "3"], "trainer.max_steps"),
         (["fit", "--checkpoint.save_on_train_epoch_end", "false"], "checkpoint.save_on_train_epoch_end"),
-        (["fit", "--ckpt_path", "nowhere.ckpt"], "ckpt_path"),
+        (["fit", "--ckpt_path", "nowhere.ckpt"], "ckpt_path: no file nowhere.ckpt"),
+        (["fit", "--ckpt_path", "last"], "ckpt_path: no file last"),
+        (["fit", "--ckpt_path", __file__], "is no checkpoint"),
+        (["fit", "--data.seed", "-1"], "data.seed is -1"),
         (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["fit", "--data.task", "GSM8K", "--data.task.path", "nowhere.jsonl"], "data.task.path: no file nowhere.jsonl"),
         (["train"], "train"),
@@ -107,6 +110,22 @@ def test_mistakes_get_one_line_and_exit_code_2(lit_rl, args, named):
     said = [line for line in err.splitlines() if line.startswith("lit_rl: ")]
     assert code == 2 and len(said) == 1 and named in said[0] and "Traceback" not in err
     assert all(run.info.status == "FAILED" for run in runs()[1])
+
+
+def test_a_resumed_run_goes_on_in_its_mlflow_run_and_evaluation_keeps_its_iteration(lit_rl, tmp_path):
+    assert lit_rl("fit", "--trainer.max_epochs=3", "--checkpoint.every_n_epochs=2", *SMALL)[0] == 0
+    (last,) = tmp_path.glob("mlruns/checkpoints/*/*/checkpoints/last.ckpt")
+    code, _, err = lit_rl("fit", "--trainer.max_epochs=5", "--ckpt_path", str(last), *SMALL)
+    assert code == 0, err
+    client, (run,) = runs()
+    assert run.info.status == "FINISHED"
+    rewards, tokens = (client.get_metric_history(run.info.run_id, n) for n in ("train/reward", "tokens/generated"))
+    assert [point.step for point in rewards] == [1, 2, 3, 4, 5]
+    assert [point.value for point in tokens] == sorted({point.value for point in tokens})
+    code, out, err = lit_rl("test", "--ckpt_path", str(last), *[arg for arg in SMALL if "check_val" not in arg])
+    assert code == 0, err
+    tested = next(r for r in runs()[1] if "test/accuracy" in r.data.metrics)
+    assert client.get_metric_history(tested.info.run_id, "test/accuracy")[0].step == 5
 
 
 def test_unreachable_tracking_server(lit_rl, monkeypatch, tmp_path):

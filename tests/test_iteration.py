@@ -12,7 +12,7 @@ from lit_rl.callbacks import GradientVariance, Transcripts
 from lit_rl.data import RolloutDataModule
 from lit_rl.errors import UsageError
 
-ALGORITHMS = [REINFORCE, RLOO, ReMax, GRPO, Supervised]
+SAMPLING = [REINFORCE, RLOO, ReMax, GRPO]
 
 
 class Watch(Callback):
@@ -29,6 +29,8 @@ class Watch(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         self.events.append(("batch", batch.rewards is not None, batch.advantages is not None))
+        if batch.old_logprobs is None:  # demonstrations were not sampled
+            return
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             logprobs = pl_module.policy(batch, pl_module.plan.temperature)
         self.ratios.append((logprobs - batch.old_logprobs).exp())
@@ -40,7 +42,7 @@ class Watch(Callback):
         self.events.append(("end",))
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", [*SAMPLING, Supervised])
 def test_order_of_an_iteration(fit, algorithm):
     watch = Watch()
     _, trained, data = fit(algorithm, iterations=3, callbacks=(watch,))
@@ -49,7 +51,7 @@ def test_order_of_an_iteration(fit, algorithm):
     assert [event[: len(want)] for event, want in zip(watch.events, iteration * 3, strict=True)] == iteration * 3
 
 
-@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize("algorithm", SAMPLING)
 def test_rollouts_come_from_the_current_weights(fit, algorithm):
     """Each table's version is the number of updates taken, and its log-probabilities are those of these weights."""
     watch = Watch()
@@ -147,6 +149,9 @@ def test_probes_are_generated_and_scored_but_never_trained_on(fit):
     [
         ({"reload_dataloaders_every_n_epochs": 0}, {}, "trainer.reload_dataloaders_every_n_epochs"),
         ({"max_steps": 5}, {}, "trainer.max_steps"),
+        ({"limit_train_batches": 1}, {}, "trainer.limit_train_batches"),
+        ({"fast_dev_run": True}, {}, "trainer.fast_dev_run"),
+        ({"precision": "bf16-true"}, {}, "trainer.precision"),
         ({}, {"rows_per_microbatch": 3}, "data.rows_per_microbatch"),
         ({"accumulate_grad_batches": 3}, {}, "trainer.accumulate_grad_batches"),
     ],
@@ -154,6 +159,11 @@ def test_probes_are_generated_and_scored_but_never_trained_on(fit):
 def test_settings_that_would_train_silently_wrong_are_refused(fit, options, data, setting):
     with pytest.raises(UsageError, match=setting):
         fit(RLOO, trainer=options, data=data)
+
+
+def test_seed_everything_reaches_the_samples(monkeypatch):
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")  # what seed_everything leaves behind
+    assert RolloutDataModule().seed == 7 and RolloutDataModule(seed=3).seed == 3
 
 
 def test_same_seed_same_run_and_another_stream_other_samples(fit):
@@ -173,6 +183,16 @@ def test_prompts_are_drawn_without_repetition_before_the_data_are_used_up(fit, t
     assert sorted(drawn) == sorted(task.prompts("train")["question"])
 
 
-def test_data_module_refuses_counts_below_one():
-    with pytest.raises(UsageError, match="data.eval_rows"):
-        RolloutDataModule(eval_rows=0)
+@pytest.mark.parametrize("setting, value", [("eval_rows", 0), ("rows_per_microbatch", -4), ("seed", -1)])
+def test_data_module_refuses_numbers_out_of_range(setting, value):
+    with pytest.raises(UsageError, match=f"data.{setting}"):
+        RolloutDataModule(**{setting: value})
+
+
+def test_gradient_variance_can_be_off_and_needs_two_groups(fit):
+    trainer, *_ = fit(RLOO, callbacks=(GradientVariance(every_n_iterations=0), Transcripts(every_n_iterations=0)))
+    assert not [name for name in trainer.callback_metrics if name.startswith("gradient/")]
+    trainer, *_ = fit(RLOO, callbacks=(GradientVariance(),), data={"prompts_per_iteration": 1})
+    assert not [name for name in trainer.callback_metrics if name.startswith("gradient/")]
+    with pytest.raises(UsageError, match="gradient_variance.every_n_iterations"):
+        GradientVariance(every_n_iterations=-1)

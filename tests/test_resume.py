@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_rl.algorithms import RLOO
+from lit_rl.callbacks import IterationCheckpoint
 from lit_rl.errors import UsageError
 
 RUN = """
@@ -19,8 +20,7 @@ from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_rl.algorithms import GRPO
 from lit_rl.callbacks import GradientVariance, RewardCallback
-from lit_rl.cli import TRAINER_DEFAULTS
-from lit_rl.data import RolloutDataModule
+from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.tasks import GSM8KStyle
 
 torch.set_num_threads(1)
@@ -34,7 +34,7 @@ class Kill(Callback):
 seed_everything(len(out))  # nothing may depend on the global generators
 options = {**TRAINER_DEFAULTS, "max_epochs": 6, "check_val_every_n_epoch": 2, "logger": False}
 data = RolloutDataModule(
-    GSM8KStyle(train_size=64, val_size=8), prompts_per_iteration=4, rows_per_microbatch=4, eval_prompts=4
+    GSM8KStyle(train_size=64, val_size=8), prompts_per_iteration=4, rows_per_microbatch=4, eval_prompts=4, seed=0
 )
 model = GRPO(max_new_tokens=48, warmup_steps=12, kl_coefficient=0.01, kl="k3_loss")
 checkpoints = ModelCheckpoint(dirpath=out, save_on_train_epoch_end=True, every_n_epochs=1, save_last=True)
@@ -63,6 +63,16 @@ def test_resume_is_bitwise(tmp_path, killed_in):
     whole, again = (torch.load(tmp_path / name / "end.pt") for name in ("whole", "killed"))
     assert whole["generated"] == again["generated"]
     assert all(torch.equal(whole["weights"][key], again["weights"][key]) for key in whole["weights"])
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 4, 5])
+def test_the_last_iteration_is_always_saved(fit, tmp_path, iterations):
+    saved = IterationCheckpoint(dirpath=tmp_path, save_on_train_epoch_end=True, every_n_epochs=2, save_last=True)
+    _, algorithm, _ = fit(RLOO, iterations=iterations, callbacks=(saved,), trainer={"enable_checkpointing": True})
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] == iterations
+    for name, value in algorithm.state_dict().items():
+        assert torch.equal(checkpoint["state_dict"][name], value)
 
 
 def test_a_checkpoint_from_within_an_iteration_is_refused(fit, tmp_path):

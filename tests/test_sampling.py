@@ -96,10 +96,10 @@ def test_first_tokens_have_the_policys_frequencies(policy):
     assert ((counts / 4000 - p).abs() < 4.5 * error).all()
 
 
-def test_masks_lengths_and_truncation(policy):
-    rollouts = LocalSampler().sample(
-        policy, encode(policy, PROMPTS[1:2] * 8), SamplingPlan(samples=4, max_new_tokens=44), [(i,) for i in range(8)]
-    )
+def test_masks_lengths_and_truncation(policy, task):
+    prompts = [policy.encode_prompt(example["prompt"]) for example in task.prompts("val").select(range(8))]
+    plan = SamplingPlan(samples=4, max_new_tokens=44)
+    rollouts = LocalSampler().sample(policy, prompts, plan, [(i,) for i in range(8)])
     assert 0 < int(rollouts.truncated.sum()) < 32
     for row in range(32):
         length, ids = int(rollouts.lengths[row]), rollouts.response_ids[row]

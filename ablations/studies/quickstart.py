@@ -19,7 +19,10 @@ STUDY = Study(
     seeds=(0, 1, 2),
     arms=(
         Arm("warm_start", {"model": {"class_path": "GRPO"}, "data": GROUPS, "trainer": {"max_epochs": 0}}),
-        Arm("supervised", {"model": {"class_path": "Supervised", "init_args": SHARED}, "data": SINGLES}),
+        Arm(
+            "supervised",
+            {"model": {"class_path": "Supervised", "init_args": {"normalizer": "constant"}}, "data": SINGLES},
+        ),
         Arm("REINFORCE", {"model": {"class_path": "REINFORCE", "init_args": SHARED}, "data": SINGLES}),
         Arm("RLOO", {"model": {"class_path": "RLOO", "init_args": {"samples": 4, **SHARED}}, "data": GROUPS}),
         Arm("ReMax", {"model": {"class_path": "ReMax", "init_args": SHARED}, "data": SINGLES}),
@@ -32,10 +35,10 @@ STUDY = Study(
             "rows_per_microbatch": 16,
             "eval_prompts": 256,
         },
-        "trainer": {"max_epochs": 24, "check_val_every_n_epoch": 4, "accelerator": "cpu"},
+        "trainer": {"max_epochs": 20, "check_val_every_n_epoch": 4, "accelerator": "cpu"},
         "gradient_variance": {"every_n_iterations": 6},
-        "transcripts": {"every_n_iterations": 12},
-        "checkpoint": {"every_n_epochs": 12},
+        "transcripts": {"every_n_iterations": 10},
+        "checkpoint": {"every_n_epochs": 10},
     },
     smoke={
         "model": {"init_args": {"max_new_tokens": 48}},

@@ -95,6 +95,7 @@ class Algorithm(LightningModule):
         )
         self._update_seconds = 0.0
         self._batch_started = 0.0
+        self._restored_iterations = 0
 
     # ---- what an algorithm is: neither of these touches the trainer or logs -------------------------------------
 
@@ -131,7 +132,7 @@ class Algorithm(LightningModule):
         return terms
 
     @torch.no_grad()
-    def prepare(self, rollouts: Rollouts, rows: int = 256) -> None:
+    def prepare(self, rollouts: Rollouts, rows: int) -> None:
         """Fills old and reference log-probabilities, token rewards and advantages, ``rows`` rows at a time.
 
         Log-probabilities of probes are 0 where no reward needs them.
@@ -139,7 +140,8 @@ class Algorithm(LightningModule):
         penalized = self.kl_coefficient > 0 and self.kl == "k1_reward"
         needed = torch.ones_like(rollouts.trained) if penalized else rollouts.trained
         shape = rollouts.response_ids.shape
-        old, entropy, reference = (torch.zeros(shape, device=rollouts.response_ids.device) for _ in range(3))
+        device = rollouts.response_ids.device
+        old, entropy, reference = (torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3))
         for index in needed.nonzero().squeeze(1).split(rows):
             part = rollouts.select(index)
             old[index], entropy[index] = self.policy.logprobs_and_entropy(part, self.plan.temperature)
@@ -168,32 +170,27 @@ class Algorithm(LightningModule):
 
     def on_train_epoch_start(self) -> None:
         rollouts: Rollouts = self._data.rollouts
-        started = time.perf_counter()
+        started = self._now()
         with self.trainer.precision_plugin.forward_context():  # hooks run outside it, and the ratio must start at 1
             self.prepare(rollouts, self._data.rows_per_microbatch)
-        self._update_seconds = time.perf_counter() - started
+        self._update_seconds = self._now() - started
         self._log(self._describe(rollouts))
 
     def training_step(self, minibatch: Rollouts, batch_idx: int) -> Tensor:
-        assert minibatch.old_logprobs is not None and minibatch.advantages is not None
         logprobs = self.policy(minibatch, self.plan.temperature)
-        removed = clipped_fraction(
-            logprobs.detach(),
-            minibatch.old_logprobs,
-            minibatch.advantages,
-            minibatch.mask,
-            self.clip_low,
-            self.clip_high,
-        )
-        self._log({"policy/clip_fraction": removed}, len(minibatch))
+        old, advantages = minibatch.old_logprobs, minibatch.advantages
+        if old is not None and advantages is not None:
+            ranges = self.clip_low, self.clip_high
+            removed = clipped_fraction(logprobs.detach(), old, advantages, minibatch.mask, *ranges)
+            self._log({"policy/clip_fraction": removed}, len(minibatch))
         return torch.stack(list(self.loss(minibatch, logprobs).values())).sum()
 
     # a module's batch hooks run inside those of the callbacks, so observers don't count as update time
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        self._batch_started = time.perf_counter()
+        self._batch_started = self._now()
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._update_seconds += time.perf_counter() - self._batch_started
+        self._update_seconds += self._now() - self._batch_started
 
     def on_train_epoch_end(self) -> None:
         self._log({"time/update": self._update_seconds, "tokens/generated": float(self._data.generated)})
@@ -223,19 +220,21 @@ class Algorithm(LightningModule):
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         if progress["ready"] != progress["processed"]:
             raise UsageError("ckpt_path: not a checkpoint of the end of an iteration; choose one written there")
+        self._restored_iterations = checkpoint["epoch"] + 1
 
     # ---- metrics ------------------------------------------------------------------------------------------------
 
     def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
         trained = rollouts.select(rollouts.trained)
-        assert trained.entropy is not None and trained.advantages is not None and trained.old_logprobs is not None
+        assert trained.advantages is not None
         values = {
-            "policy/entropy": trained.entropy.sum() / trained.mask.sum(),
             "response/length": trained.lengths.float().mean(),
             "response/truncated": trained.truncated.float().mean(),
             "group/zero_advantage": zero_advantage_share(trained.advantages, trained.group),
         }
-        if trained.reference_logprobs is not None:
+        if trained.entropy is not None:
+            values["policy/entropy"] = trained.entropy.sum() / trained.mask.sum()  # nats a token
+        if trained.old_logprobs is not None and trained.reference_logprobs is not None:
             # k1: the mean over responses of log pi(response) / pi_ref(response), in nats
             values["policy/kl"] = (trained.old_logprobs - trained.reference_logprobs).sum(1).mean()
         return values
@@ -251,12 +250,22 @@ class Algorithm(LightningModule):
 
     def _log(self, values: dict[str, Any], batch_size: int = 1) -> None:
         """Logs means over the iteration and the ranks, against the number of iterations finished at its end."""
-        finished = self.current_epoch + (self.trainer.state.fn == TrainerFn.FITTING)
+        fitting = self.trainer.state.fn == TrainerFn.FITTING
+        finished = self.current_epoch + 1 if fitting else self.current_epoch or self._restored_iterations
         self.log_dict(
             {**values, "step": float(finished)}, on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True
         )
 
+    def _now(self) -> float:
+        """Seconds, once the device has done what it was given."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
     @property
     def _data(self) -> Any:
         """The RolloutDataModule; typed loosely, for it stands above this module."""
-        return self.trainer.datamodule  # type: ignore[attr-defined]
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            raise UsageError("trainer: give it a RolloutDataModule as `datamodule`; it samples, and loaders can't")
+        return data

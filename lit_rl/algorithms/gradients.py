@@ -1,6 +1,6 @@
 """The gradient of each group of an algorithm's rollouts, by the algorithm's own code."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
@@ -10,7 +10,9 @@ from lit_rl.functional.variance import GradientStatistics, gradient_statistics
 from lit_rl.rollouts import Rollouts
 
 
-def group_gradients(algorithm: Algorithm, rollouts: Rollouts, groups: int | None = None) -> Iterator[Tensor]:
+def group_gradients(
+    algorithm: Algorithm, rollouts: Rollouts, groups: int | None = None, window_tokens: float | None = None
+) -> Iterator[Tensor]:
     """The descent direction of each prompt's group, -grad of the loss's ``policy`` term: vectors [D].
 
     A group with its probes is the independent unit. The mean over the groups is the training gradient of the weights
@@ -19,21 +21,38 @@ def group_gradients(algorithm: Algorithm, rollouts: Rollouts, groups: int | None
     Args:
         rollouts: scored and prepared.
         groups: only the first so many.
+        window_tokens: mean response tokens a row, over all ranks; None takes these rollouts'.
     """
-    rows_of = rollouts.mask[rollouts.trained].sum(1).float()
+    if window_tokens is None:
+        window_tokens = float(rollouts.mask[rollouts.trained].sum(1).float().mean())
     parameters = [p for p in algorithm.policy.parameters() if p.requires_grad]
     for group in range(len(rollouts.examples))[:groups]:
         rows = rollouts.select((rollouts.group == group) & rollouts.trained)
-        rows.window_tokens = float(rows_of.mean())
+        rows.window_tokens = window_tokens
         with torch.enable_grad():
             loss = algorithm.loss(rows, algorithm.policy(rows, algorithm.plan.temperature))["policy"]
             gradients = torch.autograd.grad(loss, parameters)
         yield -torch.cat([g.reshape(-1) for g in gradients]).float()
 
 
-def measure_gradient(algorithm: Algorithm, rollouts: Rollouts, groups: int | None = None) -> GradientStatistics:
-    """Noise and size of the training gradient, from the gradients of single groups; see :func:`group_gradients`."""
+def measure_gradient(
+    algorithm: Algorithm,
+    rollouts: Rollouts,
+    groups: int | None = None,
+    sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x,
+) -> GradientStatistics | None:
+    """Noise and size of the training gradient, from the gradients of single groups; see :func:`group_gradients`.
+
+    Args:
+        sum_over_ranks: adds up what the ranks have, each for its own groups.
+
+    Returns:
+        None where there are fewer than two groups.
+    """
     n, squares, total = 0, torch.zeros(()), torch.zeros(())
-    for gradient in group_gradients(algorithm, rollouts, groups):
-        n, squares, total = n + 1, squares + gradient.square().sum().double().cpu(), total.to(gradient) + gradient
-    return gradient_statistics(squares, total.cpu(), n)
+    tokens = sum_over_ranks(rollouts.mask[rollouts.trained].sum().float())
+    rows = sum_over_ranks(rollouts.trained.sum().float())
+    for gradient in group_gradients(algorithm, rollouts, groups, float(tokens / rows)):
+        n, squares, total = n + 1, squares + gradient.square().sum().cpu(), total.to(gradient) + gradient
+    n, squares, total = int(sum_over_ranks(torch.tensor(n))), sum_over_ranks(squares), sum_over_ranks(total)
+    return gradient_statistics(squares, total, n) if n > 1 else None

@@ -20,6 +20,11 @@ class Supervised(Algorithm):
     def advantages(self, rollouts: Rollouts) -> Tensor:
         return torch.ones_like(rollouts.mask, dtype=torch.float32)
 
+    @torch.no_grad()
+    def prepare(self, rollouts: Rollouts, rows: int) -> None:
+        # the policy did not sample these rows: its log-probabilities and entropy along them say nothing of it
+        rollouts.advantages = self.advantages(rollouts) * rollouts.mask
+
     def loss(self, minibatch: Rollouts, logprobs: Tensor) -> dict[str, Tensor]:
         mask = minibatch.mask
         # not the ratio of the shared loss: demonstrations are no sample of the policy, and it would run away

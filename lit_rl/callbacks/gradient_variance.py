@@ -5,6 +5,7 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from lit_rl.algorithms.gradients import measure_gradient
+from lit_rl.errors import UsageError
 
 
 class GradientVariance(Callback):
@@ -14,18 +15,24 @@ class GradientVariance(Callback):
     numbers and ``.grad`` stay as they were.
 
     Args:
-        every_n_iterations: how often; the first iteration is always one.
-        groups: measure on the first so many groups only; None takes all.
+        every_n_iterations: how often, from the first iteration on; 0 measures never.
+        groups: measure on the first so many groups of each rank only; None takes all.
     """
 
     def __init__(self, every_n_iterations: int = 10, groups: int | None = None) -> None:
+        if every_n_iterations < 0:
+            raise UsageError(f"gradient_variance.every_n_iterations is {every_n_iterations}; 0 measures never")
+        if groups is not None and groups < 2:
+            raise UsageError(f"gradient_variance.groups is {groups}; a variance takes at least 2")
         self.every_n_iterations, self.groups = every_n_iterations, groups
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx > 0 or trainer.current_epoch % self.every_n_iterations:
+        if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
             return
-        rollouts = trainer.datamodule.rollouts  # type: ignore[attr-defined]
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with trainer.precision_plugin.forward_context():
-            statistics = measure_gradient(pl_module, rollouts, self.groups)  # type: ignore[arg-type]
+            statistics = measure_gradient(pl_module, data.rollouts, self.groups, data.sum_over_ranks)  # type: ignore[arg-type]
+        if statistics is None:
+            return
         values = {f"gradient/{name}": float(value) for name, value in statistics._asdict().items()}
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
@@ -13,7 +14,7 @@ class Transcripts(Callback):
 
     Args:
         responses: how many, each to another prompt.
-        every_n_iterations: how often; the first iteration is always one.
+        every_n_iterations: how often, from the first iteration on; 0 adds none.
     """
 
     def __init__(self, responses: int = 3, every_n_iterations: int = 10) -> None:
@@ -21,13 +22,14 @@ class Transcripts(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         logger = next((each for each in trainer.loggers if isinstance(each, MLFlowLogger)), None)
-        due = trainer.current_epoch % self.every_n_iterations == 0 and trainer.is_global_zero
-        if logger is None or not due or self.responses < 1:
+        if logger is None or not trainer.is_global_zero or self.responses < 1:
+            return
+        if not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
             return
         data = trainer.datamodule  # type: ignore[attr-defined]
         rollouts = data.rollouts
-        starts = [int((rollouts.group == group).nonzero()[0, 0]) for group in range(len(rollouts.examples))]
-        shown = rollouts.select(rollouts.group.new_tensor(starts[: self.responses]))
+        groups = range(min(self.responses, len(rollouts.examples)))
+        shown = rollouts.select(torch.stack([(rollouts.group == group).nonzero()[0, 0] for group in groups]))
         policy: Any = pl_module.policy
         texts = texts_of(shown, policy.decode)
         examples = shown.examples[: len(shown)]

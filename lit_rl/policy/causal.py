@@ -33,9 +33,11 @@ class CausalPolicy(nn.Module):
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
     ) -> None:
         super().__init__()
-        source = str(DATA / "warmstart") if path == EMBEDDED else path
-        if path.startswith((".", "/", "~")) and not Path(path).is_dir():
-            raise UsageError(f"model.policy.path: no folder '{path}'; give a folder of save_pretrained or a hub name")
+        source = (
+            str(DATA / "warmstart") if path == EMBEDDED else str(Path(path).expanduser()) if path[:1] == "~" else path
+        )
+        if source.startswith((".", "/")) and not Path(source).is_dir():
+            raise UsageError(f"model.policy.path: no folder '{source}'; give a folder of save_pretrained or a hub name")
         try:
             config = AutoConfig.from_pretrained(source)
             self.tokenizer = AutoTokenizer.from_pretrained(source)
@@ -45,8 +47,8 @@ class CausalPolicy(nn.Module):
                 self.model = AutoModelForCausalLM.from_config(config, **kwargs)
             else:
                 self.model = AutoModelForCausalLM.from_pretrained(source, config=config, **kwargs)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
+        except Exception as error:  # whatever the libraries that read configs, tokenizers and weights raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(
                 f"model.policy.path: cannot load a causal language model from '{path}': {reason}"
             ) from None
@@ -84,15 +86,16 @@ class CausalPolicy(nn.Module):
 
         A row's numbers depend, to the bit, on the width of the table it comes from, but not on the rows beside it.
         """
-        return self._gather(self._log_softmax(rollouts, temperature), rollouts)
+        return self._logprobs(self._logits(rollouts, temperature), rollouts)
 
     def logprobs_and_entropy(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats."""
-        every = self._log_softmax(rollouts, temperature)
-        return self._gather(every, rollouts), torch.special.entr(every.exp()).sum(-1) * rollouts.mask
+        logits = self._logits(rollouts, temperature)
+        rows = [torch.special.entr(row.softmax(-1)).sum(-1) for row in logits]  # row by row, to spare memory
+        return self._logprobs(logits, rollouts), torch.stack(rows) * rollouts.mask
 
-    def _log_softmax(self, rollouts: Rollouts, temperature: float) -> Tensor:
-        """log pi(. | s_t) [N, T, V]."""
+    def _logits(self, rollouts: Rollouts, temperature: float) -> Tensor:
+        """The logits of pi(. | s_t), in float32: [N, T, V]."""
         mask = torch.cat([rollouts.prompt_mask, rollouts.filled], 1).long()
         out = self.model(
             input_ids=torch.cat([rollouts.prompt_ids, rollouts.response_ids], 1),
@@ -101,11 +104,13 @@ class CausalPolicy(nn.Module):
             use_cache=False,
             logits_to_keep=rollouts.response_ids.shape[1] + 1,
         )
-        return (out.logits[:, :-1].float() / temperature).log_softmax(-1)
+        logits = out.logits[:, :-1].float()
+        return logits if temperature == 1 else logits / temperature
 
     @staticmethod
-    def _gather(every: Tensor, rollouts: Rollouts) -> Tensor:
-        return every.gather(-1, rollouts.response_ids[..., None]).squeeze(-1) * rollouts.mask
+    def _logprobs(logits: Tensor, rollouts: Rollouts) -> Tensor:
+        chosen = logits.gather(-1, rollouts.response_ids[..., None]).squeeze(-1)
+        return (chosen - logits.logsumexp(-1)) * rollouts.mask
 
 
 def without_dropout(config: Any) -> None:

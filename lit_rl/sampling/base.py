@@ -54,8 +54,8 @@ class Sampler(ABC):
         """Responses to P prompts given as token ids: each prompt's samples, then its greedy probe, prompt by prompt.
 
         Args:
-            streams: for each prompt, integers that name its random stream. Sample g of prompt p is a function of the
-                weights, the prompt and ``(*streams[p], g)`` alone: not of the batch it is in, the rank or the machine.
+            streams: for each prompt, integers that name its random stream. Up to rounding, sample g of prompt p is a
+                function of the weights, the prompt and ``(*streams[p], g)`` alone: not of its batch or its rank.
             progress: called as the work goes on.
 
         Returns:

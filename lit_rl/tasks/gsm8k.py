@@ -48,6 +48,8 @@ class GSM8K(WordProblems):
         held_out: int = 512,
         instruction: str = "Solve the problem step by step. End with a line '#### ' and the number.\n",
     ) -> None:
+        if held_out < 1:
+            raise UsageError(f"data.task.held_out is {held_out}; validation takes at least 1 problem")
         self.path, self.held_out, self.instruction = path, held_out, instruction
         self._splits: dict[str, Dataset] = {}
 
@@ -58,7 +60,11 @@ class GSM8K(WordProblems):
 
     def _load(self) -> dict[str, Dataset]:
         if self.path is None:
-            hub = load_dataset("openai/gsm8k", "main")
+            try:
+                hub = load_dataset("openai/gsm8k", "main")
+            except (OSError, ValueError) as error:
+                reason = str(error).splitlines()[0]
+                raise UsageError(f"data.task: no openai/gsm8k from the hub ({reason}); give --data.task.path") from None
             rest = hub["train"].train_test_split(test_size=self.held_out, seed=0)
             splits = {"train": rest["train"], "val": rest["test"], "test": hub["test"]}
         else:
@@ -79,9 +85,15 @@ class GSM8K(WordProblems):
 def _read_jsonl(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         raise UsageError(f"data.task.path: no file {path}; give a JSONL file with 'question' and 'answer' in each line")
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"data.task.path: {path} is not UTF-8 ({error.reason}); convert it") from None
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(lines, 1):
         where = f"data.task.path: {path} line {number}"
+        if not line.strip():
+            continue
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:

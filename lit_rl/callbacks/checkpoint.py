@@ -1,0 +1,16 @@
+"""Checkpoints of the ends of iterations."""
+
+from pathlib import Path
+
+from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+
+class IterationCheckpoint(ModelCheckpoint):
+    """Lightning's ModelCheckpoint, which also saves the last iteration when it is not one of every n."""
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_epoch_end(trainer, pl_module)
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if last and self._last_global_step_saved != trainer.global_step and self.dirpath is not None:
+            trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")

@@ -1,0 +1,69 @@
+"""Two processes do together what one does alone."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+RUN = """
+import json, sys
+from pathlib import Path
+import torch
+from lightning import Callback, Trainer
+from lit_rl.algorithms import ReMax
+from lit_rl.callbacks import GradientVariance, RewardCallback
+from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.tasks import GSM8KStyle
+
+torch.set_num_threads(1)
+ranks, out = int(sys.argv[1]), Path(sys.argv[2])
+
+class Keep(Callback):
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if trainer.is_global_zero:
+            torch.save([p.grad for p in pl_module.policy.parameters()], out / "gradient.pt")
+
+data = RolloutDataModule(
+    GSM8KStyle(train_size=64, val_size=9), prompts_per_iteration=8, rows_per_microbatch=8 // ranks, seed=0
+)
+options = {**TRAINER_DEFAULTS, "max_epochs": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": None}
+trainer = Trainer(
+    **options, accelerator="cpu", devices=ranks, strategy="ddp",
+    logger=False, enable_checkpointing=False, enable_progress_bar=False,
+    callbacks=[RewardCallback(lambda e, ids, t: float(ids.sum() % 7)), GradientVariance(1), Keep()],
+)
+trainer.fit(ReMax(max_new_tokens=48, normalizer="token_mean"), datamodule=data)
+if trainer.is_global_zero:
+    (out / "metrics.json").write_text(json.dumps({k: float(v) for k, v in trainer.callback_metrics.items()}))
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    import torch
+
+    found = []
+    for ranks in (1, 2):
+        folder = tmp_path_factory.mktemp(f"ranks{ranks}")
+        (folder / "run.py").write_text(RUN)  # Lightning starts the other rank with the same file
+        run = subprocess.run(
+            [sys.executable, folder / "run.py", str(ranks), folder], cwd=folder, capture_output=True, text=True
+        )
+        assert run.returncode == 0, run.stderr
+        gradient = torch.cat([g.reshape(-1) for g in torch.load(folder / "gradient.pt")])
+        found.append((json.loads((folder / "metrics.json").read_text()), gradient))
+    return found
+
+
+def test_metrics_of_two_ranks_are_those_of_one(results):
+    """Nine validation problems, so that the ranks' shares differ; rewards, tokens and gradient statistics as well."""
+    (one, _), (two, _) = results
+    same = [name for name in one if not name.startswith("time/")]
+    assert {"val/accuracy", "gradient/trace_cov", "tokens/generated", "train/reward"} <= set(same)
+    assert {name: two[name] for name in same} == pytest.approx({name: one[name] for name in same}, rel=1e-3, abs=1e-9)
+
+
+def test_gradient_of_two_ranks_is_that_of_one(results):
+    (_, one), (_, two) = results
+    assert float((one - two).norm()) < 1e-5 * float(one.norm())
