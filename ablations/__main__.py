@@ -57,6 +57,11 @@ def _ui(port: int) -> None:
     if uri.startswith(("http://", "https://")):
         print(uri)
         return
+    from mlflow.tracking import MlflowClient
+
+    for experiment in MlflowClient(uri).search_experiments():
+        page = f"#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART"
+        print(f"{experiment.name}: http://127.0.0.1:{port}/{page}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
     os.execv(sys.executable, command)
 

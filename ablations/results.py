@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ablations.study import Study
-from ablations.tracking import ARM, COMMIT, SEED, Tracking
+from ablations.tracking import COMMIT, Tracking, identity
 from lit_rl.errors import UsageError
 
 TEST = ("test/accuracy", "test/accuracy_flexible", "test/accuracy_sampled")
@@ -99,22 +99,19 @@ def load(study: Study, smoke: bool) -> Results:
         UsageError: it has no finished cells of the study as it is defined now.
     """
     tracking = Tracking(study.label(smoke))
-    arms = {arm.name: arm for arm in study.arms}
     cells = []
     finished = tracking.finished_cells()
-    for digest, run in finished.items():
-        tags = run.data.tags
-        name, seed = tags[ARM], int(tags[SEED])
-        cell = study.cell(arms[name], seed, smoke) if name in arms else None
-        if cell is None or cell.hash != digest:
+    for run in finished.values():
+        cell = study.find(*identity(run), smoke)
+        if cell is None:
             continue
         curves = {
             metric: {point.step: point.value for point in tracking.client.get_metric_history(run.info.run_id, metric)}
             for metric in CURVES
         }
         curves["tokens/generated"].setdefault(0, 0.0)
-        metrics = run.data.metrics
-        cells.append(Result(name, seed, cell.iterations, tags[COMMIT], digest, run.info.run_id, metrics, curves))
+        code, metrics = run.data.tags[COMMIT], run.data.metrics
+        cells.append(Result(cell.arm, cell.seed, cell.iterations, code, cell.hash, run.info.run_id, metrics, curves))
     if not cells:
         command = f"python -m ablations run {study.name}{' --smoke' if smoke else ''}"
         raise UsageError(f"{study.name} has no finished cells in MLflow; run them with `{command}`")

@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 
 from ablations.study import Cell, Study
-from ablations.tracking import COMMIT, PARENT, SMOKE, Tracking, commit
+from ablations.tracking import COMMIT, PARENT, SMOKE, Tracking, commit, identity
 
 if TYPE_CHECKING:
     from ablations.cell import Failure
@@ -38,7 +38,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
         failures = _sweep(pending, tracking, {arm: {**tags, PARENT: run_id} for arm, run_id in arms.items()}, jobs)
     finally:
         tracking.kill_stale(pending)
-        tracking.close_arms(cells, arms)
+        tracking.close_arms(cells, arms, lambda run: study.find(*identity(run), smoke) is not None)
     for cell, failure in failures:
         print(f"failed: {cell}: {failure.reason}", file=sys.stderr)
     return 0 if not failures else 2 if all(failure.usage for _, failure in failures) else 1

@@ -93,6 +93,11 @@ class Study:
             config = merge(config, {"trainer": {"max_epochs": 0}})
         return Cell(self.name, arm.name, seed, merge(config, {"seed_everything": seed}))
 
+    def find(self, arm: str, seed: int, digest: str, smoke: bool) -> Cell | None:
+        """The cell of that arm and seed, if the hash is that of the study as it is now, not of an earlier one."""
+        cells = (self.cell(each, seed, smoke) for each in self.arms if each.name == arm)
+        return next((cell for cell in cells if cell.hash == digest), None)
+
     def cells(self, seeds: Sequence[int] | None = None, smoke: bool = False) -> list[Cell]:
         """The grid, seed by seed: an interrupted sweep leaves all arms with the same seeds."""
         return [self.cell(arm, seed, smoke) for seed in (self.seeds if seeds is None else seeds) for arm in self.arms]

@@ -1,10 +1,12 @@
-"""MLflow: a study is an experiment, an arm a parent run, a seed a child run."""
+"""MLflow: a study is an experiment, an arm a parent run with the means over seeds, a seed a child run."""
 
 import logging
 import os
 import subprocess
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ablations.study import Cell
@@ -63,29 +65,61 @@ class Tracking:
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def open_arms(self, cells: Sequence[Cell], smoke: bool) -> dict[str, str]:
-        """The ids of the arms' parent runs, found by their tags or made, and marked as running."""
-        ids = {run.data.tags[ARM]: run.info.run_id for run in self.runs("arm")}
+        """The ids of new parent runs for the arms of these cells. An arm's earlier parent hands over its children: its
+        curves are means over the seeds it had, and MLflow can't take back a point."""
+        earlier = {run.data.tags[ARM]: run.info.run_id for run in self.runs("arm")}
+        children = self.runs("cell")
+        ids = {}
         for cell in cells:
-            if cell.arm not in ids:
-                tags = {KIND: "arm", ARM: cell.arm, STUDY: cell.study, SMOKE: str(smoke).lower()}
-                run = self.client.create_run(self.experiment, run_name=cell.arm, tags=tags)
-                ids[cell.arm] = run.info.run_id
-        for arm in {cell.arm for cell in cells}:
-            self.client.update_run(ids[arm], status="RUNNING")
+            if cell.arm in ids:
+                continue
+            tags = {KIND: "arm", ARM: cell.arm, STUDY: cell.study, SMOKE: str(smoke).lower()}
+            ids[cell.arm] = self.client.create_run(self.experiment, run_name=cell.arm, tags=tags).info.run_id
+            for child in children:
+                if child.data.tags[ARM] == cell.arm:
+                    self.client.set_tag(child.info.run_id, PARENT, ids[cell.arm])
+            if cell.arm in earlier:
+                self.client.delete_run(earlier[cell.arm])
         return ids
 
-    def close_arms(self, cells: Sequence[Cell], ids: dict[str, str]) -> None:
-        """Marks an arm as finished if all of its cells are, otherwise as failed."""
+    def close_arms(self, cells: Sequence[Cell], ids: dict[str, str], current: "Callable[[Run], bool]") -> None:
+        """Logs an arm's curves, and marks it as finished if all of its cells are, otherwise as failed.
+
+        Args:
+            current: whether a finished run is one of the study as it is now, whatever its seed.
+        """
         finished = self.finished_cells()
-        for arm in {cell.arm for cell in cells}:
+        for arm, run_id in ids.items():
+            children = [run for run in finished.values() if run.data.tags[ARM] == arm and current(run)]
+            self._log_means(run_id, children)
             complete = all(cell.hash in finished for cell in cells if cell.arm == arm)
-            self.client.set_terminated(ids[arm], "FINISHED" if complete else "FAILED")
+            self.client.set_terminated(run_id, "FINISHED" if complete else "FAILED")
+
+    def _log_means(self, run_id: str, children: "Sequence[Run]") -> None:
+        """The means over the children of each metric at each step: the UI's charts then compare arms."""
+        from mlflow.entities import Metric
+
+        values: dict[tuple[str, int], list[float]] = {}
+        for child in children:
+            for name in child.data.metrics:
+                for point in self.client.get_metric_history(child.info.run_id, name):
+                    values.setdefault((name, point.step), []).append(point.value)
+        now = int(1000 * time.time())
+        means = [Metric(name, fmean(all_), now, step) for (name, step), all_ in values.items()]
+        for start in range(0, len(means), 1000):  # MLflow takes no more at once
+            self.client.log_batch(run_id, means[start : start + 1000])
 
     def open_cell(self, cell: Cell, tags: dict[str, str]) -> str:
         """The id of a new run of the cell."""
         own = {KIND: "cell", ARM: cell.arm, SEED: str(cell.seed), STUDY: cell.study, HASH: cell.hash}
         run = self.client.create_run(self.experiment, run_name=str(cell), tags={**own, **tags})
         return run.info.run_id
+
+
+def identity(run: "Run") -> tuple[str, int, str]:
+    """Arm, seed and configuration hash of a cell's run."""
+    tags = run.data.tags
+    return tags[ARM], int(tags[SEED]), tags[HASH]
 
 
 def commit() -> str:

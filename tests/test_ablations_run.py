@@ -132,3 +132,18 @@ def test_a_failing_cell_stops_no_other(folder: Path, monkeypatch, capsys):
     raising = next(run for run in tracking.runs("cell") if run.data.tags[ARM] == "raising")
     assert "Traceback" in load_text(f"{raising.info.artifact_uri}/error.txt")
     assert len(load(study, smoke=False).cells) == 1
+
+
+def test_an_arm_has_the_means_over_its_seeds_however_they_came(folder: Path, monkeypatch):
+    study = Study("growing", "?", "here", (Arm("only", {}),), "only", "test/accuracy", (), base=TINY, seeds=(0,))
+    monkeypatch.setitem(studies.STUDIES, study.name, study)
+    tracking = Tracking("growing")
+    for seeds in ("1", "2"):
+        assert main(["run", "growing", "--seeds", seeds]) == 0
+        (arm,), cells = tracking.runs("arm"), tracking.runs("cell")
+        assert len(cells) == int(seeds) and {run.data.tags[PARENT] for run in cells} == {arm.info.run_id}
+        for name in ("train/reward", "val/accuracy", "tokens/generated"):
+            curves = [tracking.client.get_metric_history(run.info.run_id, name) for run in cells]
+            mean = {point.step: point.value for point in tracking.client.get_metric_history(arm.info.run_id, name)}
+            for points in zip(*curves, strict=True):
+                assert mean[points[0].step] == pytest.approx(sum(point.value for point in points) / len(cells))
