@@ -59,7 +59,7 @@ def _ui(port: int) -> None:
         return
     from mlflow.tracking import MlflowClient
 
-    for experiment in MlflowClient(uri).search_experiments():
+    for experiment in MlflowClient(uri).search_experiments(filter_string="name != 'Default'"):
         page = f"#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART"
         print(f"{experiment.name}: http://127.0.0.1:{port}/{page}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]

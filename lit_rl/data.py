@@ -212,6 +212,12 @@ class RolloutDataModule(LightningDataModule):
     ) -> Rollouts:
         """Unscored responses to the examples' prompts by the plan, under the trainer's precision."""
         prompts = [policy.encode_prompt(example["prompt"]) for example in examples]
+        longest, most = max(map(len, prompts)), getattr(policy.model.config, "max_position_embeddings", None)
+        if most is not None and longest + plan.max_new_tokens > most:
+            raise UsageError(
+                f"model.max_new_tokens is {plan.max_new_tokens}: with a prompt of {longest} tokens that is beyond the "
+                f"{most} positions of the model; lower it"
+            )
         trainer: Any = self.trainer
         phase = "sampling" if trainer.training else "evaluation"
         show: Callable[[int, int], None] = lambda done, total: report(trainer, phase, done, total)  # noqa: E731

@@ -89,6 +89,7 @@ def test_fit_on_a_file_of_problems_from_a_config_alone(lit_rl, tmp_path):
         (["fit", "--model.samples", "many"], "model.samples"),
         (["fit", "--model", "RLOO", "--model.samples", "1"], "model.samples is 1"),
         (["fit", "--model.temperature", "0"], "model.temperature"),
+        (["fit", "--model.max_new_tokens", "2040"], "model.max_new_tokens is 2040"),
         (["fit", "--data.task.steps", "9"], "data.task.steps is 9"),
         (["fit", "--model.policy.path", "./nowhere"], "model.policy.path"),
         (["fit", "--model.kl_coefficient=0.1", "--model.reference=false"], "model.reference"),
