@@ -1,8 +1,10 @@
 """One cell, in a worker process: build, validate, fit, test. Imported by workers alone, for it is slow to import."""
 
 import logging
+import multiprocessing
 import os
 import signal
+import threading
 import time
 import traceback
 import warnings
@@ -85,6 +87,7 @@ def start_worker(queue: "SimpleQueue[Status]", uri: str) -> None:
     """Prepares a worker process: it is silent, for the terminal is its parent's, and leaves ctrl-C to its parent."""
     global _queue
     _queue = queue
+    threading.Thread(target=_follow_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(
         MLFLOW_TRACKING_URI=uri, MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", TOKENIZERS_PARALLELISM="false"
@@ -93,6 +96,14 @@ def start_worker(queue: "SimpleQueue[Status]", uri: str) -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     disable_progress_bar()
+
+
+def _follow_parent() -> None:
+    """Ends this process when its parent has ended, in whatever way: nobody would hear of its cells."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def run_cell(cell: Cell, experiment: str, tags: dict[str, str]) -> Failure | None:

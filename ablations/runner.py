@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TYPE_CHECKING
 
 from ablations.study import Cell, Study
-from ablations.tracking import COMMIT, PARENT, SMOKE, Tracking, commit, identity
+from ablations.tracking import COMMIT, PARENT, SMOKE, SWEEP, Tracking, commit, identity, sweep
 
 if TYPE_CHECKING:
     from ablations.cell import Failure
@@ -33,7 +33,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
         return 0
     tracking.kill_stale(pending)
     arms = tracking.open_arms(pending, smoke)
-    tags = {COMMIT: commit(), SMOKE: str(smoke).lower()}
+    tags = {COMMIT: commit(), SMOKE: str(smoke).lower(), SWEEP: sweep()}
     try:
         failures = _sweep(pending, tracking, {arm: {**tags, PARENT: run_id} for arm, run_id in arms.items()}, jobs)
     finally:

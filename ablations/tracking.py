@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -16,6 +17,7 @@ if TYPE_CHECKING:  # all of mlflow is slow to import
 
 ARM, SEED, KIND, HASH, COMMIT = (f"lit_rl.{key}" for key in ("arm", "seed", "kind", "config_hash", "commit"))
 STUDY, SMOKE = "lit_rl.study", "lit_rl.smoke"
+SWEEP = "lit_rl.sweep"  # host and process of the sweep
 PARENT = "mlflow.parentRunId"
 CODE = ("lit_rl", "ablations", "data")
 
@@ -58,10 +60,10 @@ class Tracking:
         return {run.data.tags[HASH]: run for run in reversed(self.runs("cell")) if run.info.status == "FINISHED"}
 
     def kill_stale(self, cells: Iterable[Cell]) -> None:
-        """Marks as killed what an earlier process left unfinished of these cells, and now starts anew."""
+        """Marks as killed what this process, or one of this machine that has ended, left unfinished of these cells."""
         hashes = {cell.hash for cell in cells}
         for run in self.runs("cell"):
-            if run.info.status == "RUNNING" and run.data.tags[HASH] in hashes:
+            if run.info.status == "RUNNING" and run.data.tags[HASH] in hashes and not _alive(run.data.tags[SWEEP]):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def open_arms(self, cells: Sequence[Cell], smoke: bool) -> dict[str, str]:
@@ -114,6 +116,27 @@ class Tracking:
         own = {KIND: "cell", ARM: cell.arm, SEED: str(cell.seed), STUDY: cell.study, HASH: cell.hash}
         run = self.client.create_run(self.experiment, run_name=str(cell), tags={**own, **tags})
         return run.info.run_id
+
+
+def sweep() -> str:
+    """Names this process among those of all machines."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def _alive(name: str) -> bool:
+    """Whether another process of that name may be at work: one of this machine that runs, or any of another machine."""
+    host, pid = name.rsplit(" ", 1)
+    if host != socket.gethostname():
+        return True
+    if int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def identity(run: "Run") -> tuple[str, int, str]:

@@ -2,6 +2,10 @@
 
 import csv
 import dataclasses
+import os
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +15,7 @@ from ablations import studies
 from ablations.__main__ import main
 from ablations.results import load
 from ablations.study import Arm, Study, merge
-from ablations.tracking import ARM, COMMIT, HASH, PARENT, SEED, SMOKE, STUDY, Tracking
+from ablations.tracking import ARM, COMMIT, HASH, PARENT, SEED, SMOKE, STUDY, SWEEP, Tracking
 from lit_rl.errors import UsageError
 
 TINY = {
@@ -41,7 +45,10 @@ def sweep(folder):
     """The quickstart's tracking after a run that began with another process's unfinished cell."""
     study = studies.STUDIES["quickstart"]
     tracking = Tracking(study.label(smoke=True))
-    stale = tracking.open_cell(study.cells([0], smoke=True)[0], {})
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    stale = tracking.open_cell(
+        study.cells([0], smoke=True)[0], {SWEEP: f"{socket.gethostname()} {ended.stdout.strip()}"}
+    )
     assert main(QUICKSTART) == 0
     return study, tracking, stale
 
@@ -67,6 +74,15 @@ def test_arms_are_parents_and_seeds_their_children(sweep):
 def test_an_unfinished_cell_is_run_anew(sweep):
     _, tracking, stale = sweep
     assert tracking.client.get_run(stale).info.status == "KILLED"
+
+
+def test_a_cell_that_another_process_runs_is_left_alone(sweep):
+    study, tracking, _ = sweep
+    for other in (f"{socket.gethostname()} {os.getppid()}", "elsewhere 1"):
+        run_id = tracking.open_cell(study.cells([9], smoke=True)[0], {SWEEP: other})
+        tracking.kill_stale(study.cells([9], smoke=True))
+        assert tracking.client.get_run(run_id).info.status == "RUNNING"
+        tracking.client.delete_run(run_id)
 
 
 def test_nothing_finished_is_run_again(sweep, capsys):
