@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 import datasets
 import torch
 import transformers
+import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
@@ -75,7 +76,7 @@ class LogConfig(SaveConfigCallback):
         for logger in trainer.loggers:
             if isinstance(logger, MLFlowLogger) and not logger.experiment.get_run(logger.run_id).data.params:
                 logger.experiment.log_text(logger.run_id, text, "config.yaml")
-                logger.log_hyperparams(self.config.as_dict())
+                logger.log_hyperparams(yaml.safe_load(text))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if isinstance(trainer.logger, MLFlowLogger):

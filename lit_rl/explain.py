@@ -21,7 +21,7 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
     text = message.replace("\\n", "\n").replace("\\'", "'")
     keys = re.findall(r'Parser key "([^"]+)"', text)
     setting = ".".join(keys)
-    lines = [re.sub(r"""^[-\s'"]*(Parser key "[^"]*":)?\s*|[\s'"]*$""", "", line) for line in text.splitlines()]
+    lines = [_bare(line) for line in text.splitlines()]
     reasons = [line for line in lines if line and not _NOISE.match(line)] or [" ".join(text.split())]
     reason = reasons[0]
     if setting in choices:
@@ -35,6 +35,17 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
     if not keys or re.match(r"[\w.]+(:| is | x )", reason):
         return reason  # names its setting itself
     return f"{setting}: {reason}"
+
+
+def _bare(line: str) -> str:
+    """The line without bullet, parser key, and quotes that open or close what stands on several lines."""
+    line = re.sub(r"""^[-\s]*(['"]?Parser key "[^"]*":)?\s*""", "", line).rstrip()
+    for quote in "'\"":
+        if len(line) > 1 and line[0] == line[-1] == quote:
+            line = line[1:-1]
+        elif line.count(quote) % 2:
+            line = line.removeprefix(quote) if line.startswith(quote) else line.removesuffix(quote)
+    return line
 
 
 def _offer(given: str, package: ModuleType, base: type) -> str:
