@@ -1,5 +1,6 @@
 """Lightning's MLflow logger, pointed at this project's runs."""
 
+import time
 from typing import Any
 
 from lightning.pytorch.loggers import MLFlowLogger
@@ -12,7 +13,7 @@ class RunLogger(MLFlowLogger):
 
     Args:
         experiment_name: made on first use.
-        run_name: None lets MLflow choose one.
+        run_name: None takes the time. (MLflow would draw a name from Python's seeded generator: one name for all runs.)
         tags: of the run.
         run_id: go on with this run.
     """
@@ -24,6 +25,8 @@ class RunLogger(MLFlowLogger):
         tags: dict[str, Any] | None = None,
         run_id: str | None = None,
     ) -> None:
+        if run_name is None:
+            run_name = time.strftime("%Y-%m-%d %H:%M:%S")
         uri = tracking_uri()
         experiment(experiment_name, uri)
         super().__init__(experiment_name=experiment_name, run_name=run_name, tracking_uri=uri, tags=tags, run_id=run_id)

@@ -11,6 +11,7 @@ from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax, Supervised
 from lit_rl.callbacks import GradientVariance, Transcripts
 from lit_rl.data import RolloutDataModule
 from lit_rl.errors import UsageError
+from lit_rl.run_logger import RunLogger
 
 SAMPLING = [REINFORCE, RLOO, ReMax, GRPO]
 
@@ -114,7 +115,11 @@ def test_token_mean_is_the_mean_over_the_tokens_of_the_optimizer_step(fit):
 
 def test_observers_change_neither_weights_nor_random_numbers(fit):
     def final(callbacks):
-        _, algorithm, data = fit(RLOO, iterations=3, callbacks=callbacks)
+        logger = RunLogger() if callbacks else False  # transcripts go to MLflow
+        _, algorithm, data = fit(RLOO, iterations=3, callbacks=callbacks, trainer={"logger": logger})
+        if callbacks:
+            artifacts = logger.experiment.list_artifacts(logger.run_id)
+            assert "transcripts.json" in [artifact.path for artifact in artifacts]
         return algorithm.state_dict(), data.rollouts.response_ids, random.random(), np.random.rand(), torch.rand(3)
 
     watched = final((GradientVariance(every_n_iterations=1), Transcripts(every_n_iterations=1)))
