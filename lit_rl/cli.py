@@ -4,65 +4,38 @@ import logging
 import os
 import sys
 import warnings
-from argparse import SUPPRESS
 from pathlib import Path
-from typing import Any, NoReturn
+from pkgutil import resolve_name
+from typing import Any
 
 import datasets
 import torch
 import transformers
 import yaml
+from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 
-from lit_rl import algorithms, tasks
-from lit_rl.callbacks import GradientVariance, IterationCheckpoint, IterationProgress, RewardCallback, Transcripts
+from lit_rl import algorithms
+from lit_rl.callbacks import (
+    Credit,
+    GradientVariance,
+    IterationCheckpoint,
+    IterationProgress,
+    RewardCallback,
+    Transcripts,
+)
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
-from lit_rl.explain import explain
+from lit_rl.parser import Parser
+from lit_rl.tasks import PositionTask
 from lit_rl.tracking import has_run, tracking_uri
+from lit_rl.verify import verify
 
 RUN_LOGGER = "lit_rl.run_logger.RunLogger"
 RUN_ID = "mlflow_run_id"  # in a checkpoint
 DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
-CLASSES = {"model": (algorithms, algorithms.Algorithm), "data.task": (tasks, tasks.Task)}
-
-
-SHOWN_TRAINER_FLAGS = {
-    *("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision", "accumulate_grad_batches"),
-    *("gradient_clip_val", "check_val_every_n_epoch", "logger", "callbacks", "enable_progress_bar"),
-}
-
-
-class Parser(LightningArgumentParser):
-    """Turns every mistake of the user's into one line and exit code 2, and shows a help that can be read."""
-
-    def format_help(self, *args: Any) -> str:
-        rare = [
-            action
-            for action in self._actions
-            for group, _, name in [action.dest.partition(".")]
-            if group in ("checkpoint", "optimizer", "lr_scheduler")
-            or (group == "trainer" and name.split(".")[0] not in SHOWN_TRAINER_FLAGS)
-        ]
-        saved = [action.help for action in rare]
-        for action in rare:
-            action.help = SUPPRESS
-        try:
-            text = super().format_help(*args)
-        finally:
-            for action, help_ in zip(rare, saved, strict=True):
-                action.help = help_
-        hidden = (
-            "The other flags of Lightning's Trainer, and --checkpoint.*, work too: --print_config shows them all.\n"
-        )
-        return text + ("\n" + hidden if rare else "")
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        if not self.exit_on_error:  # a parser inside the parser: let the outer one say it
-            super().error(message, ex)
-        raise UsageError(explain(str(message), CLASSES)) from ex
 
 
 class LogConfig(SaveConfigCallback):
@@ -99,7 +72,7 @@ class CLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=Parser,
-            parser_kwargs={"prog": "python -m lit_rl"},
+            parser_kwargs={"prog": "python -m lit_rl", "epilog": "And: python -m lit_rl verify, the certificate."},
             save_config_callback=LogConfig,
             trainer_defaults={**TRAINER_DEFAULTS, "logger": {"class_path": RUN_LOGGER}},
         )
@@ -111,6 +84,7 @@ class CLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(RewardCallback, "reward")
         parser.add_lightning_class_args(GradientVariance, "gradient_variance")
+        parser.add_lightning_class_args(Credit, "credit")
         parser.add_lightning_class_args(Transcripts, "transcripts")
         parser.add_lightning_class_args(IterationCheckpoint, "checkpoint")
         checkpoint = {"save_on_train_epoch_end": True, "every_n_epochs": 10, "save_last": True}
@@ -131,6 +105,7 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self._settings
+        bare_tokens(config)
         if config.checkpoint.save_on_train_epoch_end is not True:
             raise UsageError(
                 "checkpoint.save_on_train_epoch_end must be true: only the end of an iteration can be resumed exactly"
@@ -140,6 +115,17 @@ class CLI(LightningCLI):
         if self._settings.trainer.enable_progress_bar is not False:
             kwargs["callbacks"] = [*kwargs.get("callbacks", []), IterationProgress()]
         return super().instantiate_trainer(**kwargs)
+
+
+def bare_tokens(config: Any) -> None:
+    """For a task without text and no policy chosen: a transformer over the task's tokens, and responses as long."""
+    task, model = config.data.task, config.model.init_args
+    if model.get("policy") is not None or not issubclass(resolve_name(task.class_path), PositionTask):
+        return
+    sizes = {name: task.init_args[name] for name in ("vocabulary", "length", "eos")}
+    model.policy = Namespace(class_path="lit_rl.policy.TokenTransformer", init_args=Namespace(**sizes))
+    if model.max_new_tokens > sizes["length"]:
+        model.max_new_tokens = sizes["length"]
 
 
 def run_of(path: str) -> str | None:
@@ -189,10 +175,12 @@ def main() -> int:
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
         transformers.utils.logging.disable_progress_bar()
-    sys.argv[1:] = with_default_classes(sys.argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     try:
+        if sys.argv[1:2] == ["verify"]:  # no Trainer
+            return verify(sys.argv[2:])
+        sys.argv[1:] = with_default_classes(sys.argv[1:])
         CLI()
     except Exception as error:
         usage = usage_error(error)

@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,7 +39,8 @@ TRAIN, VAL, TEST = range(3)  # random streams never shared
 class MicroBatches(Dataset):
     """An iteration's rollouts as micro-batches: ``schedule`` [passes * micro-batches, rows] of row numbers.
 
-    Rows are looked up when they are asked for, after scores and advantages have been filled in.
+    Rows are looked up when they are asked for, after scores and advantages have been filled in. The number -1 fills a
+    micro-batch up, with a row that has no token of its own.
     """
 
     def __init__(self, rollouts: Rollouts, schedule: Tensor, window_tokens: list[float]) -> None:
@@ -49,8 +50,11 @@ class MicroBatches(Dataset):
         return len(self.schedule)
 
     def __getitem__(self, index: int) -> Rollouts:
-        minibatch = self.rollouts.select(self.schedule[index])
+        rows = self.schedule[index]
+        minibatch = self.rollouts.select(rows.clamp(min=0))
+        minibatch.mask = minibatch.mask & (rows >= 0).to(minibatch.mask.device)[:, None]
         minibatch.window_tokens = self.window_tokens[index]
+        minibatch.padded = self.schedule.numel() / int((self.schedule >= 0).sum())
         return minibatch
 
 
@@ -96,7 +100,8 @@ class RolloutDataModule(LightningDataModule):
         self.stream = stream
         if min(self.seed, self.stream) < 0:
             raise UsageError(f"data.seed is {self.seed} and data.stream {self.stream}; neither may be negative")
-        self.generated = 0  # response tokens since the start, probes and all ranks included
+        # tokens since the start, of all ranks: sampled ones, those of continuations among them, and prefilled ones
+        self.generated = self.continued = self.prefilled = 0
         self.sample_seconds = 0.0  # of the current iteration
 
     # ---- training -----------------------------------------------------------------------------------------------
@@ -108,7 +113,12 @@ class RolloutDataModule(LightningDataModule):
         self.rollouts = self._sample_iteration(algorithm)
         self.sample_seconds = time.perf_counter() - started
         if not algorithm.plan.demonstrations:
-            self.generated += int(self.sum_over_ranks(self.rollouts.mask.sum().double()))
+            own, forked = self.rollouts.mask, self.rollouts.mask[self.rollouts.origin >= 0]
+            counts = torch.tensor([int(own.sum()), int(forked.sum()), self.rollouts.prefilled])
+            generated, continued, prefilled = self.sum_over_ranks(counts.double()).long().tolist()
+            self.generated += generated
+            self.continued += continued
+            self.prefilled += prefilled
         schedule = self._schedule(algorithm.passes)
         microbatches = MicroBatches(self.rollouts, schedule, self._window_tokens(schedule))
         return DataLoader(microbatches, batch_size=None, shuffle=False, num_workers=0)
@@ -130,9 +140,16 @@ class RolloutDataModule(LightningDataModule):
         return np.random.default_rng([self.seed, epoch]).permutation(n).tolist()
 
     def _schedule(self, passes: int) -> Tensor:
-        """Row numbers [passes * micro-batches, rows]: in each pass every trained row once, shuffled."""
+        """Row numbers [passes * micro-batches, rows]: in each pass every trained row once, shuffled.
+
+        Continuations are as many as the responses make them: -1 fills up to whole optimizer steps, the same number of
+        them on every rank.
+        """
         rows = self.rollouts.trained.nonzero().squeeze(1).cpu()
         trainer: Any = self.trainer
+        step = self.rows_per_microbatch * trainer.accumulate_grad_batches
+        steps = -(-int(self._reduce(torch.tensor(len(rows)), "max")) // step)
+        rows = torch.cat([rows, rows.new_full((steps * step - len(rows),), -1)])
         rng = np.random.default_rng([self.seed, self.stream, trainer.current_epoch, trainer.global_rank])
         order = np.concatenate([rng.permutation(len(rows)) for _ in range(passes)])
         return rows[torch.from_numpy(order)].reshape(-1, self.rows_per_microbatch)
@@ -140,9 +157,10 @@ class RolloutDataModule(LightningDataModule):
     def _window_tokens(self, schedule: Tensor) -> list[float]:
         """For each micro-batch: the mean response tokens a row over its optimizer step and all ranks."""
         trainer: Any = self.trainer
-        per_row = self.rollouts.mask.sum(1).double().cpu()[schedule].mean(1)
-        windows = per_row.reshape(-1, trainer.accumulate_grad_batches).mean(1)
-        windows = self.sum_over_ranks(windows) / trainer.world_size
+        tokens = self.rollouts.mask.sum(1).double().cpu()[schedule] * (schedule >= 0)
+        steps = tokens.reshape(-1, trainer.accumulate_grad_batches * self.rows_per_microbatch).mean(1)
+        real = self.sum_over_ranks((schedule >= 0).double().mean())
+        windows = self.sum_over_ranks(steps) / real  # a row's tokens, as if fill-ups were spread evenly
         return windows.repeat_interleave(trainer.accumulate_grad_batches).tolist()
 
     def _check(self, algorithm: Algorithm) -> None:
@@ -169,6 +187,8 @@ class RolloutDataModule(LightningDataModule):
                 f"data.prompts_per_iteration is {self.prompts_per_iteration}, not a multiple of the "
                 f"{trainer.world_size} processes; a prompt's responses stay on one"
             )
+        if algorithm.plan.reuse:
+            return  # the number of continuations varies, and steps are filled up
         rows = self.prompts_per_iteration // trainer.world_size * algorithm.plan.trained_rows
         step = self.rows_per_microbatch * trainer.accumulate_grad_batches
         if rows % step:
@@ -232,15 +252,20 @@ class RolloutDataModule(LightningDataModule):
 
     def sum_over_ranks(self, x: Tensor) -> Tensor:
         """The sum of a tensor over the ranks, on the CPU."""
+        return self._reduce(x, "sum")
+
+    def _reduce(self, x: Tensor, operation: Literal["sum", "max"]) -> Tensor:
         strategy: Any = self.trainer.strategy  # type: ignore[union-attr]
-        return strategy.reduce(x.to(strategy.root_device), reduce_op="sum").cpu()
+        return strategy.reduce(x.to(strategy.root_device), reduce_op=operation).cpu()
 
     @property
     def _algorithm(self) -> Algorithm:
         return self.trainer.lightning_module  # type: ignore[union-attr, return-value]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"generated": self.generated}
+        return {"generated": self.generated, "continued": self.continued, "prefilled": self.prefilled}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.generated = state["generated"]
+        self.generated, self.continued, self.prefilled = (
+            state[name] for name in ("generated", "continued", "prefilled")
+        )

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+from inspect import isabstract
 from types import ModuleType
 
 # what jsonargparse says besides the reason
@@ -49,8 +50,8 @@ def _bare(line: str) -> str:
 
 
 def _offer(given: str, package: ModuleType, base: type) -> str:
-    classes = {name: getattr(package, name) for name in package.__all__}
-    names = {n.lower(): n for n, c in classes.items() if isinstance(c, type) and issubclass(c, base) and c is not base}
+    classes = [c for c in vars(package).values() if isinstance(c, type) and issubclass(c, base) and not isabstract(c)]
+    names = {c.__name__.lower(): c.__name__ for c in classes if c is not base}
     near = difflib.get_close_matches(given.lower(), names, 1)
     hint = f" (did you mean {names[near[0]]}?)" if near else ""
     return f"{hint}; choose one of {', '.join(names.values())}, or give an import path"

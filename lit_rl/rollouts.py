@@ -1,7 +1,7 @@
 """The one data structure that flows: scored responses, as a table of rows.
 
 Notation, used everywhere: ``P`` prompts, ``G`` samples a prompt, ``N`` rows, ``L`` prompt tokens (padded on the left),
-``T`` response tokens (padded on the right), ``V`` vocabulary.
+``T`` response tokens (padded on the right), ``V`` vocabulary, ``M`` cuts a response, ``K`` continuations a cut.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,8 @@ from torch import Tensor
 class Rollouts:
     """N responses to P prompts. Every tensor has N rows; the writer of each optional field is named beside it.
 
-    A row with ``trained = False`` is a probe (ReMax's greedy response): scored, never in a loss.
+    A row with ``trained = False`` is a probe (ReMax's greedy response, TRePO's continuations): scored, never in a loss.
+    A continuation holds the whole response, so that it is scored like any other; its mask is False on the prefix.
     """
 
     prompt_ids: Tensor  # [N, L]
@@ -25,9 +26,13 @@ class Rollouts:
     lengths: Tensor  # [N] response tokens, EOS included
     mask: Tensor  # [N, T] bool: the response tokens that the policy chose; made from lengths, never from token values
     group: Tensor  # [N] index of the row's prompt, 0..P-1
+    origin: Tensor  # [N] row of the whole table that a continuation was forked from, -1 for a response of its own
+    cut: Tensor  # [N] tokens of the prefix that a continuation inherits, 0 for a response of its own
     trained: Tensor  # [N] bool
     truncated: Tensor  # [N] bool: stopped by the length limit, not by EOS
     examples: list[dict[str, Any]]  # one per prompt
+    cuts: Tensor | None = None  # [N, T] bool, sampler: where the plan's rule cuts the row (forked there, if origin < 0)
+    prefilled: int = 0  # tokens that were fed to the model without having just been sampled, sampler
     version: int = 0  # optimizer steps the sampling weights had taken
     rewards: Tensor | None = None  # [N], RewardCallback
     token_rewards: Tensor | None = None  # [N, T], Algorithm.prepare: what is earned token by token (the KL penalty)
@@ -36,9 +41,15 @@ class Rollouts:
     entropy: Tensor | None = None  # [N, T], Algorithm.prepare
     advantages: Tensor | None = None  # [N, T], Algorithm.prepare
     window_tokens: float | None = None  # mean response tokens a row over one optimizer step and all ranks, data module
+    padded: float = 1.0  # rows of a micro-batch's iteration, fill-ups included, over real ones, data module
 
     def __len__(self) -> int:
         return len(self.response_ids)
+
+    @property
+    def sampled(self) -> Tensor:
+        """True for the trained responses sampled from their prompt, independent of each other: [N]."""
+        return self.trained & (self.origin < 0)
 
     @property
     def filled(self) -> Tensor:
@@ -46,7 +57,7 @@ class Rollouts:
         return response_mask(self.lengths, self.response_ids.shape[1])
 
     def select(self, rows: Tensor) -> "Rollouts":
-        """The given rows (indices or a boolean mask), as a table of their own; group numbers are kept."""
+        """The given rows (indices or a boolean mask) as a table; ``group`` and ``origin`` count in the whole one."""
         return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Rollouts":

@@ -5,7 +5,7 @@ import pytest
 import torch
 from lightning import Callback
 
-from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax
+from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax, TRePO
 from lit_rl.algorithms.gradients import group_gradients, measure_gradient
 from lit_rl.functional.variance import gradient_statistics
 
@@ -29,7 +29,7 @@ def test_norm_is_unbiased():
         assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(len(estimates))
 
 
-@pytest.mark.parametrize("algorithm", [REINFORCE, RLOO, ReMax, GRPO])
+@pytest.mark.parametrize("algorithm", [REINFORCE, RLOO, ReMax, GRPO, TRePO])
 @pytest.mark.parametrize("normalizer", ["row_sum", "token_mean"])
 def test_mean_of_group_gradients_is_the_training_gradient(fit, algorithm, normalizer):
     seen = {}

@@ -5,19 +5,25 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 RUN = """
 import json, sys
 from pathlib import Path
 import torch
 from lightning import Callback, Trainer
-from lit_rl.algorithms import ReMax
+from lit_rl.algorithms import ReMax, TRePO
 from lit_rl.callbacks import GradientVariance, RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.tasks import GSM8KStyle
 
 torch.set_num_threads(1)
-ranks, out = int(sys.argv[1]), Path(sys.argv[2])
+ranks, out, name = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+algorithm = {
+    "ReMax": lambda: ReMax(max_new_tokens=48, normalizer="token_mean"),
+    "reuse": lambda: TRePO(max_new_tokens=48, samples=2, reuse=True, normalizer="token_mean"),
+}[name]()
+rows = {"ReMax": 8, "reuse": 176}[name]  # of one optimizer step
 
 class Keep(Callback):
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
@@ -25,7 +31,7 @@ class Keep(Callback):
             torch.save([p.grad for p in pl_module.policy.parameters()], out / "gradient.pt")
 
 data = RolloutDataModule(
-    GSM8KStyle(train_size=64, val_size=9), prompts_per_iteration=8, rows_per_microbatch=8 // ranks, seed=0
+    GSM8KStyle(train_size=64, val_size=9), prompts_per_iteration=8, rows_per_microbatch=rows // ranks, seed=0
 )
 options = {**TRAINER_DEFAULTS, "max_epochs": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": None}
 trainer = Trainer(
@@ -33,22 +39,25 @@ trainer = Trainer(
     logger=False, enable_checkpointing=False, enable_progress_bar=False,
     callbacks=[RewardCallback(lambda e, ids, t: float(ids.sum() % 7)), GradientVariance(1), Keep()],
 )
-trainer.fit(ReMax(max_new_tokens=48, normalizer="token_mean"), datamodule=data)
+trainer.fit(algorithm, datamodule=data)
+assert trainer.global_step == 1
 if trainer.is_global_zero:
     (out / "metrics.json").write_text(json.dumps({k: float(v) for k, v in trainer.callback_metrics.items()}))
 """
 
 
-@pytest.fixture(scope="module")
-def results(tmp_path_factory):
-    import torch
-
+@pytest.fixture(scope="module", params=["ReMax", "reuse"])
+def results(request, tmp_path_factory):
+    """Metrics and gradient of one rank and of two; with reuse their numbers of rows differ, and are filled up."""
     found = []
     for ranks in (1, 2):
         folder = tmp_path_factory.mktemp(f"ranks{ranks}")
         (folder / "run.py").write_text(RUN)  # Lightning starts the other rank with the same file
         run = subprocess.run(
-            [sys.executable, folder / "run.py", str(ranks), folder], cwd=folder, capture_output=True, text=True
+            [sys.executable, folder / "run.py", str(ranks), folder, request.param],
+            cwd=folder,
+            capture_output=True,
+            text=True,
         )
         assert run.returncode == 0, run.stderr
         gradient = torch.cat([g.reshape(-1) for g in torch.load(folder / "gradient.pt")])

@@ -25,7 +25,7 @@ from lit_rl.functional.losses import (
     row_denominator,
 )
 from lit_rl.policy.causal import CausalPolicy
-from lit_rl.rollouts import Rollouts
+from lit_rl.rollouts import Rollouts, response_mask
 from lit_rl.sampling.base import SamplingPlan
 from lit_rl.tasks.base import Example
 
@@ -139,9 +139,8 @@ class Algorithm(LightningModule):
         """
         penalized = self.kl_coefficient > 0 and self.kl == "k1_reward"
         needed = torch.ones_like(rollouts.trained) if penalized else rollouts.trained
-        shape = rollouts.response_ids.shape
-        device = rollouts.response_ids.device
-        old, entropy, reference = (torch.zeros(shape, dtype=torch.float32, device=device) for _ in range(3))
+        blank = torch.zeros_like(rollouts.response_ids, dtype=self.policy.dtype)
+        old, entropy, reference = blank, blank.clone(), blank.clone()
         for index in needed.nonzero().squeeze(1).split(rows):
             part = rollouts.select(index)
             old[index], entropy[index] = self.policy.logprobs_and_entropy(part, self.plan.temperature)
@@ -156,11 +155,12 @@ class Algorithm(LightningModule):
 
     @staticmethod
     def returns(rollouts: Rollouts) -> Tensor:
-        """The response's return [N]: its reward plus what its tokens earned."""
+        """The response's return [N]: its reward plus what its tokens earned, a continuation's inherited ones too."""
         assert rollouts.rewards is not None, "score the rollouts before preparing them"
         if rollouts.token_rewards is None:
             return rollouts.rewards
-        return rollouts.rewards + rollouts.token_rewards.sum(1)
+        earned = rollouts.token_rewards[rollouts.origin] * response_mask(rollouts.cut, rollouts.mask.shape[1])
+        return rollouts.rewards + rollouts.token_rewards.sum(1) + earned.sum(1)
 
     # ---- Lightning's hooks --------------------------------------------------------------------------------------
 
@@ -183,7 +183,8 @@ class Algorithm(LightningModule):
             ranges = self.clip_low, self.clip_high
             removed = clipped_fraction(logprobs.detach(), old, advantages, minibatch.mask, *ranges)
             self._log({"policy/clip_fraction": removed}, len(minibatch))
-        return torch.stack(list(self.loss(minibatch, logprobs).values())).sum()
+        # fill-up rows have a loss of 0: the mean over a micro-batch becomes the one over its real rows
+        return minibatch.padded * torch.stack(list(self.loss(minibatch, logprobs).values())).sum()
 
     # a module's batch hooks run inside those of the callbacks, so observers don't count as update time
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -193,7 +194,8 @@ class Algorithm(LightningModule):
         self._update_seconds += self._now() - self._batch_started
 
     def on_train_epoch_end(self) -> None:
-        self._log({"time/update": self._update_seconds, "tokens/generated": float(self._data.generated)})
+        tokens = {f"tokens/{name}": float(count) for name, count in self._data.state_dict().items()}
+        self._log({"time/update": self._update_seconds, **tokens})
 
     def validation_step(self, examples: list[Example], batch_idx: int) -> None:
         self._evaluate("val", examples)
@@ -225,7 +227,7 @@ class Algorithm(LightningModule):
     # ---- metrics ------------------------------------------------------------------------------------------------
 
     def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
-        trained = rollouts.select(rollouts.trained)
+        trained = rollouts.select(rollouts.sampled)
         assert trained.advantages is not None
         values = {
             "response/length": trained.lengths.float().mean(),

@@ -25,14 +25,17 @@ def group_gradients(
     """
     if window_tokens is None:
         window_tokens = float(rollouts.mask[rollouts.trained].sum(1).float().mean())
+    trained_rows = int(rollouts.trained.sum())
     parameters = [p for p in algorithm.policy.parameters() if p.requires_grad]
     for group in range(len(rollouts.examples))[:groups]:
         rows = rollouts.select((rollouts.group == group) & rollouts.trained)
         rows.window_tokens = window_tokens
         with torch.enable_grad():
             loss = algorithm.loss(rows, algorithm.policy(rows, algorithm.plan.temperature))["policy"]
-            gradients = torch.autograd.grad(loss, parameters)
-        yield -torch.cat([g.reshape(-1) for g in gradients]).float()
+            # groups differ in rows where continuations are trained on
+            weight = len(rows) * len(rollouts.examples) / trained_rows
+            gradients = torch.autograd.grad(weight * loss, parameters)
+        yield -torch.cat([g.reshape(-1) for g in gradients])
 
 
 def measure_gradient(

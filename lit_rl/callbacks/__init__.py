@@ -1,9 +1,10 @@
 """Callbacks: scoring, and observers that change neither weights nor random numbers."""
 
 from lit_rl.callbacks.checkpoint import IterationCheckpoint
+from lit_rl.callbacks.credit import Credit
 from lit_rl.callbacks.gradient_variance import GradientVariance
 from lit_rl.callbacks.progress import IterationProgress
 from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.callbacks.transcripts import Transcripts
 
-__all__ = ["GradientVariance", "IterationCheckpoint", "IterationProgress", "RewardCallback", "Transcripts"]
+__all__ = ["Credit", "GradientVariance", "IterationCheckpoint", "IterationProgress", "RewardCallback", "Transcripts"]

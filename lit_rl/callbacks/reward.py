@@ -31,7 +31,7 @@ class RewardCallback(Callback):
         texts = texts_of(rollouts, policy.decode)
         rollouts.rewards = score_rows(score, rollouts, texts, lambda done, n: report(trainer, "scoring", done, n))
         values = {
-            "train/reward": rollouts.rewards[rollouts.trained].mean(),
+            "train/reward": rollouts.rewards[rollouts.sampled].mean(),
             "time/score": time.perf_counter() - started,
             "time/sample": data.sample_seconds,
         }

@@ -1,5 +1,6 @@
 """Policies."""
 
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.policy.tokens import TabularPolicy, TokenTransformer
 
-__all__ = ["CausalPolicy"]
+__all__ = ["CausalPolicy", "TabularPolicy", "TokenTransformer"]

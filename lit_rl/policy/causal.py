@@ -1,5 +1,6 @@
 """The policy: a causal language model of transformers with its tokenizer."""
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -44,29 +45,37 @@ class CausalPolicy(nn.Module):
             without_dropout(config)
             kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype)}
             if weights == "random":
-                self.model = AutoModelForCausalLM.from_config(config, **kwargs)
+                model = AutoModelForCausalLM.from_config(config, **kwargs)
             else:
-                self.model = AutoModelForCausalLM.from_pretrained(source, config=config, **kwargs)
+                model = AutoModelForCausalLM.from_pretrained(source, config=config, **kwargs)
         except Exception as error:  # whatever the libraries that read configs, tokenizers and weights raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(
                 f"model.policy.path: cannot load a causal language model from '{path}': {reason}"
             ) from None
-        self.model.train()  # without dropout it computes the same, and gradient checkpointing needs it
         if self.tokenizer.chat_template is None:
             raise UsageError(f"model.policy.path: the tokenizer of '{path}' has no chat template; set one and save it")
         if self.tokenizer.eos_token_id is None:
             raise UsageError(f"model.policy.path: the tokenizer of '{path}' has no EOS token; set one and save it")
-        self.eos_id: int = self.tokenizer.eos_token_id
-        self.pad_id: int = self.eos_id if self.tokenizer.pad_token_id is None else self.tokenizer.pad_token_id
-        stop = self.model.generation_config.eos_token_id
-        stops = {self.eos_id, *([] if stop is None else [stop] if isinstance(stop, int) else stop)}
-        self.register_buffer("stop_ids", torch.tensor(sorted(stops)), persistent=False)
+        eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
+        stop = model.generation_config.eos_token_id
+        stops = {eos, *([] if stop is None else [stop] if isinstance(stop, int) else stop)}
+        self._adopt(model, eos, eos if pad is None else pad, stops)
+
+    def _adopt(self, model: Any, eos_id: int, pad_id: int, stop_ids: Collection[int]) -> None:
+        self.model = model.train()  # without dropout it computes the same, and gradient checkpointing needs it
+        self.eos_id, self.pad_id = eos_id, pad_id
+        self.register_buffer("stop_ids", torch.tensor(sorted(stop_ids), dtype=torch.long), persistent=False)
         self.stop_ids: Tensor
 
     @property
     def device(self) -> torch.device:
         return self.stop_ids.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of log-probabilities: that of the parameters, but at least float32."""
+        return torch.promote_types(next(self.parameters()).dtype, torch.float32)
 
     def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a chat up to where the answer begins, by the tokenizer's chat template."""
@@ -82,20 +91,20 @@ class CausalPolicy(nn.Module):
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def forward(self, rollouts: Rollouts, temperature: float) -> Tensor:
-        """log pi(a_t | s_t) [N, T] in float32, of logits divided by ``temperature``; 0 where the mask is.
+        """log pi(a_t | s_t) [N, T] in ``dtype``, of logits divided by ``temperature``; 0 where the mask is.
 
         A row's numbers depend, to the bit, on the width of the table it comes from, but not on the rows beside it.
         """
-        return self._logprobs(self._logits(rollouts, temperature), rollouts)
+        return self._logprobs(self.logits(rollouts, temperature), rollouts)
 
     def logprobs_and_entropy(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats."""
-        logits = self._logits(rollouts, temperature)
+        logits = self.logits(rollouts, temperature)
         rows = [torch.special.entr(row.softmax(-1)).sum(-1) for row in logits]  # row by row, to spare memory
         return self._logprobs(logits, rollouts), torch.stack(rows) * rollouts.mask
 
-    def _logits(self, rollouts: Rollouts, temperature: float) -> Tensor:
-        """The logits of pi(. | s_t), in float32: [N, T, V]."""
+    def logits(self, rollouts: Rollouts, temperature: float) -> Tensor:
+        """The logits of pi(. | s_t) divided by ``temperature``: [N, T, V] in ``dtype``."""
         mask = torch.cat([rollouts.prompt_mask, rollouts.filled], 1).long()
         out = self.model(
             input_ids=torch.cat([rollouts.prompt_ids, rollouts.response_ids], 1),
@@ -104,7 +113,7 @@ class CausalPolicy(nn.Module):
             use_cache=False,
             logits_to_keep=rollouts.response_ids.shape[1] + 1,
         )
-        logits = out.logits[:, :-1].float()
+        logits = out.logits[:, :-1].to(self.dtype)
         return logits if temperature == 1 else logits / temperature
 
     @staticmethod

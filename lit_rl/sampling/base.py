@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lit_rl.functional.cuts import CutRule
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts
 
@@ -18,6 +19,10 @@ class SamplingPlan:
         samples: independent responses, trained on (G).
         greedy: one greedy response, a probe.
         demonstrations: the task's own demonstration instead of samples, trained on.
+        cuts: where each sample is cut, for continuations to be forked there.
+        continuations: of each prefix (K).
+        fork_root: the prompt is such a prefix too.
+        reuse: continuations are trained on.
         temperature: logits are divided by it, here and in every log-probability.
         max_new_tokens: the longest response.
     """
@@ -25,17 +30,25 @@ class SamplingPlan:
     samples: int = 1
     greedy: bool = False
     demonstrations: bool = False
+    cuts: CutRule | None = None
+    continuations: int = 0
+    fork_root: bool = False
+    reuse: bool = False
     temperature: float = 1.0
     max_new_tokens: int = 192
 
+    def __post_init__(self) -> None:
+        if self.continuations and self.cuts is None:
+            raise ValueError("continuations take cuts to be forked at")
+
     @property
     def rows(self) -> int:
-        """Rows a prompt."""
+        """Rows a prompt, continuations left out: their number depends on the responses."""
         return self.samples + self.greedy
 
     @property
     def trained_rows(self) -> int:
-        """Rows a prompt that are trained on."""
+        """Rows a prompt that are trained on, continuations left out."""
         return 1 if self.demonstrations else self.samples
 
 
@@ -53,11 +66,15 @@ class Sampler(ABC):
     ) -> Rollouts:
         """Responses to P prompts given as token ids: each prompt's samples, then its greedy probe, prompt by prompt.
 
+        The continuations of the samples, K from each of a sample's cuts, stand behind all of these.
+
         Args:
             streams: for each prompt, integers that name its random stream. Up to rounding, sample g of prompt p is a
-                function of the weights, the prompt and ``(*streams[p], g)`` alone: not of its batch or its rank.
+                function of the weights, the prompt and ``(*streams[p], g)`` alone: not of its batch or its rank; and so
+                is its continuation k = 1..K from cut c, of its prefix and ``(*streams[p], g, c, k)``. Streams are of
+                one length, and a cut's continuations stand in the order of k.
             progress: called as the work goes on.
 
         Returns:
-            N = P * plan.rows rows with ``examples`` left empty.
+            P * plan.rows rows and the continuations, with ``examples`` left empty.
         """

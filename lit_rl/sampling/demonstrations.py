@@ -33,6 +33,8 @@ def demonstrate(
         lengths=lengths,
         mask=response_mask(lengths, response_ids.shape[1]),
         group=torch.arange(len(rows)),
+        origin=torch.full((len(rows),), -1),
+        cut=torch.zeros(len(rows), dtype=torch.long),
         trained=torch.ones(len(rows), dtype=torch.bool),
         truncated=torch.tensor([len(ids) > plan.max_new_tokens for ids in texts]),
         examples=[],

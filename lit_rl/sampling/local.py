@@ -1,16 +1,18 @@
 """Sampling in the training process, from the training weights: any causal LM of transformers, CPU or CUDA."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan
+from lit_rl.sampling.decoding import Responses, Shelf, decode, fork, prefill
+
+Stream = tuple[int, ...]
+CUTS = 1  # behind a row's stream: the stream of its random cuts
 
 
 class LocalSampler(Sampler):
@@ -19,9 +21,11 @@ class LocalSampler(Sampler):
     A prompt is prefilled once and its cache copied to its rows. Finished rows leave the batch when fewer than
     ``compact_below`` of its rows are alive. Tokens are drawn by inverting the cumulative distribution at a uniform
     number of the row's own stream, so top-p and top-k, which would bias the importance ratio, have no place here.
+    Continuations start from the caches that the samples leave behind: of a prefix, its last token alone is fed again.
 
     Args:
-        batch_rows: rows decoded together; bounds the memory of the cache.
+        batch_rows: rows decoded together. It bounds the memory: the caches of so many rows, and twice more of them
+            where there are continuations (what the samples left behind, and the continuations' own).
         compact_below: share of rows alive under which the batch is compacted.
     """
 
@@ -34,102 +38,135 @@ class LocalSampler(Sampler):
         policy: CausalPolicy,
         prompts: Sequence[Sequence[int]],
         plan: SamplingPlan,
-        streams: Sequence[tuple[int, ...]],
+        streams: Sequence[Stream],
         progress: Progress | None = None,
     ) -> Rollouts:
-        rows, steps, device = plan.rows, plan.max_new_tokens, policy.device
-        n = len(prompts) * rows
-        uniforms = torch.from_numpy(
-            np.stack([np.random.default_rng([*s, g]).random(steps, np.float32) for s in streams for g in range(rows)])
-        ).to(device)
-        probe = torch.tensor([g >= plan.samples for g in range(rows)], device=device).repeat(len(prompts))
-        ids = torch.full((n, steps), policy.pad_id, device=device)
-        lengths = torch.zeros(n, dtype=torch.long, device=device)
-        finished = torch.zeros(n, dtype=torch.bool, device=device)
+        rows, steps = plan.rows, plan.max_new_tokens
         batch = max(1, self.batch_rows // rows)  # whole prompts
-        chunks = range(0, len(prompts), batch)
-        for i, start in enumerate(chunks):
-            part = slice(start * rows, (start + batch) * rows)
+        starts = range(0, len(prompts), batch)
+        phases = 2 if plan.continuations else 1
+        samples: list[Responses] = []
+        continuations: list[Responses] = []
+        refed = 0
+        for i, start in enumerate(starts):
+            some = prompts[start : start + batch]
+            names = [(*stream, g) for stream in streams[start : start + batch] for g in range(rows)]
 
-            def advance(step: int, i: int = i) -> None:
-                if progress is not None:
-                    progress(i * steps + step, len(chunks) * steps)
+            def advance(phase: int, i: int = i) -> Callable[[int], None]:
+                done, total = (i * phases + phase) * steps, len(starts) * phases * steps
+                return lambda step: progress(done + step, total) if progress is not None else None
 
-            output = ids[part], lengths[part], finished[part]
-            self._decode(
-                policy, prompts[start : start + batch], rows, uniforms[part], probe[part], plan, output, advance
-            )
-        width = int(lengths.max())
-        prompt_ids, prompt_mask = pad_left(prompts, policy.pad_id)
-        return Rollouts(
-            prompt_ids=prompt_ids.to(device).repeat_interleave(rows, 0),
-            prompt_mask=prompt_mask.to(device).repeat_interleave(rows, 0),
-            response_ids=ids[:, :width],
-            lengths=lengths,
-            mask=response_mask(lengths, width),
-            group=torch.arange(len(prompts), device=device).repeat_interleave(rows),
-            trained=~probe,
-            truncated=~finished,
-            examples=[],
-        )
+            out = _blank(policy, names, steps)
+            out.greedy = torch.tensor([g >= plan.samples for g in range(rows)], device=policy.device).repeat(len(some))
+            shelves: list[Shelf] | None = [] if plan.continuations else None
+            decode(policy, prefill(policy, some, rows), out, plan, self.compact_below, shelves, advance(0))
+            out.cuts = _cuts(plan, out, names)
+            samples.append(out)
+            if shelves:
+                prompt_ids = pad_left(some, policy.pad_id)[0].to(out.ids).repeat_interleave(rows, 0)
+                for continued in self._continue(policy, plan, shelves, out, names, prompt_ids, advance(1)):
+                    refed += len(continued.ids) // plan.continuations
+                    continued.origin += start * rows
+                    continuations.append(continued)
+            advance(phases - 1)(steps)
+        table = _table(policy, prompts, plan, [*samples, *continuations])
+        table.prefilled = sum(map(len, prompts)) + refed
+        return table
 
-    def _decode(
+    def _continue(
         self,
         policy: CausalPolicy,
-        prompts: Sequence[Sequence[int]],
-        copies: int,
-        uniforms: Tensor,
-        greedy: Tensor,
         plan: SamplingPlan,
-        output: tuple[Tensor, Tensor, Tensor],
-        progress: Any,
-    ) -> None:
-        """Decodes ``copies`` rows a prompt into ``output``: ids [n, T], lengths [n] and finished [n]."""
-        ids, lengths, finished = output
-        model, device = policy.model, ids.device
-        prompt_ids, mask = (x.to(device) for x in pad_left(prompts, policy.pad_id))
-        cache = DynamicCache(config=model.config)
-        logits = self._forward(model, cache, prompt_ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0))
-        cache.batch_repeat_interleave(copies)
-        logits, mask = logits.repeat_interleave(copies, 0), mask.repeat_interleave(copies, 0)
-        row = torch.arange(len(ids), device=device)  # of each row of the batch: its row of the output
-        for step in range(plan.max_new_tokens):
-            token = _choose(logits, uniforms[row, step], greedy[row], plan.temperature)
-            ids[row, step] = torch.where(finished[row], ids[row, step], token)
-            lengths[row] += ~finished[row]
-            finished[row] |= torch.isin(token, policy.stop_ids)
-            progress(step + 1)
-            alive = ~finished[row]
-            count = int(alive.sum())
-            if count == 0 or step + 1 == plan.max_new_tokens:
-                break
-            if count < self.compact_below * len(row):
-                keep = alive.nonzero().squeeze(1)
-                cache.batch_select_indices(keep)
-                row, token, mask = row[keep], token[keep], mask[keep]
-            position = mask.sum(1, keepdim=True)
-            mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-            logits = self._forward(model, cache, token[:, None], mask, position)
-        progress(plan.max_new_tokens)
+        shelves: Sequence[Shelf],
+        samples: Responses,
+        names: Sequence[Stream],
+        prompt_ids: Tensor,
+        progress: Callable[[int], None],
+    ) -> Iterator[Responses]:
+        """K continuations of each sample from each of its cuts; ``prompt_ids`` [n, L], padded on the left."""
+        copies, width = plan.continuations, plan.max_new_tokens
+        tokens = torch.cat([prompt_ids, samples.ids], 1)
+        batch = max(1, self.batch_rows // copies)
+        forks = [(shelf, some) for shelf in shelves for some in samples.cuts[shelf.row].nonzero().split(batch)]
+        jobs = [(shelf, some) for shelf, some in forks if len(some)]
+        for i, (shelf, some) in enumerate(jobs):
+            which, cut = some.T
+            origin, slots = shelf.row[which], prompt_ids.shape[1] + cut - 1
+            last = tokens[origin].gather(1, slots[:, None]).squeeze(1)
+            parent, at = origin.repeat_interleave(copies), cut.repeat_interleave(copies)
+            prefix = response_mask(at, width)
+            pairs = zip(origin.tolist(), cut.tolist(), strict=True)
+            own = [(*names[o], c, k) for o, c in pairs for k in range(1, copies + 1)]  # no stream ends in 0
+            out = _blank(policy, own, width)
+            out.ids = torch.where(prefix, samples.ids[parent], out.ids)
+            out.entropy = torch.where(prefix, samples.entropy[parent], out.entropy)
+            out.origin, out.cut, out.lengths = parent, at, at.clone()
+            start = fork(policy, shelf, which, slots, last, copies, width - int(cut.min()))
 
-    @staticmethod
-    def _forward(model: Any, cache: DynamicCache, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-        out = model(
-            input_ids=ids,
-            attention_mask=mask.long(),
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
-        return out.logits[:, -1]
+            def advance(step: int, i: int = i) -> None:
+                progress((i * width + step) // len(jobs))
+
+            decode(policy, start, out, plan, self.compact_below, None, advance)
+            inherited = response_mask(at + 1, width)  # the cut it was forked at is its own, too
+            out.cuts = torch.where(inherited, samples.cuts[parent], _cuts(plan, out, own))
+            yield out
 
 
-def _choose(logits: Tensor, uniforms: Tensor, greedy: Tensor, temperature: float) -> Tensor:
-    """One token a row [n] from logits [n, V]: the first whose cumulative probability exceeds the row's uniform."""
-    logits = logits.float()
-    cumulative = (logits / temperature).softmax(-1).cumsum(-1)
-    total = cumulative[:, -1]
-    below = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
-    drawn = torch.searchsorted(cumulative, below[:, None], right=True).squeeze(1)
-    return torch.where(greedy, logits.argmax(-1), drawn)
+def _blank(policy: CausalPolicy, names: Sequence[Stream], width: int) -> Responses:
+    """A row for each stream, with nothing written."""
+    n, device = len(names), policy.device
+    uniforms = _uniforms(names, width, device)
+    return Responses(
+        ids=torch.full((n, width), policy.pad_id, device=device),
+        lengths=torch.zeros(n, dtype=torch.long, device=device),
+        finished=torch.zeros(n, dtype=torch.bool, device=device),
+        greedy=torch.zeros(n, dtype=torch.bool, device=device),
+        uniforms=uniforms,
+        entropy=torch.zeros_like(uniforms),
+        origin=torch.full((n,), -1, device=device),
+        cut=torch.zeros(n, dtype=torch.long, device=device),
+        cuts=torch.zeros(n, width, dtype=torch.bool, device=device),
+    )
+
+
+def _uniforms(names: Sequence[Stream], width: int, device: torch.device) -> Tensor:
+    """Random numbers in [0, 1), each row's from its own stream: [n, width]."""
+    return torch.from_numpy(np.stack([np.random.default_rng(n).random(width, np.float32) for n in names])).to(device)
+
+
+def _cuts(plan: SamplingPlan, out: Responses, names: Sequence[Stream]) -> Tensor:
+    """Where the plan's rule cuts the finished responses: [n, T]."""
+    if plan.cuts is None:
+        return out.cuts
+    width = out.ids.shape[1]
+    chances = plan.cuts.chances(out.ids, out.lengths, out.entropy)
+    drawn = bool(((chances > 0) & (chances < 1)).any())
+    threshold = _uniforms([(*name, CUTS) for name in names], width, out.ids.device) if drawn else 0.5
+    cuts = chances > threshold
+    cuts[:, 0] = plan.fork_root
+    return cuts & response_mask(out.lengths, width) & ~out.greedy[:, None]
+
+
+def _table(
+    policy: CausalPolicy, prompts: Sequence[Sequence[int]], plan: SamplingPlan, parts: Sequence[Responses]
+) -> Rollouts:
+    whole = Responses(*(torch.cat(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
+    width, own = int(whole.lengths.max()), whole.origin < 0
+    row = torch.where(own, torch.arange(len(own), device=own.device), whole.origin)
+    prompt_ids, prompt_mask = (x.to(policy.device) for x in pad_left(prompts, policy.pad_id))
+    group = row // plan.rows
+    filled = response_mask(whole.lengths, width)
+    return Rollouts(
+        prompt_ids=prompt_ids[group],
+        prompt_mask=prompt_mask[group],
+        response_ids=whole.ids[:, :width],
+        lengths=whole.lengths,
+        mask=filled & ~response_mask(whole.cut, width),
+        group=group,
+        origin=whole.origin,
+        cut=whole.cut,
+        trained=~whole.greedy & (own | plan.reuse),
+        truncated=~whole.finished,
+        examples=[],
+        cuts=whole.cuts[:, :width] if plan.cuts is not None else None,
+    )

@@ -3,5 +3,18 @@
 from lit_rl.tasks.base import Example, Split, Task
 from lit_rl.tasks.gsm8k import GSM8K
 from lit_rl.tasks.gsm8k_style import GSM8KStyle
+from lit_rl.tasks.position_credit import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
 
-__all__ = ["GSM8K", "Example", "GSM8KStyle", "Split", "Task"]
+__all__ = [
+    "GSM8K",
+    "Additive",
+    "Bottleneck",
+    "Example",
+    "GSM8KStyle",
+    "KeyToken",
+    "Pairwise",
+    "Parity",
+    "PositionTask",
+    "Split",
+    "Task",
+]

@@ -1,0 +1,230 @@
+"""The expectation and the noise of an algorithm's gradient, by the algorithm's own ``prepare`` and ``loss``.
+
+Every set of rollouts that the algorithm's plan can draw for a prompt is built, goes through the algorithm, and counts
+with its probability. What an estimator is supposed to be is nowhere repeated here.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lit_rl.algorithms.base import Algorithm
+from lit_rl.errors import UsageError
+from lit_rl.exact.tree import Tree
+from lit_rl.rollouts import Rollouts, response_mask
+from lit_rl.sampling import LocalSampler
+
+MOST_OUTCOMES = 200_000
+SAMPLES = 4_000  # groups, where there are more outcomes
+ROWS = 16_384  # of one forward pass
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of the gradient that one prompt's group gives.
+
+    Attributes:
+        mean: E[g], in the direction of ascent: [D].
+        weights: of each edge's psi in that mean: [X, V].
+        trace_cov: E|g|^2 - |E g|^2.
+        outcomes: sets of rollouts that were enumerated, or sampled.
+        exact: enumerated.
+    """
+
+    mean: Tensor
+    weights: Tensor
+    trace_cov: float
+    outcomes: int
+    exact: bool
+
+
+Pattern = tuple[bool, ...]  # [T] where a response is cut
+
+
+class Branch(NamedTuple):
+    """One sample, its first row, with its continuations."""
+
+    probability: float
+    leaves: list[int]
+    cut: list[int]
+    cuts: list[Pattern]
+
+
+def moments(algorithm: Algorithm, tree: Tree, samples: int = SAMPLES, seed: int = 0) -> Moments:
+    """Exact moments, or where there are more than 200,000 outcomes, those of ``samples`` groups of the sampler's.
+
+    Args:
+        algorithm: with the policy, and the temperature, that the tree was grown from; a float64 policy makes the
+            result exact to rounding.
+    """
+    branches = _branches(algorithm, tree)
+    exact = branches is not None
+    if branches is not None:
+        rollouts, probability = _outcomes(algorithm, tree, branches)
+    else:
+        rollouts = _sampled(algorithm, tree, samples, seed)
+        probability = torch.full((samples,), 1 / samples, dtype=torch.float64)
+    n = len(probability)
+    weights = _edge_weights(algorithm, tree, rollouts)
+    mean, gram = probability @ weights, tree.gram()
+    square = probability @ ((weights @ gram) * weights).sum(1)
+    trace = float(square - mean @ gram @ mean) * (1 if exact else n / (n - 1))
+    mean = mean.view_as(tree.q)
+    return Moments(tree.gradient(mean), mean, max(trace, 0.0), n, exact)
+
+
+def _branches(algorithm: Algorithm, tree: Tree) -> list[Branch] | None:
+    """Everything that one sample with its continuations can be; None where that makes too many outcomes."""
+    plan, k = algorithm.plan, algorithm.plan.continuations
+    if plan.demonstrations:
+        raise UsageError("model: it trains on demonstrations, which no policy samples; there is nothing to verify")
+    probability = tree.probability()
+    ids, lengths = tree.ids, tree.lengths
+    width = ids.shape[1]
+    chances = torch.zeros(ids.shape, dtype=torch.float64)
+    if plan.cuts is not None:
+        chances = plan.cuts.chances(ids, lengths, tree.along(tree.entropy, ids, lengths))
+        chances = chances * response_mask(lengths, width)
+        chances[:, 0] = plan.fork_root
+    chance, words, p = chances.tolist(), ids.tolist(), probability.tolist()
+    below: dict[tuple[int, ...], list[int]] = {}  # leaves by prefix
+    for leaf, word in enumerate(words):
+        for cut in range(int(lengths[leaf])):
+            below.setdefault(tuple(word[:cut]), []).append(leaf)
+
+    def continuations(prefix: tuple[int, ...], inherited: Pattern) -> list[tuple[float, int, Pattern]]:
+        """A continuation of a prefix: its probability, its leaf and where the rule cuts it."""
+        total, cut, found = sum(p[leaf] for leaf in below[prefix]), len(prefix), []
+        for leaf in below[prefix]:
+            # where it is cut matters to reuse alone
+            behind = _patterns(chance[leaf][cut + 1 :]) if plan.reuse else [(1.0, (False,) * (width - cut - 1))]
+            found += [(p[leaf] / total * q, leaf, inherited[: cut + 1] + pattern) for q, pattern in behind]
+        return found
+
+    branches: list[Branch] = []
+    for leaf, word in enumerate(words):
+        for q, pattern in _patterns(chance[leaf]):
+            cuts = [t for t in range(width) if pattern[t]] if k else []
+            forks = [(cut, continuations(tuple(word[:cut]), pattern)) for cut in cuts]
+            more = math.prod(len(options) ** k for _, options in forks)
+            if (len(branches) + more) ** plan.samples > MOST_OUTCOMES:
+                return None
+            for chosen in itertools.product(*(options for _, options in forks for _ in range(k))):
+                branches.append(
+                    Branch(
+                        p[leaf] * q * math.prod(c[0] for c in chosen),
+                        [leaf, *(c[1] for c in chosen)],
+                        [0, *(cut for cut in cuts for _ in range(k))],
+                        [pattern, *(c[2] for c in chosen)],
+                    )
+                )
+    return branches
+
+
+def _patterns(chances: list[float]) -> list[tuple[float, Pattern]]:
+    """Every way that independent cuts can fall, with its probability."""
+    options = [[(c, True)] * (c > 0) + [(1 - c, False)] * (c < 1) for c in chances]
+    return [(math.prod(c for c, _ in way), tuple(b for _, b in way)) for way in itertools.product(*options)]
+
+
+def _outcomes(algorithm: Algorithm, tree: Tree, branches: list[Branch]) -> tuple[Rollouts, Tensor]:
+    """All sets of rollouts of a prompt as the groups of one scored table, ordered as a sampler's, and their chances."""
+    samples = algorithm.plan.samples
+    chosen = torch.cartesian_prod(*[torch.arange(len(branches))] * samples).view(-1, samples)
+    probability = torch.tensor([b.probability for b in branches], dtype=torch.float64)[chosen].prod(1)
+    sizes = torch.tensor([len(b.leaves) for b in branches])
+    first = sizes.cumsum(0) - sizes  # of a branch, among the rows of all branches
+    leaves = torch.tensor([leaf for b in branches for leaf in b.leaves])
+    cut = torch.tensor([c for b in branches for c in b.cut])
+    cuts = torch.tensor([pattern for b in branches for pattern in b.cuts])
+
+    count = sizes[chosen.flatten()]  # rows of each sample of each outcome
+    starts = count.cumsum(0) - count
+    own = starts.repeat_interleave(count)  # the table's row of each row's sample
+    row = torch.arange(len(own)) - own + first[chosen.flatten()].repeat_interleave(count)
+    group = torch.arange(len(chosen)).repeat_interleave(samples).repeat_interleave(count)
+    origin = torch.where(torch.arange(len(own)) == own, -1, own)
+    leaf, cut, cuts = leaves[row], cut[row], cuts[row]
+    greedy = torch.zeros_like(origin, dtype=torch.bool)
+    if algorithm.plan.greedy:
+        n = len(chosen)
+        leaf, group = torch.cat([leaf, _greedy(tree).expand(n)]), torch.cat([group, torch.arange(n)])
+        cut, origin = torch.cat([cut, torch.zeros(n, dtype=torch.long)]), torch.cat([origin, torch.full((n,), -1)])
+        cuts, greedy = torch.cat([cuts, torch.zeros_like(cuts[:n])]), torch.cat([greedy, greedy.new_ones(n)])
+    # a prompt's samples, its greedy probe, the next prompt's; continuations behind all of them
+    order = torch.argsort((origin >= 0) * 2 * len(chosen) + 2 * group + greedy, stable=True)
+    place = torch.empty_like(order).scatter(0, order, torch.arange(len(order)))
+    table = tree.rollouts(leaf[order])
+    table.group, table.cut = group[order], cut[order]
+    table.origin = torch.where(origin < 0, -1, place[origin])[order]
+    table.mask &= ~response_mask(table.cut, table.mask.shape[1])
+    table.trained = ~greedy[order] & ((table.origin < 0) | algorithm.plan.reuse)
+    table.examples = table.examples * len(chosen)
+    if algorithm.plan.cuts is not None:
+        table.cuts = cuts[order]
+    return table, probability
+
+
+def _greedy(tree: Tree) -> Tensor:
+    """The leaf that the most probable token of every state leads to."""
+    ids, lengths = tree.ids, tree.lengths
+    best = tree.logprobs.argmax(1)
+    follows = (tree.along(best, ids, lengths) == ids) | ~response_mask(lengths, ids.shape[1])
+    return follows.all(1).nonzero()[0]
+
+
+def _sampled(algorithm: Algorithm, tree: Tree, groups: int, seed: int) -> Rollouts:
+    streams = [(seed, group) for group in range(groups)]
+    table = LocalSampler(ROWS).sample(algorithm.policy, [tree.prompt] * groups, algorithm.plan, streams)
+    table.rewards = tree.task.returns(table.response_ids, table.lengths)
+    table.examples = [tree.task.prompts("train")[0]] * groups
+    return table
+
+
+def _edge_weights(algorithm: Algorithm, tree: Tree, rollouts: Rollouts) -> Tensor:
+    """For each group: the weight of each edge's psi in its gradient, [Z, E].
+
+    All groups go through the algorithm as the prompts of one iteration, if that comes out as each by itself: an
+    algorithm that mixes prompts (batch whitening) gets one prompt an iteration.
+    """
+    together = _weights_of(algorithm, tree, rollouts)
+    n = len(together)
+    for group in torch.linspace(0, n - 1, min(n, 7)).long().tolist():
+        alone = _weights_of(algorithm, tree, _group(rollouts, group))
+        if not torch.allclose(alone[0], together[group], rtol=1e-9, atol=1e-12):
+            return torch.cat([_weights_of(algorithm, tree, _group(rollouts, g)) for g in range(n)])
+    return together
+
+
+def _weights_of(algorithm: Algorithm, tree: Tree, rollouts: Rollouts) -> Tensor:
+    groups = len(rollouts.examples)
+    algorithm.prepare(rollouts, ROWS)
+    trained = rollouts.select(rollouts.trained)
+    with torch.no_grad():
+        parts = [algorithm.policy(trained.select(rows), tree.temperature) for rows in _parts(len(trained))]
+    logprobs = torch.cat(parts).requires_grad_()
+    with torch.enable_grad():
+        loss = algorithm.loss(trained, logprobs)["policy"]
+    descent = torch.autograd.grad(loss, logprobs)[0] * groups  # the mean over groups is the training gradient
+    edges = tree.edges(trained.response_ids, trained.lengths)
+    there = edges >= 0
+    where = trained.group[:, None].expand_as(edges)[there], edges[there]
+    return descent.new_zeros(groups, tree.q.numel()).index_put(where, -descent[there], accumulate=True)
+
+
+def _group(rollouts: Rollouts, group: int) -> Rollouts:
+    """One prompt's rows as a table of their own."""
+    rows = (rollouts.group == group).nonzero().squeeze(1)
+    table = rollouts.select(rows)
+    table.group, table.examples = torch.zeros_like(table.group), rollouts.examples[group : group + 1]
+    table.origin = torch.where(table.origin < 0, -1, torch.searchsorted(rows, table.origin))
+    return table
+
+
+def _parts(n: int) -> Iterator[Tensor]:
+    yield from torch.arange(n).split(ROWS)

@@ -1,0 +1,136 @@
+"""The certificate as text: lines for a terminal, and a report in Markdown."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lit_rl.algorithms import TRePO
+from lit_rl.exact.certificate import Certificate, Claim, examine, position_shares
+from lit_rl.exact.theorem import Line
+from lit_rl.functional.cuts import Bernoulli, Stride
+from lit_rl.tasks import Pairwise
+
+HEADER = (
+    f"{'estimator':40} {'task':26} {'bias':>8} {'cosine':>7} {'tr cov':>8} {'rel var':>8}  {'expected':24}   off by"
+)
+FILLS: dict[str, dict[str, Any]] = {
+    "segment_td": {},
+    "hold_mc": {},
+    "linear_value_mc": {},
+    "linear_value_td": {},
+    "linear_advantage": {},
+    "linear_advantage, random cuts": {"fill": "linear_advantage", "cuts": Bernoulli(0.5)},
+    "masked_advantage, random cuts": {"fill": "masked_advantage", "cuts": Bernoulli(0.5)},
+}
+
+INTRODUCTION = """# The certificate
+
+Which estimators estimate the gradient of J = E[r], and what do the others estimate? Each row is the code that trains:
+every set of responses, greedy probes and continuations that the estimator can draw for a prompt is enumerated on a
+small task, goes through the algorithm's own `prepare` and `loss`, and counts with its probability. The result is
+compared with the gradient of the enumerated tree, in float64.
+
+- **bias** |G - g| / |g|: G the expected estimate, g the exact gradient. **cosine**: of the two.
+- **tr cov**: trace of the covariance of one prompt's gradient; **rel var**: over |G|^2, so that an estimator that only
+  shrinks the gradient does not look quiet.
+- **expected**: what G should be, by theory, and **off by** how much it is not, in units of |g|: less than 1e-9. In
+  rows with a standard error (se) G was estimated from {samples:,} sampled groups, and 4 of these errors are allowed.
+  Without a closed form a bias must show.
+
+The policy is a table of random logits where nothing else is said. V tokens, T positions; EOS: the last token ends the
+response, so lengths vary. TRePO has G=2, K=1 and a cut at every second token where nothing else is said, its first
+value from the sibling.
+
+Made by `python -m lit_rl verify --report {folder}`.
+"""
+
+INTERPOLATION = """
+## What interpolation does
+
+TRePO measures values at some prefixes and leaves it open how the tokens between them get their advantages. The words
+of the paper (2506.02553) are interpolated advantages: `linear_advantage`. What each reading keeps of g_t = E[r psi_t],
+the gradient that position t earns, on {task} with cuts before tokens 1 and 3, or before each later token with
+probability 1/2 (1 is unbiased):
+
+{table}
+
+An interpolated advantage is a mixture of two exact ones. The earlier one is decided before token t is chosen: a
+baseline without a reward. The later one averages to nothing, whatever was chosen at t. So **interpolated tokens learn
+nothing**: their expected update is 0, and what they add is noise. Only exact tokens learn, those between two cuts with
+nothing between; with a cut at every second token there are none, and the estimator is 0 altogether (bias 1 above).
+
+Interpolating *values* keeps 1 - alpha_t of the signal (`linear_value_mc`) or 1 / L_k of it (`linear_value_td`): it
+weighs positions wrongly. Holding the value of the last cut (`hold_mc`, `segment_td`) keeps all of it, and so do exact
+tokens alone at random places, weighted by the inverse of their probability (`masked_advantage`), at a price in noise.
+"""
+
+
+def line(found: Certificate) -> str:
+    """One row for a terminal."""
+    mark = "ok" if found.holds else "FAILS"
+    error = f" (se {found.standard_error:.0e})" if found.standard_error is not None else ""
+    return (
+        f"{found.estimator:40} {found.task:26} {found.relative_bias:8.1e} {_number(found.cosine):>7} "
+        f"{found.trace_cov:8.4f} {_number(found.relative_variance):>8}  {found.expected:24} "
+        f"{_short(found.distance_to_expected):>8}  {mark}{error}"
+    )
+
+
+def theorem_line(statement: Line) -> str:
+    return f"{'proved' if statement.holds else 'FAILS '}  {statement.name}: {statement.claim}  [{statement.sizes}]"
+
+
+def as_json(certificates: Sequence[Certificate]) -> str:
+    return json.dumps([asdict(each) for each in certificates], indent=1)
+
+
+def write_report(folder: Path, certificates: Sequence[Certificate], statements: Sequence[Line], samples: int) -> None:
+    """``report.md`` and ``certificate.json`` in a folder, which is made."""
+    parts = [INTRODUCTION.format(folder=folder.as_posix(), samples=samples), _table(certificates)]
+    parts.append(_interpolation())
+    parts.append("\n## The theorem\n\nProved with sympy, for symbolic token rewards, gamma and logits.\n")
+    parts += [f"- {'' if s.holds else '**FAILS** '}{s.name} ({s.sizes}): `{s.claim}`" for s in statements]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.md").write_text("\n".join(parts) + "\n")
+    (folder / "certificate.json").write_text(as_json(certificates) + "\n")
+
+
+def _table(certificates: Sequence[Certificate]) -> str:
+    rows = ["| estimator | task | bias | cosine | tr cov | rel var | expected | off by | |", "|" + "---|" * 9]
+    for each in certificates:
+        error = f" (se {each.standard_error:.1e})" if each.standard_error is not None else ""
+        cells = [
+            each.estimator,
+            each.task,
+            _short(each.relative_bias),
+            _number(each.cosine),
+            f"{each.trace_cov:.4f}",
+            _number(each.relative_variance),
+            each.expected,
+            _short(each.distance_to_expected) + error,
+            "ok" if each.holds else "**fails**",
+        ]
+        rows.append("| " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
+def _interpolation() -> str:
+    task = Pairwise(2, 4)
+    rows = ["| fill | " + " | ".join(f"t = {t + 1}" for t in range(task.length)) + " |", "|---" * 5 + "|"]
+    shared = {"samples": 1, "continuations": 1, "root": "continuations", "cuts": Stride(2)}
+    for name, settings in FILLS.items():
+        build = partial(TRePO, **{**shared, "fill": name, **settings})
+        shares = position_shares(*examine(Claim(name, build, task)))
+        rows.append(f"| `{name}` | " + " | ".join(f"{abs(x) if abs(x) < 5e-4 else x:.3f}" for x in shares) + " |")
+    return INTERPOLATION.format(task="Pairwise V=2 T=4", table="\n".join(rows))
+
+
+def _number(x: float | None) -> str:
+    return "-" if x is None else f"{x:.3f}"
+
+
+def _short(x: float | None) -> str:
+    return "-" if x is None else f"{x:.3f}" if x >= 0.001 else f"{x:.0e}"

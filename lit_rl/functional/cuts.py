@@ -1,0 +1,121 @@
+"""Where prefixes of a response are cut, to be continued from there.
+
+A cut at t ends the prefix before token t. A rule must be decidable from that prefix or be independent of the response:
+then the value of the prefix is a baseline that leaves the gradient unbiased (2410.01679 cuts at reasoning steps).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lit_rl.errors import UsageError
+
+
+class CutRule(ABC):
+    """Says for each token how likely the response is cut before it."""
+
+    needs_entropy = False
+
+    @abstractmethod
+    def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
+        """The probability [N, T] of a cut before each token, independent over tokens.
+
+        Position 0, the prompt itself, and positions at or behind ``lengths`` are left to the caller.
+
+        Args:
+            ids: [N, T] response tokens.
+            lengths: [N].
+            entropy: [N, T] of pi(. | s_t) in nats; zeros unless ``needs_entropy``.
+        """
+
+
+@dataclass(frozen=True)
+class Stride(CutRule):
+    """Every so many tokens. ``Stride(1)`` cuts everywhere."""
+
+    every: int = 8
+
+    def __post_init__(self) -> None:
+        _at_least("every", self.every, 1)
+
+    def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
+        return (_positions(ids) % self.every == 0).to(entropy)
+
+
+@dataclass(frozen=True)
+class Bernoulli(CutRule):
+    """Each position with the same probability."""
+
+    probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.probability <= 1:
+            raise UsageError(f"model.cuts.probability is {self.probability}; it lies above 0 and is at most 1")
+
+    def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
+        return torch.full_like(entropy, self.probability)
+
+
+@dataclass(frozen=True)
+class Entropy(CutRule):
+    """Where the policy is undecided: the entropy of pi(. | s_t) is above a threshold in nats."""
+
+    threshold: float = 1.0
+    needs_entropy = True
+
+    def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
+        return (entropy > self.threshold).to(entropy)
+
+
+@dataclass(frozen=True)
+class Boundary(CutRule):
+    """Behind each of the given tokens: with the newline's, VinePPO's reasoning steps (2410.01679)."""
+
+    token_ids: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.token_ids:
+            raise UsageError("model.cuts.token_ids is empty; give the ids of the tokens to cut behind")
+
+    def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
+        behind = torch.isin(ids, torch.tensor(self.token_ids, device=ids.device)).roll(1, 1)
+        behind[:, 0] = False
+        return behind.to(entropy)
+
+
+@dataclass(frozen=True)
+class Relative(CutRule):
+    """At fractions of the finished response, j/segments: a control, biased where lengths vary.
+
+    Whether it cuts at t tells something of the tokens behind t.
+    """
+
+    segments: int = 4
+
+    def __post_init__(self) -> None:
+        _at_least("segments", self.segments, 2)
+
+    def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
+        parts = torch.arange(1, self.segments, device=ids.device)
+        at = lengths[:, None] * parts // self.segments
+        return (_positions(ids)[:, None] == at[..., None]).any(1).to(entropy)
+
+
+def cut_positions(cuts: Tensor) -> Tensor:
+    """A mask of cuts [N, T] as positions [N, M], ascending, padded with -1; position 0 always is one."""
+    cuts = cuts.clone()
+    cuts[:, 0] = True
+    count = cuts.sum(1)
+    order = (~cuts).to(torch.uint8).argsort(dim=1, stable=True)[:, : int(count.max())]
+    return order.masked_fill(torch.arange(order.shape[1], device=order.device) >= count[:, None], -1)
+
+
+def _positions(ids: Tensor) -> Tensor:
+    return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+
+
+def _at_least(name: str, value: int, least: int) -> None:
+    if value < least:
+        raise UsageError(f"model.cuts.{name} is {value}; at least {least}")

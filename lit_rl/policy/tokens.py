@@ -1,0 +1,119 @@
+"""Policies over bare tokens 0..V-1, for tasks without text: small enough to be known exactly."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig
+from transformers.modeling_outputs import CausalLMOutputWithPast
+
+from lit_rl.errors import UsageError
+from lit_rl.policy.causal import CausalPolicy
+
+
+class TokenPolicy(CausalPolicy):
+    """A causal model whose text is the decimal token ids with blanks between them."""
+
+    def __init__(self, model: nn.Module, vocabulary: int, eos: bool) -> None:
+        nn.Module.__init__(self)
+        self._adopt(model, vocabulary - 1 if eos else -1, 0, [vocabulary - 1] if eos else [])
+
+    def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
+        return self.encode_text(" ".join(message["content"] for message in messages))
+
+    def encode_text(self, text: str) -> list[int]:
+        if not all(word.isdecimal() and int(word) < self.model.config.vocab_size for word in text.split()):
+            raise UsageError(
+                f"model.policy knows the tokens 0 to {self.model.config.vocab_size - 1} alone, and the task speaks "
+                "otherwise; take a language model, or a task of position credit"
+            )
+        return [int(word) for word in text.split()]
+
+    def decode(self, ids: Tensor) -> str:
+        return " ".join(map(str, ids.tolist()))
+
+
+class TokenTransformer(TokenPolicy):
+    """The embedded Llama's architecture over bare tokens, with random weights (from PyTorch's global seed).
+
+    Args:
+        vocabulary: tokens (V), the last one EOS if ``eos``.
+        length: the longest response.
+        hidden_size, layers, heads: of the Llama.
+    """
+
+    def __init__(
+        self,
+        vocabulary: int = 4,
+        length: int = 8,
+        eos: bool = False,
+        hidden_size: int = 96,
+        layers: int = 3,
+        heads: int = 4,
+    ) -> None:
+        config = LlamaConfig(
+            vocab_size=vocabulary,
+            hidden_size=hidden_size,
+            intermediate_size=hidden_size * 8 // 3,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            max_position_embeddings=length + 1,  # the prompt is one token
+            tie_word_embeddings=False,
+            bos_token_id=None,
+            eos_token_id=None,
+            pad_token_id=None,  # token 0 is one like any other
+        )
+        super().__init__(LlamaForCausalLM(config), vocabulary, eos)
+
+
+class TabularPolicy(TokenPolicy):
+    """A free distribution in every state: a table of logits, one row a prefix of the response.
+
+    Args:
+        vocabulary: tokens (V), the last one EOS if ``eos``.
+        length: the longest response; the table has (V^length - 1) / (V - 1) rows.
+        spread: standard deviation of the initial logits (from PyTorch's global seed); 0 starts uniform.
+    """
+
+    def __init__(self, vocabulary: int = 4, length: int = 8, eos: bool = False, spread: float = 0.0) -> None:
+        super().__init__(PrefixTable(vocabulary, length, spread), vocabulary, eos)
+
+
+class PrefixTable(nn.Module):
+    """``TabularPolicy``'s table behind the interface of a causal model: its cache holds the token ids seen.
+
+    States are numbered as in a heap: the prompt's is 0, and token a leads from s to s V + a + 1.
+    """
+
+    def __init__(self, vocabulary: int, length: int, spread: float) -> None:
+        super().__init__()
+        sizes: dict[str, Any] = {
+            "vocab_size": vocabulary,
+            "num_hidden_layers": 1,
+            "max_position_embeddings": length + 1,
+        }
+        self.config: Any = PreTrainedConfig(**sizes)
+        states = sum(vocabulary**t for t in range(length))
+        self.table = nn.Parameter(spread * torch.randn(states, vocabulary))
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        past_key_values: Any = None,
+        logits_to_keep: int = 0,
+        **_: Any,
+    ) -> CausalLMOutputWithPast:
+        ids = input_ids
+        if past_key_values is not None:
+            as_keys = ids[:, None, :, None]
+            ids = past_key_values.update(as_keys, as_keys, 0)[0][:, 0, :, 0]
+        vocabulary = self.config.vocab_size
+        state = torch.full_like(ids[:, 0], -1)  # before the prompt's one token
+        states = []
+        for token, real in zip(ids.T, attention_mask.T.bool(), strict=True):
+            behind = torch.where(state < 0, 0, state * vocabulary + token + 1)
+            state = torch.where(real, behind, state)
+            states.append(state)
+        known = torch.stack(states[-(logits_to_keep or input_ids.shape[1]) :], 1)
+        return CausalLMOutputWithPast(logits=self.table[known.clamp(0, len(self.table) - 1)])
