@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo test lint warmstart
+.PHONY: help demo verify test lint warmstart
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -13,6 +13,9 @@ help:  ## what there is
 
 demo: $(READY)  ## four algorithms on word problems: a table, a report, runs in MLflow (minutes)
 	@$(PY) -m ablations run quickstart
+
+verify: $(READY)  ## every estimator against the exact gradient, and results/certificate anew (a minute)
+	@$(PY) -m lit_rl verify --report results/certificate
 
 test: $(READY)  ## the tests
 	@$(PY) -m pytest

@@ -29,12 +29,15 @@ from lit_rl.callbacks import (
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.parser import Parser
+from lit_rl.policy.tokens import TokenPolicy
+from lit_rl.sampling import SamplingPlan
 from lit_rl.tasks import PositionTask
 from lit_rl.tracking import has_run, tracking_uri
 from lit_rl.verify import verify
 
 RUN_LOGGER = "lit_rl.run_logger.RunLogger"
 RUN_ID = "mlflow_run_id"  # in a checkpoint
+DEFAULT_LENGTH = SamplingPlan().max_new_tokens
 DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
 
 
@@ -118,13 +121,28 @@ class CLI(LightningCLI):
 
 
 def bare_tokens(config: Any) -> None:
-    """For a task without text and no policy chosen: a transformer over the task's tokens, and responses as long."""
+    """For a task without text: a policy over the task's tokens, if none is named, and responses as long as the task's.
+
+    Raises:
+        UsageError: another policy is named.
+    """
     task, model = config.data.task, config.model.init_args
-    if model.get("policy") is not None or not issubclass(resolve_name(task.class_path), PositionTask):
+    if not issubclass(resolve_name(task.class_path), PositionTask):
         return
     sizes = {name: task.init_args[name] for name in ("vocabulary", "length", "eos")}
-    model.policy = Namespace(class_path="lit_rl.policy.TokenTransformer", init_args=Namespace(**sizes))
-    if model.max_new_tokens > sizes["length"]:
+    if model.get("policy") is None:
+        model.policy = Namespace(class_path="lit_rl.policy.TokenTransformer", init_args=Namespace(**sizes))
+    name = task.class_path.rpartition(".")[2]
+    if not issubclass(resolve_name(model.policy.class_path), TokenPolicy):
+        raise UsageError(
+            f"model.policy: {name} has bare tokens and no text; leave model.policy out, or take TokenTransformer or "
+            "TabularPolicy"
+        )
+    for key, value in sizes.items():
+        own = model.policy.init_args.get(key, value)
+        if own != value:
+            raise UsageError(f"model.policy.{key} is {own} and data.task.{key} {value}; set both to the same")
+    if model.max_new_tokens == DEFAULT_LENGTH:
         model.max_new_tokens = sizes["length"]
 
 

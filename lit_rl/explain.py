@@ -27,7 +27,9 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
     reason = reasons[0]
     if setting in choices:
         package, base = choices[setting]
-        unknown = re.match(r"Expected a dot import path string: (\S+)|Import path (\S+)", reason)
+        if "is abstract" in reason:
+            return f"{setting}: name a class{_offer('', package, base)}"
+        unknown = re.match(r"Expected a dot import path string: (\S+)|Import path (\S+\.\S+)", reason)
         if unknown:
             return f"{setting}: no class '{unknown[1] or unknown[2]}'{_offer(unknown[1] or '', package, base)}"
     option = re.match(r"Option '(\S+)' is not accepted", reason)

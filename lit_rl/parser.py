@@ -5,7 +5,7 @@ from typing import Any, NoReturn
 
 from lightning.pytorch.cli import LightningArgumentParser
 
-from lit_rl import algorithms, tasks
+from lit_rl import algorithms, policy, sampling, tasks
 from lit_rl.errors import UsageError
 from lit_rl.explain import explain
 from lit_rl.functional import cuts
@@ -13,7 +13,9 @@ from lit_rl.functional import cuts
 CLASSES = {
     "model": (algorithms, algorithms.Algorithm),
     "model.cuts": (cuts, cuts.CutRule),
+    "model.policy": (policy, policy.CausalPolicy),
     "data.task": (tasks, tasks.Task),
+    "data.sampler": (sampling, sampling.Sampler),
 }
 SHOWN_TRAINER_FLAGS = {
     *("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "precision", "accumulate_grad_batches"),

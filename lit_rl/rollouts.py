@@ -16,7 +16,8 @@ from torch import Tensor
 class Rollouts:
     """N responses to P prompts. Every tensor has N rows; the writer of each optional field is named beside it.
 
-    A row with ``trained = False`` is a probe (ReMax's greedy response, TRePO's continuations): scored, never in a loss.
+    A row with ``trained = False`` is a probe (ReMax's greedy response, TRePO's continuations unless reused): scored,
+    never in a loss.
     A continuation holds the whole response, so that it is scored like any other; its mask is False on the prefix.
     """
 

@@ -9,7 +9,7 @@ import torch
 
 from lit_rl.algorithms import Algorithm
 from lit_rl.errors import UsageError
-from lit_rl.exact.certificate import Build, Claim, certify
+from lit_rl.exact.certificate import Build, Certificate, Claim, certify
 from lit_rl.exact.claims import PAIRS, SUM_EOS, claims
 from lit_rl.exact.expectation import SAMPLES
 from lit_rl.exact.report import HEADER, as_json, line, theorem_line, write_report
@@ -32,14 +32,22 @@ def verify(args: list[str]) -> int:
     own = config.model is not None
     if own and config.report:
         raise UsageError("--report tells of the estimators that come with lit_rl; leave it out with --model")
-    if config.report and Path(config.report).is_file():
-        raise UsageError(f"--report: {config.report} is a file; give a folder")
+    if own and config.model.class_path.endswith(".Algorithm"):
+        raise UsageError("model: name the estimator, --model my_package.MyEstimator")
+    if own and config.model.get("init_args", {}).get("policy") is not None:
+        raise UsageError("model.policy: the certificate brings its own, of known gradient; leave it out")
+    if config.report:
+        try:
+            Path(config.report).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--report: cannot make the folder {config.report} ({error.strerror})") from None
     torch.set_num_threads(1)  # small matrices
     table = sys.stderr if config.json else sys.stdout
-    print(HEADER, file=table)
-    found = []
+    found: list[Certificate] = []
     for claim in _own_claims(parser, config) if own else claims():
         found.append(certify(claim))
+        if len(found) == 1:
+            print(HEADER, file=table)
         print(line(found[-1]), file=table, flush=True)
     statements = [] if own else prove()
     for statement in statements:

@@ -9,12 +9,12 @@ import torch
 from sympy import Add, Integer, Rational
 
 from lit_rl.exact import theorem
-from lit_rl.exact.theorem import GAMMA, Tree, attention, minus, prove, reward_to_go, symbol, token_rewards, zero
+from lit_rl.exact.theorem import GAMMA, SymbolicTree, attention, minus, prove, reward_to_go, symbol, token_rewards, zero
 
-TREE, T = Tree(2, 3), 3
+TREE, T = SymbolicTree(2, 3), 3
 RESPONSES = list(product(range(2), repeat=T))
 STATES = [state for depth in range(T) for state in product(range(2), repeat=depth)]
-PSI = Tree.score
+PSI = SymbolicTree.score
 
 
 def unbiased(weight, value) -> bool:
@@ -39,11 +39,11 @@ DISCOUNTING = {"discounting bias", "discounting curl"}
 OF_TOKENS = {"trajectory policy gradient theorem", "advantages"}
 BROKEN = {
     "a score not centred": (
-        "Tree.score",
+        "SymbolicTree.score",
         lambda self, logit, w: Integer(w[: len(logit[0]) + 1] == (*logit[0], logit[1])),
         STATEMENTS - {"advantages"},
     ),
-    "a score of the wrong scale": ("Tree.score", lambda *args: 2 * PSI(*args), {"softmax"}),
+    "a score of the wrong scale": ("SymbolicTree.score", lambda *args: 2 * PSI(*args), {"softmax"}),
     "rewards to go that leave out r_t": (
         "reward_to_go",
         lambda rewards, t, discount: reward_to_go(rewards, t + 1, discount),

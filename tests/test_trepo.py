@@ -9,6 +9,7 @@ from lit_rl.algorithms.gradients import group_gradients
 from lit_rl.callbacks import Credit, GradientVariance, RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
+from lit_rl.exact.tree import grow
 from lit_rl.functional.cuts import Bernoulli, Entropy, Stride
 from lit_rl.policy import TabularPolicy, TokenTransformer
 from lit_rl.tasks import KeyToken, Pairwise
@@ -77,7 +78,7 @@ def test_micro_batches_do_not_change_the_gradient_of_a_reused_iteration(fit):
         seen = Seen()
         options = {"gradient_clip_val": None, "accumulate_grad_batches": 96 // micro}
         data = {"rows_per_microbatch": micro, "prompts_per_iteration": 2}
-        fit(TRePO, callbacks=(seen,), trainer=options, data=data, reuse=True, kl_coefficient=0.1, kl="k3_loss", **CUTS)
+        fit(TRePO, callbacks=(seen,), trainer=options, data=data, reuse=True, kl_coefficient=0.1, **CUTS)
         gradients.append(seen.gradient)
     assert float((gradients[0] - gradients[1]).norm()) < 1e-5 * float(gradients[0].norm())
 
@@ -90,10 +91,7 @@ def test_without_cuts_it_is_rloo(fit):
 
 
 def test_kl_in_the_reward_is_carried_by_continuations(fit):
-    """Their return holds the penalty of the inherited tokens: with a constant reward, advantages are of the penalty.
-
-    A cut's value less the penalty up to the cut must not depend on the prefix's own penalty.
-    """
+    """Their return holds the penalty of the inherited tokens as well as of their own."""
     _, algorithm, data = fit(TRePO, iterations=2, kl_coefficient=0.5, learning_rate=5e-3, warmup_steps=0, **CUTS)
     rollouts = data.rollouts
     returns = algorithm.returns(rollouts)
@@ -112,6 +110,8 @@ def test_kl_in_the_reward_is_carried_by_continuations(fit):
         ({"samples": 1}, "model.samples is 1; model.root siblings"),
         ({"fill": "all_positions"}, "model.fill all_positions .* model.cuts Stride with every 1"),
         ({"fill": "masked_advantage"}, "model.fill masked_advantage .* model.cuts Bernoulli"),
+        ({"mix": 0.5}, "model.mix is 0.5, but model.fill is segment_td"),
+        ({"reuse": True, "kl_coefficient": 0.1, "kl": "k2_loss"}, "model.kl k2_loss .* take k1_reward"),
     ],
 )
 def test_settings_that_do_not_go_together(policy, settings, message):
@@ -179,6 +179,8 @@ def test_credit_refuses_a_task_without_a_tree(fit):
         fit(RLOO, callbacks=(Credit(1),))
     with pytest.raises(UsageError, match="credit.every_n_iterations is -1"):
         Credit(-1)
+    with pytest.raises(UsageError, match="model.policy has 3 tokens and ends at .2., the task has 3 and ends at .."):
+        grow(TabularPolicy(3, 4, eos=True), KeyToken(3, 4))
 
 
 def test_a_table_of_logits_is_a_causal_model_with_a_state_for_every_prefix():
@@ -188,3 +190,22 @@ def test_a_table_of_logits_is_a_causal_model_with_a_state_for_every_prefix():
     assert policy.decode(torch.tensor([2, 0])) == "2 0"
     with pytest.raises(UsageError, match="model.policy knows the tokens 0 to 2 alone"):
         policy.encode_text("How many?")
+    with pytest.raises(UsageError, match="model.policy.length is 30: a table for 3 tokens has at most 15"):
+        TabularPolicy(3, 30)
+    with pytest.raises(UsageError, match="model.policy.heads 5"):
+        TokenTransformer(3, 4, heads=5)
+    with pytest.raises(UsageError, match="model.policy.vocabulary is 2; choose at least 3"):
+        TabularPolicy(2, 4, eos=True)
+
+
+def test_a_micro_batch_of_fill_ups_alone_is_no_hole_in_the_metrics(fit):
+    options, data = {"accumulate_grad_batches": 8}, {"rows_per_microbatch": 1, "prompts_per_iteration": 1}
+    trainer, *_ = fit(TRePO, trainer=options, data=data, reuse=True, **CUTS)
+    assert torch.stack(list(trainer.callback_metrics.values())).isfinite().all()
+
+
+def test_a_group_is_measured_in_parts_where_it_is_large(fit):
+    _, algorithm, data = fit(TRePO, reuse=True, learning_rate=0.0, **CUTS)
+    whole = torch.stack(list(group_gradients(algorithm, data.rollouts)))
+    parts = torch.stack(list(group_gradients(algorithm, data.rollouts, most_rows=5)))
+    torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)

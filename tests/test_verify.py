@@ -30,6 +30,17 @@ class Halved(RLOO):
     def advantages(self, rollouts):
         return self.factor * super().advantages(rollouts)
 
+class OneARow(RLOO):
+    def advantages(self, rollouts):
+        return self.returns(rollouts)
+
+class Nameless(RLOO):
+    def loss(self, minibatch, logprobs):
+        return {"mine": super().loss(minibatch, logprobs)["policy"]}
+
+class NotOne:
+    pass
+
 class Closed(RLOO):
     def __init__(self):
         super().__init__()
@@ -132,6 +143,14 @@ def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):
         (["--model", "TRePO", "--model.fill", "cubic"], "model.fill"),
         (["--model", "Supervised"], "model: it trains on demonstrations"),
         (["--model", "my_package.Closed"], "model: my_package.Closed takes no 'policy'"),
+        (["--model", "my_package.NotOne"], "model: Import path does not correspond to a subclass of Algorithm"),
+        (["--model", "my_package.OneARow"], "OneARow.advantages returns the shape"),
+        (["--model", "my_package.Nameless"], "model: the loss of Nameless has no term 'policy'"),
+        (["--model.samples", "2"], "model"),
+        (["--model", "RLOO", "--model.policy.path", "x"], "model.policy: the certificate brings its own"),
+        (["--model", "TRePO"], "model.cuts cuts nothing within the 3 tokens of Pairwise"),
+        (["--model", "TRePO", "--model.cuts.every", "2"], "model.cuts: name a class; choose one of Stride"),
+        (["--report", "/dev/null/x"], "--report: cannot make the folder /dev/null/x"),
         (["--model", "RLOO", "--report", "here"], "--report"),
         (["--reprot", "here"], "reprot"),
     ],

@@ -151,7 +151,13 @@ class Algorithm(LightningModule):
             rollouts.reference_logprobs = reference
         if penalized:
             rollouts.token_rewards = -self.kl_coefficient * (old - reference)
-        rollouts.advantages = self.advantages(rollouts) * rollouts.mask
+        advantages = self.advantages(rollouts)
+        if advantages.shape != rollouts.mask.shape:
+            raise UsageError(
+                f"model: {type(self).__name__}.advantages returns the shape {tuple(advantages.shape)}, not one number "
+                f"a token, {tuple(rollouts.mask.shape)}"
+            )
+        rollouts.advantages = advantages * rollouts.mask
 
     @staticmethod
     def returns(rollouts: Rollouts) -> Tensor:

@@ -1,6 +1,7 @@
 """The gradient of each group of an algorithm's rollouts, by the algorithm's own code."""
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +12,11 @@ from lit_rl.rollouts import Rollouts
 
 
 def group_gradients(
-    algorithm: Algorithm, rollouts: Rollouts, groups: int | None = None, window_tokens: float | None = None
+    algorithm: Algorithm,
+    rollouts: Rollouts,
+    groups: int | None = None,
+    window_tokens: float | None = None,
+    most_rows: int = 1024,
 ) -> Iterator[Tensor]:
     """The descent direction of each prompt's group, -grad of the loss's ``policy`` term: vectors [D].
 
@@ -22,20 +27,24 @@ def group_gradients(
         rollouts: scored and prepared.
         groups: only the first so many.
         window_tokens: mean response tokens a row, over all ranks; None takes these rollouts'.
+        most_rows: in one forward and backward; a group is larger where its continuations are trained on.
     """
     if window_tokens is None:
         window_tokens = float(rollouts.mask[rollouts.trained].sum(1).float().mean())
     trained_rows = int(rollouts.trained.sum())
     parameters = [p for p in algorithm.policy.parameters() if p.requires_grad]
     for group in range(len(rollouts.examples))[:groups]:
-        rows = rollouts.select((rollouts.group == group) & rollouts.trained)
-        rows.window_tokens = window_tokens
-        with torch.enable_grad():
-            loss = algorithm.loss(rows, algorithm.policy(rows, algorithm.plan.temperature))["policy"]
-            # groups differ in rows where continuations are trained on
-            weight = len(rows) * len(rollouts.examples) / trained_rows
-            gradients = torch.autograd.grad(weight * loss, parameters)
-        yield -torch.cat([g.reshape(-1) for g in gradients])
+        total: Any = 0
+        for rows in ((rollouts.group == group) & rollouts.trained).nonzero().squeeze(1).split(most_rows):
+            part = rollouts.select(rows)
+            part.window_tokens = window_tokens
+            # the training loss is a mean over rows, of which groups may have more or fewer
+            weight = len(part) * len(rollouts.examples) / trained_rows
+            with torch.enable_grad():
+                loss = algorithm.loss(part, algorithm.policy(part, algorithm.plan.temperature))["policy"]
+                gradients = torch.autograd.grad(weight * loss, parameters)
+            total = total - torch.cat([g.reshape(-1) for g in gradients])
+        yield total
 
 
 def measure_gradient(
@@ -43,11 +52,13 @@ def measure_gradient(
     rollouts: Rollouts,
     groups: int | None = None,
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x,
+    most_rows: int = 1024,
 ) -> GradientStatistics | None:
     """Noise and size of the training gradient, from the gradients of single groups; see :func:`group_gradients`.
 
     Args:
         sum_over_ranks: adds up what the ranks have, each for its own groups.
+        most_rows: in one forward and backward.
 
     Returns:
         None where there are fewer than two groups.
@@ -55,7 +66,7 @@ def measure_gradient(
     n, squares, total = 0, torch.zeros(()), torch.zeros(())
     tokens = sum_over_ranks(rollouts.mask[rollouts.trained].sum().float())
     rows = sum_over_ranks(rollouts.trained.sum().float())
-    for gradient in group_gradients(algorithm, rollouts, groups, float(tokens / rows)):
+    for gradient in group_gradients(algorithm, rollouts, groups, float(tokens / rows), most_rows):
         n, squares, total = n + 1, squares + gradient.square().sum().cpu(), total.to(gradient) + gradient
     n, squares, total = int(sum_over_ranks(torch.tensor(n))), sum_over_ranks(squares), sum_over_ranks(total)
     return gradient_statistics(squares, total, n) if n > 1 else None

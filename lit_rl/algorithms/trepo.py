@@ -19,12 +19,13 @@ class TRePO(Algorithm):
 
     A cut's value is the mean return of ``continuations`` responses sampled on from there: probes, forked from the
     sample's cache. The fill rule makes token advantages of the values, see :mod:`lit_rl.functional.prefix_values`; with
-    cuts behind reasoning steps and ``segment_td`` it is VinePPO (2410.01679) without its critic-free rest of PPO.
+    cuts behind reasoning steps, ``segment_td`` and clipping it is VinePPO (2410.01679).
 
     With ``reuse`` the continuations are trained on as well. A prefix s_t is visited by a sample and, in expectation, by
     K continuations for each of the c_t cuts that the rule makes in it, all of them on-policy: with the weight
     1 / (1 + K c_t) on token t, of samples and continuations alike, the sum over rows estimates the same gradient. The
-    baseline of a continuation is the mean of the other K responses that leave its cut.
+    baseline of a continuation is the mean of the other K responses that leave its cut. More rows are more optimizer
+    steps: to compare at as many, raise ``trainer.accumulate_grad_batches``.
 
     Args:
         samples: responses a prompt; with ``root = siblings`` at least 2.
@@ -59,7 +60,14 @@ class TRePO(Algorithm):
             raise UsageError("model.fill all_positions takes a cut before every token: model.cuts Stride with every 1")
         if fill == "masked_advantage" and not isinstance(rule, Bernoulli):
             raise UsageError("model.fill masked_advantage takes random cuts: model.cuts Bernoulli")
+        if mix and fill != "mix":
+            raise UsageError(f"model.mix is {mix}, but model.fill is {fill}; only the fill mix takes it")
         super().__init__(samples=samples, **kwargs)
+        if reuse and self.kl_coefficient > 0 and self.kl != "k1_reward":
+            raise UsageError(
+                f"model.kl {self.kl} would count a prefix once for each of its continuations; with model.reuse take "
+                "k1_reward"
+            )
         self.fill: Fill = fill
         self.mix = mix
         self.plan = replace(

@@ -13,9 +13,9 @@ from lit_rl.tasks.position_credit import PositionTask, calibration_slope, credit
 
 
 class Credit(Callback):
-    """Logs, for each position t of the response, counted from 0, on the rollouts that training uses:
+    """Logs, for each position t of the response, counted from 0, on the rows that training uses, as it weighs them:
 
-    - ``credit/correlation/t``, ``credit/slope/t``: of the advantages with the exact ones, over the responses,
+    - ``credit/correlation/t``, ``credit/slope/t``: of the advantages with the exact ones, over the rows,
     - ``credit/share/t``: the position's share of the gradient, |g_t| / sum |g_t| with g_t the mean of A_t psi_t,
     - ``credit/exact/t``: the same of the exact expectation.
 
@@ -36,8 +36,15 @@ class Credit(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data.task, PositionTask):
             raise UsageError("credit.every_n_iterations: exact credit takes a task of position credit; set it to 0")
+        if trainer.world_size > 1:
+            raise UsageError("credit.every_n_iterations: credit is measured in one process; set it to 0")
         algorithm: Any = pl_module
-        rollouts = data.rollouts.select(data.rollouts.sampled).to("cpu")
+        if algorithm.plan.max_new_tokens != data.task.length:
+            raise UsageError(
+                f"credit.every_n_iterations: exact credit is of responses of {data.task.length} tokens; set "
+                f"model.max_new_tokens to {data.task.length}"
+            )
+        rollouts = data.rollouts.select(data.rollouts.trained).to("cpu")
         tree = grow(algorithm.policy, data.task, algorithm.plan.temperature)
         exact = tree.along(tree.advantages, rollouts.response_ids, rollouts.lengths)
         curves = {

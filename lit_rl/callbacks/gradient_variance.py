@@ -31,7 +31,9 @@ class GradientVariance(Callback):
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with trainer.precision_plugin.forward_context():
-            statistics = measure_gradient(pl_module, data.rollouts, self.groups, data.sum_over_ranks)  # type: ignore[arg-type]
+            algorithm: Any = pl_module
+            rows = data.rows_per_microbatch
+            statistics = measure_gradient(algorithm, data.rollouts, self.groups, data.sum_over_ranks, rows)
         if statistics is None:
             return
         values = {f"gradient/{name}": float(value) for name, value in statistics._asdict().items()}

@@ -39,6 +39,7 @@ class Certificate:
         relative_bias: |G - g| / |g|.
         cosine: of G and g; None where G is 0.
         trace_cov: trace of the covariance of one prompt's gradient.
+        tokens: sampled for a prompt on average, greedy probes and continuations included.
         relative_variance: trace_cov / |G|^2; None where G is 0.
         expected: "unbiased", the formula of the expectation, or "no closed form".
         distance_to_expected: |G - formula| / |g|; None without a formula.
@@ -52,6 +53,7 @@ class Certificate:
     relative_bias: float
     cosine: float | None
     trace_cov: float
+    tokens: float
     relative_variance: float | None
     expected: str
     distance_to_expected: float | None
@@ -93,6 +95,7 @@ def judge(claim: Claim, tree: Tree, found: Moments) -> Certificate:
         relative_bias=bias,
         cosine=None if vanishes else float(mean @ gradient) / size / length,
         trace_cov=found.trace_cov,
+        tokens=found.tokens,
         relative_variance=None if vanishes else found.trace_cov / length**2,
         expected=claim.expected.name,
         distance_to_expected=distance,

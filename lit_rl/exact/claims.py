@@ -70,11 +70,11 @@ def _prefixes() -> list[Claim]:
         *(Claim(f"TRePO {f}", _trepo(fill=f), t) for f in ("segment_td", "hold_mc") for t in both),
         *(Claim("TRePO mix 0.5", _trepo(fill="mix", mix=0.5), t) for t in both),
         *(Claim("TRePO all_positions", _trepo(fill="all_positions", cuts=Stride(1)), t) for t in both),
-        *(Claim(f"TRePO {f}, Bernoulli", _trepo(fill=f, cuts=half, **ALONE), SUM_EOS) for f in (*FILLS, MASKED)),
+        *(Claim(f"TRePO {f}, Bernoulli, G=1", _trepo(fill=f, cuts=half, **ALONE), SUM_EOS) for f in (*FILLS, MASKED)),
         Claim("TRePO masked_advantage, Bernoulli", _trepo(fill=MASKED, cuts=half), GATE),
         *(Claim(f"TRePO {f}, {r}", _trepo(fill=f, cuts=rule), SUM_EOS) for r, rule in rules.items() for f in FILLS),
         Claim("TRePO segment_td, K=2", _trepo(continuations=2), SUM_EOS),
-        Claim("TRePO segment_td, root continued", _trepo(**ALONE), SUM_EOS),
+        Claim("TRePO segment_td, G=1", _trepo(**ALONE), SUM_EOS),
         *(Claim(f"TRePO {f}, relative", _trepo(fill=f, cuts=Relative(2)), LATE_EOS, NO_CLOSED_FORM) for f in FILLS),
     ]
 
@@ -107,9 +107,9 @@ def _reuse() -> list[Claim]:
         *(Claim(f"TRePO {fill}, reuse", _trepo(fill=fill, reuse=True), SUM_EOS) for fill in FILLS),
         Claim("TRePO segment_td, reuse, K=2", _trepo(reuse=True, continuations=2), SUM_EOS),
         Claim("TRePO segment_td, reuse, stride 1", _trepo(reuse=True, cuts=Stride(1)), GATE),
-        Claim("TRePO segment_td, reuse, root continued", _trepo(reuse=True, **ALONE), SUM_EOS),
-        Claim("TRePO segment_td, reuse, Bernoulli", _trepo(reuse=True, cuts=Bernoulli(0.5), **ALONE), SUM_EOS),
-        Claim("TRePO segment_td, reuse, entropy", _trepo(reuse=True, cuts=UNDECIDED, **ALONE), SUM_EOS),
+        Claim("TRePO segment_td, reuse, G=1", _trepo(reuse=True, **ALONE), SUM_EOS),
+        Claim("TRePO segment_td, reuse, Bernoulli, G=1", _trepo(reuse=True, cuts=Bernoulli(0.5), **ALONE), SUM_EOS),
+        Claim("TRePO segment_td, reuse, entropy, G=1", _trepo(reuse=True, cuts=UNDECIDED, **ALONE), SUM_EOS),
     ]
 
 

@@ -6,7 +6,6 @@ with its probability. What an estimator is supposed to be is nowhere repeated he
 
 import itertools
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -32,6 +31,7 @@ class Moments:
         mean: E[g], in the direction of ascent: [D].
         weights: of each edge's psi in that mean: [X, V].
         trace_cov: E|g|^2 - |E g|^2.
+        tokens: sampled for it on average, probes included.
         outcomes: sets of rollouts that were enumerated, or sampled.
         exact: enumerated.
     """
@@ -39,6 +39,7 @@ class Moments:
     mean: Tensor
     weights: Tensor
     trace_cov: float
+    tokens: float
     outcomes: int
     exact: bool
 
@@ -75,7 +76,8 @@ def moments(algorithm: Algorithm, tree: Tree, samples: int = SAMPLES, seed: int 
     square = probability @ ((weights @ gram) * weights).sum(1)
     trace = float(square - mean @ gram @ mean) * (1 if exact else n / (n - 1))
     mean = mean.view_as(tree.q)
-    return Moments(tree.gradient(mean), mean, max(trace, 0.0), n, exact)
+    tokens = probability @ weights.new_zeros(n).index_add(0, rollouts.group, rollouts.mask.sum(1).to(weights))
+    return Moments(tree.gradient(mean), mean, max(trace, 0.0), float(tokens), n, exact)
 
 
 def _branches(algorithm: Algorithm, tree: Tree) -> list[Branch] | None:
@@ -91,6 +93,11 @@ def _branches(algorithm: Algorithm, tree: Tree) -> list[Branch] | None:
         chances = plan.cuts.chances(ids, lengths, tree.along(tree.entropy, ids, lengths))
         chances = chances * response_mask(lengths, width)
         chances[:, 0] = plan.fork_root
+        if plan.continuations and not chances.any():
+            raise UsageError(
+                f"model.cuts cuts nothing within the {width} tokens of {type(tree.task).__name__}, so that there is "
+                "nothing to verify; set model.cuts Stride and model.cuts.every 2"
+            )
     chance, words, p = chances.tolist(), ids.tolist(), probability.tolist()
     below: dict[tuple[int, ...], list[int]] = {}  # leaves by prefix
     for leaf, word in enumerate(words):
@@ -206,11 +213,16 @@ def _weights_of(algorithm: Algorithm, tree: Tree, rollouts: Rollouts) -> Tensor:
     algorithm.prepare(rollouts, ROWS)
     trained = rollouts.select(rollouts.trained)
     with torch.no_grad():
-        parts = [algorithm.policy(trained.select(rows), tree.temperature) for rows in _parts(len(trained))]
+        every = torch.arange(len(trained)).split(ROWS)
+        parts = [algorithm.policy(trained.select(rows), tree.temperature) for rows in every]
     logprobs = torch.cat(parts).requires_grad_()
     with torch.enable_grad():
-        loss = algorithm.loss(trained, logprobs)["policy"]
-    descent = torch.autograd.grad(loss, logprobs)[0] * groups  # the mean over groups is the training gradient
+        terms = algorithm.loss(trained, logprobs)
+    if "policy" not in terms:
+        raise UsageError(f"model: the loss of {type(algorithm).__name__} has no term 'policy'; name its terms so")
+    descent = (
+        torch.autograd.grad(terms["policy"], logprobs)[0] * groups
+    )  # the mean over groups is the training gradient
     edges = tree.edges(trained.response_ids, trained.lengths)
     there = edges >= 0
     where = trained.group[:, None].expand_as(edges)[there], edges[there]
@@ -224,7 +236,3 @@ def _group(rollouts: Rollouts, group: int) -> Rollouts:
     table.group, table.examples = torch.zeros_like(table.group), rollouts.examples[group : group + 1]
     table.origin = torch.where(table.origin < 0, -1, torch.searchsorted(rows, table.origin))
     return table
-
-
-def _parts(n: int) -> Iterator[Tensor]:
-    yield from torch.arange(n).split(ROWS)

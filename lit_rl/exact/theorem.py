@@ -33,7 +33,7 @@ class Line(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Tree:
+class SymbolicTree:
     """Every response of ``length`` tokens, and a policy with a free distribution over ``vocabulary`` in every state."""
 
     vocabulary: int
@@ -124,8 +124,8 @@ def minus(left: Sequence[Expr], right: Sequence[Expr]) -> list[Expr]:
     return [x - y for x, y in zip(left, right, strict=True)]
 
 
-def softmax(tree: Tree) -> bool:
-    """:meth:`Tree.derivative` and :meth:`Tree.score` against derivatives by real logits."""
+def softmax(tree: SymbolicTree) -> bool:
+    """:meth:`SymbolicTree.derivative` and :meth:`SymbolicTree.score` against derivatives by real logits."""
     tokens = range(tree.vocabulary)
     theta = [Symbol(f"theta_{a}", real=True) for a in tokens]
     pi = [sympy.exp(x) / Add(*map(sympy.exp, theta)) for x in theta]
@@ -139,18 +139,18 @@ def softmax(tree: Tree) -> bool:
     return zero(*rules) and all(sympy.simplify(difference) == 0 for difference in differences)
 
 
-def trajectory_policy_gradient_theorem(tree: Tree) -> bool:
+def trajectory_policy_gradient_theorem(tree: SymbolicTree) -> bool:
     """2506.02553: the whole return in every position does what discounted rewards-to-go do."""
     whole = tree.estimator(lambda w, t: discounted_return(w))
     to_go = tree.estimator(lambda w, t: GAMMA ** (t - 1) * reward_to_go(token_rewards(w), t, GAMMA))
     return zero(*minus(whole, to_go), *minus(to_go, tree.gradient(discounted_return)))
 
 
-def state_baselines(tree: Tree) -> bool:
+def state_baselines(tree: SymbolicTree) -> bool:
     return zero(*tree.estimator(lambda w, t: symbol("b", w[: t - 1])))
 
 
-def advantages(tree: Tree) -> bool:
+def advantages(tree: SymbolicTree) -> bool:
     def q(s: Tokens, a: int) -> Expr:
         reward = symbol("r", (*s, a))
         return reward + GAMMA * v((*s, a)) if len(s) + 1 < tree.length else reward
@@ -162,18 +162,18 @@ def advantages(tree: Tree) -> bool:
     return zero(*(expected((*s, a)) - expected(s) - GAMMA ** len(s) * (q(s, a) - v(s)) for s, a in tree.logits))
 
 
-def common_discounting(tree: Tree) -> list[Expr]:
+def common_discounting(tree: SymbolicTree) -> list[Expr]:
     """sum_t E[G_t psi_t] for r_t = R [t = T]: G_t = gamma^(T-t) R, without the gamma^(t-1) before it."""
     return tree.estimator(lambda w, t: reward_to_go([Integer(0)] * (len(w) - 1) + [response_reward(w)], t, GAMMA))
 
 
-def discounting_bias(tree: Tree) -> bool:
+def discounting_bias(tree: SymbolicTree) -> bool:
     bias = minus(common_discounting(tree), tree.gradient(response_reward))
     stated = tree.estimator(lambda w, t: (GAMMA ** (tree.length - t) - 1) * response_reward(w))
     return zero(*minus(bias, stated), *(x.subs(GAMMA, 1) for x in bias)) and not zero(*bias)
 
 
-def discounting_curl(tree: Tree) -> bool:
+def discounting_curl(tree: SymbolicTree) -> bool:
     """1906.07073 for a reward at the end: a field with a curl is the gradient of nothing."""
     field = dict(zip(tree.logits, map(sympy.expand, common_discounting(tree)), strict=True))
     expected = tree.expectation(response_reward)
@@ -188,12 +188,12 @@ def discounting_curl(tree: Tree) -> bool:
     return rotates
 
 
-def nonadditive_rewards(tree: Tree) -> bool:
+def nonadditive_rewards(tree: SymbolicTree) -> bool:
     estimator = tree.estimator(lambda w, t: response_reward(w) - symbol("b", w[: t - 1]))
     return zero(*minus(estimator, tree.gradient(response_reward)))
 
 
-def redistribution_bias(tree: Tree) -> bool:
+def redistribution_bias(tree: SymbolicTree) -> bool:
     """2402.00782: alpha_k R depends on a_t for t > k, so to leave it out is not to subtract a baseline."""
     to_go = tree.estimator(lambda w, t: reward_to_go(redistributed_rewards(w), t, Integer(1)))
     bias = minus(to_go, tree.gradient(response_reward))
@@ -201,13 +201,13 @@ def redistribution_bias(tree: Tree) -> bool:
     return zero(*minus(bias, stated)) and not zero(*bias)
 
 
-def redistribution_return(tree: Tree) -> bool:
+def redistribution_return(tree: SymbolicTree) -> bool:
     whole = tree.estimator(lambda w, t: Add(*redistributed_rewards(w)))
     return zero(*minus(whole, tree.gradient(response_reward)))
 
 
 ABC = "r_t = beta alpha_t R + (1-beta) R [t=T], sum_t alpha_t = 1"
-STATEMENTS: dict[Callable[[Tree], bool], str] = {
+STATEMENTS: dict[Callable[[SymbolicTree], bool], str] = {
     softmax: "d pi(a|s)/d theta(s,b) = pi(a|s) ([a=b] - pi(b|s)), sum_a pi(a|s) = 1",
     trajectory_policy_gradient_theorem: "sum_t E[r(W) psi_t] = sum_t E[gamma^(t-1) G_t psi_t] = grad E[r(W)]",
     state_baselines: "E[sum_t b_t(s_t) psi_t] = 0",
@@ -224,6 +224,6 @@ STATEMENTS: dict[Callable[[Tree], bool], str] = {
 
 def prove(sizes: Sequence[tuple[int, int]] = ((2, 2), (2, 3), (3, 2))) -> list[Line]:
     """Every statement on the trees of ``sizes`` (V, T); V, T >= 2, as one token has neither bias nor curl."""
-    trees = [Tree(*size) for size in sizes]
+    trees = [SymbolicTree(*size) for size in sizes]
     named = ", ".join(f"V={tree.vocabulary} T={tree.length}" for tree in trees)
     return [Line(f.__name__.replace("_", " "), claim, named, all(map(f, trees))) for f, claim in STATEMENTS.items()]

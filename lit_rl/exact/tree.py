@@ -136,8 +136,13 @@ class Tree:
 
     def position_gradients(self) -> Tensor:
         """g_t = E[r psi_t], what position t adds to the gradient of J: [T, D]."""
-        weights, depth = self.visits * self.advantages, self.depth
-        return torch.stack([self.gradient(weights * (depth == t)[:, None]) for t in range(self.task.length)])
+        logprobs = _distributions(self.policy, self.task, self.prompt, self.temperature)
+        weighted, depth = self.visits * self.advantages * logprobs, self.depth
+        parameters, rows = list(self.policy.parameters()), []
+        for t in range(self.task.length):
+            parts = torch.autograd.grad(weighted[depth == t].sum(), parameters, retain_graph=True)
+            rows.append(torch.cat([part.reshape(-1) for part in parts]))
+        return torch.stack(rows)
 
     def rollouts(self, leaves: Tensor) -> Rollouts:
         """The given leaves [N] with their rewards, as samples of one prompt."""
@@ -164,8 +169,14 @@ def grow(policy: CausalPolicy, task: PositionTask, temperature: float = 1.0) -> 
     """The tree of a task's prompt under a policy.
 
     Raises:
-        UsageError: more than 2^18 responses.
+        UsageError: more than 2^18 responses, or a policy over other tokens than the task's.
     """
+    eos = [] if task.eos_id is None else [task.eos_id]
+    if policy.model.config.vocab_size != task.vocabulary or policy.stop_ids.tolist() != eos:
+        raise UsageError(
+            f"model.policy has {policy.model.config.vocab_size} tokens and ends at {policy.stop_ids.tolist()}, the "
+            f"task has {task.vocabulary} and ends at {eos}; set model.policy.vocabulary and model.policy.eos alike"
+        )
     policy = copy.deepcopy(policy).double().cpu()
     policy.requires_grad_(True)
     prompt = policy.encode_prompt(task.prompts("train")[0]["prompt"])

@@ -60,7 +60,7 @@ def clipped_fraction(
     """The share of tokens whose gradient the clipping removes."""
     ratio = (logprobs - old_logprobs).exp()
     removed = (_clip(ratio, low, high) * advantages < ratio * advantages) & mask
-    return removed.sum() / mask.sum()
+    return removed.sum() / mask.sum().clamp(min=1)
 
 
 def kl_loss(

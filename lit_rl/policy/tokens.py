@@ -1,5 +1,6 @@
 """Policies over bare tokens 0..V-1, for tasks without text: small enough to be known exactly."""
 
+import math
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
+
+MOST_LOGITS = 2**24  # of a table
 
 
 class TokenPolicy(CausalPolicy):
@@ -51,6 +54,12 @@ class TokenTransformer(TokenPolicy):
         layers: int = 3,
         heads: int = 4,
     ) -> None:
+        _check(vocabulary, length, eos)
+        if hidden_size < 1 or heads < 1 or layers < 1 or hidden_size % (2 * heads):
+            raise UsageError(
+                f"model.policy.hidden_size is {hidden_size}, model.policy.heads {heads} and model.policy.layers "
+                f"{layers}; all are at least 1, and hidden_size is a multiple of 2 x heads"
+            )
         config = LlamaConfig(
             vocab_size=vocabulary,
             hidden_size=hidden_size,
@@ -76,7 +85,20 @@ class TabularPolicy(TokenPolicy):
     """
 
     def __init__(self, vocabulary: int = 4, length: int = 8, eos: bool = False, spread: float = 0.0) -> None:
+        _check(vocabulary, length, eos)
+        if length * math.log(vocabulary) > math.log(MOST_LOGITS):
+            raise UsageError(
+                f"model.policy.length is {length}: a table for {vocabulary} tokens has at most "
+                f"{int(math.log(MOST_LOGITS, vocabulary))}; lower it, or take TokenTransformer"
+            )
         super().__init__(PrefixTable(vocabulary, length, spread), vocabulary, eos)
+
+
+def _check(vocabulary: int, length: int, eos: bool) -> None:
+    if vocabulary < 2 + eos:
+        raise UsageError(f"model.policy.vocabulary is {vocabulary}; choose at least {2 + eos}: two tokens besides EOS")
+    if length < 1:
+        raise UsageError(f"model.policy.length is {length}; choose at least 1")
 
 
 class PrefixTable(nn.Module):
