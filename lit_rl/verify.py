@@ -11,10 +11,12 @@ from lit_rl.algorithms import Algorithm
 from lit_rl.errors import UsageError
 from lit_rl.exact.certificate import Build, Certificate, Claim, certify
 from lit_rl.exact.claims import PAIRS, SUM_EOS, claims
-from lit_rl.exact.expectation import SAMPLES
+from lit_rl.exact.expectation import SAMPLES, cut_chances
 from lit_rl.exact.report import HEADER, as_json, line, theorem_line, write_report
 from lit_rl.exact.theorem import prove
+from lit_rl.exact.tree import grow
 from lit_rl.parser import Parser
+from lit_rl.tasks import PositionTask
 
 DESCRIPTION = (
     "Compares the expected gradient of each estimator, enumerated through the code that trains, with the exact one, "
@@ -63,11 +65,11 @@ def verify(args: list[str]) -> int:
 
 def _own_claims(parser: Parser, config: Any) -> list[Claim]:
     name = config.model.class_path.rpartition(".")[2]
-    return [Claim(name, _builder(parser, config), task) for task in (PAIRS, SUM_EOS)]
+    return [Claim(name, _builder(parser, config, task), task) for task in (PAIRS, SUM_EOS)]
 
 
-def _builder(parser: Parser, config: Any) -> Build:
-    """Builds the configured estimator around a policy."""
+def _builder(parser: Parser, config: Any, task: PositionTask) -> Build:
+    """Builds the configured estimator around a policy, and refuses one that would not do on the task what it is for."""
 
     def build(**settings: Any) -> Algorithm:
         chosen = copy.deepcopy(config)
@@ -75,6 +77,13 @@ def _builder(parser: Parser, config: Any) -> Build:
             if name not in chosen.model.get("init_args", {}):
                 raise UsageError(f"model: {chosen.model.class_path} takes no '{name}'; pass **kwargs on to Algorithm")
             chosen.model.init_args[name] = settings[name]
-        return parser.instantiate(chosen).model
+        algorithm = parser.instantiate(chosen).model
+        plan = algorithm.plan
+        if plan.continuations and not cut_chances(plan, grow(settings["policy"], task, plan.temperature)).any():
+            raise UsageError(
+                f"model.cuts cuts nothing within the {task.length} tokens of {type(task).__name__}, so that there is "
+                "nothing to verify; set model.cuts Stride and model.cuts.every 2"
+            )
+        return algorithm
 
     return build

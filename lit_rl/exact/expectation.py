@@ -16,7 +16,7 @@ from lit_rl.algorithms.base import Algorithm
 from lit_rl.errors import UsageError
 from lit_rl.exact.tree import Tree
 from lit_rl.rollouts import Rollouts, response_mask
-from lit_rl.sampling import LocalSampler
+from lit_rl.sampling import LocalSampler, SamplingPlan
 
 MOST_OUTCOMES = 200_000
 SAMPLES = 4_000  # groups, where there are more outcomes
@@ -80,25 +80,24 @@ def moments(algorithm: Algorithm, tree: Tree, samples: int = SAMPLES, seed: int 
     return Moments(tree.gradient(mean), mean, max(trace, 0.0), float(tokens), n, exact)
 
 
+def cut_chances(plan: SamplingPlan, tree: Tree) -> Tensor:
+    """How likely the plan cuts each leaf before each token: [S, T]."""
+    ids, lengths = tree.ids, tree.lengths
+    if plan.cuts is None:
+        return torch.zeros(ids.shape, dtype=torch.float64)
+    chances = plan.cuts.chances(ids, lengths, tree.along(tree.entropy, ids, lengths))
+    chances = chances * response_mask(lengths, ids.shape[1])
+    chances[:, 0] = plan.fork_root
+    return chances
+
+
 def _branches(algorithm: Algorithm, tree: Tree) -> list[Branch] | None:
     """Everything that one sample with its continuations can be; None where that makes too many outcomes."""
     plan, k = algorithm.plan, algorithm.plan.continuations
     if plan.demonstrations:
         raise UsageError("model: it trains on demonstrations, which no policy samples; there is nothing to verify")
-    probability = tree.probability()
-    ids, lengths = tree.ids, tree.lengths
-    width = ids.shape[1]
-    chances = torch.zeros(ids.shape, dtype=torch.float64)
-    if plan.cuts is not None:
-        chances = plan.cuts.chances(ids, lengths, tree.along(tree.entropy, ids, lengths))
-        chances = chances * response_mask(lengths, width)
-        chances[:, 0] = plan.fork_root
-        if plan.continuations and not chances.any():
-            raise UsageError(
-                f"model.cuts cuts nothing within the {width} tokens of {type(tree.task).__name__}, so that there is "
-                "nothing to verify; set model.cuts Stride and model.cuts.every 2"
-            )
-    chance, words, p = chances.tolist(), ids.tolist(), probability.tolist()
+    probability, lengths, width = tree.probability(), tree.lengths, tree.ids.shape[1]
+    chance, words, p = cut_chances(plan, tree).tolist(), tree.ids.tolist(), probability.tolist()
     below: dict[tuple[int, ...], list[int]] = {}  # leaves by prefix
     for leaf, word in enumerate(words):
         for cut in range(int(lengths[leaf])):
