@@ -5,11 +5,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
+from ablations import credit
 from ablations.results import Results
 from ablations.statistics import mean_interval
 
@@ -24,6 +27,9 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ablations",  # the same numbers give the same file
 }
 VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
+import os
+from matplotlib.colors import PowerNorm
+CMAP=os.environ.get("CMAP");SCALE = PowerNorm(float(os.environ.get("G",1)), 0, 1)
 WIDTH = 7.0  # inches: two columns of text
 
 
@@ -34,7 +40,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             "accuracy": (
                 _accuracy(results),
                 "Validation accuracy against generated tokens: mean over seeds, band: 95% t interval (cut at the "
-                f"frame). Dashed: {results.study.baseline}. Dotted: arms that generate nothing, at their end.",
+                "frame). Black: the arm that gains are measured against. Level lines: arms that generate nothing, at "
+                "their end.",
             ),
             "test_accuracy": (
                 _test_accuracy(results),
@@ -48,6 +55,13 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
                 "signal-to-noise ratio of an iteration's gradient, n‖G‖² / tr Σ; the estimate of ‖G‖² is unbiased, so "
                 "it may be negative. Large points and lines: means over seeds; small points: seeds.",
             )
+        if credit.arms(results):
+            figures["credit"] = (
+                _credit(results),
+                "Each position's share of the gradient, |g_t| / Σ |g_t|, mean over seeds: of the arm's rollouts, and "
+                "below it of the exact gradient at the same weights. Numbers: sampled test accuracy at the end. White: "
+                "no gradient at all.",
+            )
         for name, (figure, _) in figures.items():
             figure.savefig(folder / f"{name}.png")
             figure.savefig(folder / f"{name}.svg", metadata={"Date": None})
@@ -55,9 +69,23 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
 
 
 def _colours(results: Results) -> dict[str, str]:
-    others = [arm for arm in results.study.arm_names if arm != results.study.baseline]
-    colours = {arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(others)}
-    return {**colours, results.study.baseline: "black"}
+    study, colours = results.study, dict[str, str]()
+    for baseline in map(study.baseline_of, study.arm_names):
+        others = [arm for arm in study.arm_names if study.baseline_of(arm) == baseline != arm]
+        colours.update({arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(others)}, **{baseline: "black"})
+    return colours
+
+
+def _rows(figure: Figure, results: Results) -> list[tuple[SubFigure, list[str]]]:
+    """A row of panels for each group of arms with one baseline."""
+    groups = list(results.groups.values())
+    return list(zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups, strict=True))
+
+
+def _legend(row: SubFigure, ax: Axes) -> None:
+    handles, labels = ax.get_legend_handles_labels()
+    width = 0.5 + 0.065 * max(map(len, labels), default=0)  # inches, of an entry
+    row.legend(handles, labels, loc="outside lower center", ncols=min(6, int(WIDTH / width)))
 
 
 def _frame(seen: list[float], least: float = -math.inf, most: float = math.inf) -> tuple[float, float]:
@@ -68,17 +96,17 @@ def _frame(seen: list[float], least: float = -math.inf, most: float = math.inf) 
 
 
 def _accuracy(results: Results) -> Figure:
-    figure = Figure(figsize=(WIDTH, 2.9), layout="constrained")
-    axes = figure.subplots(1, 2, sharey=True)
-    for ax, metric, title in zip(axes, VALIDATION, ("sampled at temperature 1", "greedy"), strict=True):
-        for arm in results.arms:
-            _learning_curve(ax, results, arm, metric)
-        ax.set(title=title, xlabel="generated tokens (thousands)")
-    seen = [results.curve(arm, metric) for arm in results.arms for metric in VALIDATION]
-    axes[0].set_ylim(*_frame([100 * v for curve in seen for values in curve.values() for v in values], 0, 100))
-    axes[0].set_ylabel("validation accuracy (%)")
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    figure = Figure(figsize=(WIDTH, 2.9 * len(results.groups)), layout="constrained")
+    for row, arms in _rows(figure, results):
+        axes = row.subplots(1, 2, sharey=True)
+        for ax, metric, title in zip(axes, VALIDATION, ("sampled at temperature 1", "greedy"), strict=True):
+            for arm in arms:
+                _learning_curve(ax, results, arm, metric)
+            ax.set(title=title, xlabel="generated tokens (thousands)")
+        seen = [results.curve(arm, metric) for arm in arms for metric in VALIDATION]
+        axes[0].set_ylim(*_frame([100 * v for curve in seen for values in curve.values() for v in values], 0, 100))
+        axes[0].set_ylabel("validation accuracy (%)")
+        _legend(row, axes[0])
     return figure
 
 
@@ -96,9 +124,9 @@ def _learning_curve(ax: Axes, results: Results, arm: str, metric: str) -> None:
         )
     else:
         end = curve[max(curve)]
-        dashes = "--" if arm == results.study.baseline else ":"
-        ax.axhline(end.mean, color=colour, linestyle=dashes, label=arm)
-        if arm != results.study.baseline:
+        baseline = arm == results.study.baseline_of(arm)
+        ax.axhline(end.mean, color=colour, linestyle="--" if baseline else ":", label=arm)
+        if not baseline:
             ax.axhspan(end.low, end.high, color=colour, alpha=0.12, linewidth=0)
 
 
@@ -124,10 +152,15 @@ def _test_accuracy(results: Results) -> Figure:
 
 
 def _gradient(results: Results) -> Figure:
-    """Arms that generate nothing follow another gradient and are left out."""
-    arms = [arm for arm in results.arms if any(cell.generated for cell in results.of(arm))]
-    figure = Figure(figsize=(WIDTH, 2.6), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
+    figure = Figure(figsize=(WIDTH, 2.6 * len(results.groups)), layout="constrained")
+    for row, arms in _rows(figure, results):
+        # arms that generate nothing follow another gradient
+        _gradient_row(row, results, [arm for arm in arms if any(cell.generated for cell in results.of(arm))])
+    return figure
+
+
+def _gradient_row(row: SubFigure, results: Results, arms: list[str]) -> None:
+    left, right = row.subplots(1, 2, width_ratios=(1, 1.3))
     colours = _colours(results)
     shades: dict[str, Any] = {"markersize": 3, "alpha": 0.5, "markeredgewidth": 0, "linestyle": "", "marker": "o"}
     for y, arm in enumerate(arms):
@@ -147,6 +180,40 @@ def _gradient(results: Results) -> Figure:
     right.axhline(0, color="grey", linewidth=0.6)
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="iteration", ylabel="n ‖G‖² / tr Σ")
-    handles, labels = right.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6)
+    _legend(row, right)
+
+
+def _credit(results: Results) -> Figure:
+    """Maps of iteration and position, a column an arm: learned above exact."""
+    measured = credit.arms(results)
+    groups = [arms for group in results.groups.values() if (arms := [arm for arm in group if arm in measured])]
+    figure = Figure(figsize=(WIDTH, 0.4 + 2.4 * len(groups)), layout="constrained")
+    panels = figure.subplots(2 * len(groups), max(map(len, groups)), sharey=True, squeeze=False)
+    for ax in panels.flat:
+        ax.axis("off")
+    for i, arms in enumerate(groups):
+        for ax_pair, arm in zip(panels[2 * i : 2 * i + 2].T, arms, strict=False):
+            accuracy = 100 * fmean(results.by_seed(arm, "test/accuracy_sampled").values())
+            ax_pair[0].set_title("\n".join([*arm.split(), f"{accuracy:.1f}%"]))
+            for ax, kind in zip(ax_pair, ("share", "exact"), strict=True):
+                image = _map(ax, credit.shares(results, arm, kind))
+        for ax, kind in zip(panels[2 * i : 2 * i + 2, 0], ("learned", "exact"), strict=True):
+            ax.set_ylabel(f"{kind}\nposition")
+        for ax in panels[2 * i + 1]:
+            ax.set_xlabel("iteration")
+    figure.colorbar(image, ax=panels, label="share of the gradient", shrink=0.5)
     return figure
+
+
+def _map(ax: Axes, shares: dict[int, list[float]]) -> AxesImage:
+    steps, width = list(shares), 1
+    grid = np.array([shares[step] for step in steps]).T
+    if len(steps) > 1:
+        width = steps[1] - steps[0]
+    extent = (steps[0] - width / 2, steps[-1] + width / 2, len(grid) + 0.5, 0.5)
+    ax.axis("on")
+    for side in ("top", "right"):
+        ax.spines[side].set_visible(True)
+    ax.set_yticks(range(1, len(grid) + 1))
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    return ax.imshow(grid, aspect="auto", interpolation="nearest", norm=SCALE, cmap=CMAP, extent=extent)

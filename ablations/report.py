@@ -1,5 +1,6 @@
 """``results/<study>/``: the answer, the numbers and the figures, from MLflow alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
@@ -7,6 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from ablations import credit
 from ablations.results import Results, load
 from ablations.statistics import Interval, mean_interval, paired_interval
 from ablations.study import Study
@@ -55,9 +57,9 @@ def report(study: Study, smoke: bool) -> Path:
 
 def table(results: Results) -> list[list[str]]:
     """The rows below ``COLUMNS``, one an arm."""
-    baseline = results.study.baseline
     rows = []
     for arm in results.arms:
+        baseline = results.study.baseline_of(arm)
         cells = results.of(arm)
         gain = paired_interval(
             results.by_seed(arm, "test/accuracy_sampled"), results.by_seed(baseline, "test/accuracy_sampled")
@@ -80,21 +82,16 @@ def table(results: Results) -> list[list[str]]:
 def answer(results: Results) -> str:
     """What the planned comparisons say of the primary metric, in a sentence or two."""
     study = results.study
-    groups: dict[str, list[str]] = {"rose": [], "fell": [], "": []}
+    groups: dict[str, list[str]] = {}
     for arm, other in study.comparisons:
         if arm in results.arms and other in results.arms:
             metric = study.primary_metric
             gain = paired_interval(results.by_seed(arm, metric), results.by_seed(other, metric))
-            against = "" if other == study.baseline else f" against {other}"
-            verdict = "rose" if gain.low > 0 else "fell" if gain.high < 0 else ""
-            groups[verdict].append(f"{arm}{against} {_percent(gain, signed=True)}")
-    sentences = [
-        f"`{study.primary_metric}` {verdict} over {study.baseline}, in points: {', '.join(arms)}."
-        for verdict, arms in groups.items()
-        if verdict and arms
-    ]
-    if groups[""]:
-        sentences.append(f"No difference was resolved for {', '.join(groups[''])}.")
+            verdict = f"No difference from {other} was resolved for"
+            if gain.low > 0 or gain.high < 0:
+                verdict = f"`{metric}` is {'above' if gain.low > 0 else 'below'} that of {other}, in points:"
+            groups.setdefault(verdict, []).append(f"{arm} {_percent(gain, signed=True)}")
+    sentences = [f"{verdict} {', '.join(arms)}." for verdict, arms in sorted(groups.items(), reverse=True)]
     return " ".join(sentences) or "No planned comparison has finished cells on both sides."
 
 
@@ -135,7 +132,8 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         f"{study.question}\n\n{study.source}",
         "## Answer",
         answer(results),
-        "\n".join(["| " + " | ".join(row) + " |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows)]),
+        _table(COLUMNS, rows),
+        *([_table(credit.COLUMNS, measured), credit.CAPTION] if (measured := credit.table(results)) else []),
         *(f"![{file}]({file})\n\n{caption}" for file, caption in figures.items()),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits(results)),
@@ -146,6 +144,10 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         f"cell.{outdated} The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
     ]
     return "\n\n".join(lines) + "\n"
+
+
+def _table(columns: Sequence[str], rows: list[list[str]]) -> str:
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 
 
 def _percent(interval: Interval, signed: bool = False) -> str:

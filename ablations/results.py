@@ -12,6 +12,7 @@ from lit_rl.errors import UsageError
 TEST = ("test/accuracy", "test/accuracy_flexible", "test/accuracy_sampled")
 GRADIENT = ("gradient/trace_cov", "gradient/norm_sq", "gradient/snr")
 CURVES = ("tokens/generated", "train/reward", "val/accuracy", "val/accuracy_sampled", *GRADIENT)
+CREDIT = "credit/"  # curves of what the callback of that name has measured: credit/<what>/<position>
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,14 @@ class Results:
         return [arm for arm in self.study.arm_names if self.of(arm)]
 
     @property
+    def groups(self) -> dict[str, list[str]]:
+        """The arms with a finished cell, by the baseline that they share."""
+        groups: dict[str, list[str]] = {}
+        for arm in self.arms:
+            groups.setdefault(self.study.baseline_of(arm), []).append(arm)
+        return groups
+
+    @property
     def seeds(self) -> list[int]:
         return sorted({cell.seed for cell in self.cells})
 
@@ -63,7 +72,7 @@ class Results:
 
     def curve(self, arm: str, metric: str) -> dict[int, list[float]]:
         """The metric's values over seeds, by iteration."""
-        curves = [cell.curves[metric] for cell in self.of(arm)]
+        curves = [cell.curves.get(metric, {}) for cell in self.of(arm)]
         return {step: [c[step] for c in curves if step in c] for step in sorted({step for c in curves for step in c})}
 
     def first(self, arm: str, metric: str) -> dict[int, float]:
@@ -84,8 +93,12 @@ class Results:
             for c in self.cells
         ]
         _write(folder / "cells.csv", rows)
+        names = list(dict.fromkeys(name for c in self.cells for name in c.curves))
         points = [
-            {"arm": c.arm, "seed": c.seed, "iteration": step, **{name: c.curves[name].get(step) for name in CURVES}}
+            {
+                **{"arm": c.arm, "seed": c.seed, "iteration": step},
+                **{name: c.curves.get(name, {}).get(step) for name in names},
+            }
             for c in self.cells
             for step in sorted({step for curve in c.curves.values() for step in curve})
         ]
@@ -107,7 +120,7 @@ def load(study: Study, smoke: bool) -> Results:
             continue
         curves = {
             metric: {point.step: point.value for point in tracking.client.get_metric_history(run.info.run_id, metric)}
-            for metric in CURVES
+            for metric in (*CURVES, *sorted(name for name in run.data.metrics if name.startswith(CREDIT)))
         }
         curves["tokens/generated"].setdefault(0, 0.0)
         code, metrics = run.data.tags[COMMIT], run.data.metrics

@@ -14,11 +14,13 @@ Config = dict[str, Any]  # a partial configuration of lit_rl's command line
 class Arm:
     """One of the things compared: a name, and the settings in which it differs from the study's base.
 
-    An arm with ``trainer.max_epochs: 0`` is not trained, only evaluated, with ``--smoke`` as well.
+    An arm with ``trainer.max_epochs: 0`` is not trained, only evaluated, with ``--smoke`` as well. Its gain is measured
+    against ``baseline``, the study's if None; arms with one baseline solve the same task and share their panels.
     """
 
     name: str
     config: Config
+    baseline: str | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Study:
     Attributes:
         question: what the study asks.
         source: where the question comes from.
-        baseline: the arm that every arm's gain is measured against.
+        baseline: the arm that gains are measured against, unless an arm names another.
         primary_metric: decides the question.
         comparisons: planned pairs (arm, against which arm), at most six.
         base: settings shared by all arms.
@@ -72,13 +74,17 @@ class Study:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = {self.baseline, *(name for pair in self.comparisons for name in pair)} - set(self.arm_names)
+        named = {*map(self.baseline_of, self.arm_names), *(name for pair in self.comparisons for name in pair)}
+        unknown = named - set(self.arm_names)
         if unknown or len(self.comparisons) > 6:
             raise ValueError(f"study {self.name}: no arm {unknown}" if unknown else "more than six comparisons")
 
     @property
     def arm_names(self) -> tuple[str, ...]:
         return tuple(arm.name for arm in self.arms)
+
+    def baseline_of(self, arm: str) -> str:
+        return next(each.baseline for each in self.arms if each.name == arm) or self.baseline
 
     def label(self, smoke: bool) -> str:
         """Name of the MLflow experiment and of the results folder."""

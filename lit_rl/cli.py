@@ -127,7 +127,7 @@ def bare_tokens(config: Any) -> None:
         UsageError: another policy is named.
     """
     task, model = config.data.task, config.model.init_args
-    if not issubclass(resolve_name(task.class_path), PositionTask):
+    if task is None or not issubclass(resolve_name(task.class_path), PositionTask):
         return
     sizes = {name: task.init_args[name] for name in ("vocabulary", "length", "eos")}
     if model.get("policy") is None:
