@@ -23,14 +23,16 @@ def arms(results: Results) -> list[str]:
 def shares(results: Results, arm: str, kind: str) -> dict[int, list[float]]:
     """Mean over seeds of each position's share of the gradient, ``share`` or ``exact``, by iteration.
 
-    Seeds whose gradient was 0 are left out, and iterations in which all were.
+    Seeds whose gradient was 0 are left out; where all were, the shares are NaN.
     """
     found: dict[int, list[list[float]]] = {}
     for cell in results.of(arm):
         for step, values in _by_iteration(cell, kind).items():
+            rows = found.setdefault(step, [])
             if sum(values) > 0:
-                found.setdefault(step, []).append(values)
-    return {step: [fmean(position) for position in zip(*found[step], strict=True)] for step in sorted(found)}
+                rows.append(values)
+    nothing = [[math.nan] * _positions(results.of(arm)[0])]
+    return {step: list(map(fmean, zip(*(found[step] or nothing), strict=True))) for step in sorted(found)}
 
 
 def table(results: Results) -> list[list[str]]:
@@ -87,6 +89,5 @@ def _number(values: list[float]) -> str:
     if not values:
         return ""
     interval = mean_interval(values)
-    return f"{interval.mean:.2f}" + (
-        f" [{interval.low:.2f}, {interval.high:.2f}]" if interval.low == interval.low else ""
-    )
+    bounds = f" [{interval.low:.2f}, {interval.high:.2f}]" if interval.low == interval.low else ""
+    return f"{interval.mean:.2f}{bounds}"

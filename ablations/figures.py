@@ -3,13 +3,15 @@
 import math
 from pathlib import Path
 from statistics import fmean
+from textwrap import fill
 from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.image import AxesImage
 from matplotlib.ticker import MaxNLocator
 
 from ablations import credit
@@ -18,6 +20,7 @@ from ablations.statistics import mean_interval
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the baseline is black
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+MAP = "YlGnBu"  # of shares
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -27,8 +30,6 @@ STYLE: dict[Any, Any] = {
     "svg.hashsalt": "ablations",  # the same numbers give the same file
 }
 VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
-
-
 WIDTH = 7.0  # inches: two columns of text
 
 
@@ -58,8 +59,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             figures["credit"] = (
                 _credit(results),
                 "Each position's share of the gradient, |g_t| / Σ |g_t|, mean over seeds: of the arm's rollouts, and "
-                "below it of the exact gradient at the same weights. Numbers: sampled test accuracy at the end. White: "
-                "no gradient at all.",
+                "below it of the exact gradient at the same weights. The colours' scale is a square root. Grey: no "
+                "gradient. Numbers: sampled test accuracy at the end.",
             )
         for name, (figure, _) in figures.items():
             figure.savefig(folder / f"{name}.png")
@@ -83,8 +84,9 @@ def _rows(figure: Figure, results: Results) -> list[tuple[SubFigure, list[str]]]
 
 def _legend(row: SubFigure, ax: Axes) -> None:
     handles, labels = ax.get_legend_handles_labels()
-    width = 0.5 + 0.065 * max(map(len, labels), default=0)  # inches, of an entry
-    row.legend(handles, labels, loc="outside lower center", ncols=min(6, int(WIDTH / width)))
+    width = 0.35 + 0.058 * max(map(len, labels), default=0)  # inches, of an entry
+    columns = max(1, min(6, int(WIDTH / width)))
+    row.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.2, columnspacing=1.2)
 
 
 def _frame(seen: list[float], least: float = -math.inf, most: float = math.inf) -> tuple[float, float]:
@@ -138,9 +140,10 @@ def _test_accuracy(results: Results) -> Figure:
             values = [100 * value for value in results.by_seed(arm, metric).values()]
             colour = _colours(results)[arm]
             interval = mean_interval(values)
-            ax.plot(values, [y + 0.3] * len(values), "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0)
+            seeds = [y + 0.3] * len(values)
+            ax.plot(values, seeds, "o", color=colour, markersize=3, alpha=0.6, markeredgewidth=0, clip_on=False)
             ax.plot([interval.low, interval.high], [y, y], color=colour)
-            ax.plot(interval.mean, y, "o", color=colour, markersize=5)
+            ax.plot(interval.mean, y, "o", color=colour, markersize=5, clip_on=False)
         ax.set(title=title, xlabel="test accuracy (%)")
         ax.grid(axis="x", alpha=0.3)
     seen = [100 * value for arm in arms for metric in TEST for value in results.by_seed(arm, metric).values()]
@@ -183,36 +186,37 @@ def _gradient_row(row: SubFigure, results: Results, arms: list[str]) -> None:
 
 
 def _credit(results: Results) -> Figure:
-    """Maps of iteration and position, a column an arm: learned above exact."""
+    """Maps of iteration and position, a column an arm: the estimate above the exact one."""
     measured = credit.arms(results)
     groups = [arms for group in results.groups.values() if (arms := [arm for arm in group if arm in measured])]
-    figure = Figure(figsize=(WIDTH, 0.4 + 2.4 * len(groups)), layout="constrained")
-    panels = figure.subplots(2 * len(groups), max(map(len, groups)), sharey=True, squeeze=False)
+    columns = max(map(len, groups))
+    figure = Figure(figsize=(WIDTH, 0.2 + 2.4 * len(groups)), layout="constrained")
+    panels = figure.subplots(2 * len(groups), columns, squeeze=False)
+    norm = PowerNorm(0.5, 0, 1)
     for ax in panels.flat:
         ax.axis("off")
-    for i, arms in enumerate(groups):
-        for ax_pair, arm in zip(panels[2 * i : 2 * i + 2].T, arms, strict=False):
+    for pairs, arms in zip(panels.reshape(-1, 2, columns).swapaxes(1, 2), groups, strict=True):
+        for (estimate, exact), arm in zip(pairs, arms, strict=False):
+            _map(estimate, credit.shares(results, arm, "share"), norm)
+            _map(exact, credit.shares(results, arm, "exact"), norm)
             accuracy = 100 * fmean(results.by_seed(arm, "test/accuracy_sampled").values())
-            ax_pair[0].set_title("\n".join([*arm.split(), f"{accuracy:.1f}%"]))
-            for ax, kind in zip(ax_pair, ("share", "exact"), strict=True):
-                image = _map(ax, credit.shares(results, arm, kind))
-        for ax, kind in zip(panels[2 * i : 2 * i + 2, 0], ("learned", "exact"), strict=True):
-            ax.set_ylabel(f"{kind}\nposition")
-        for ax in panels[2 * i + 1]:
-            ax.set_xlabel("iteration")
-    figure.colorbar(image, ax=panels, label="share of the gradient", shrink=0.5)
+            estimate.set_title(f"{fill(arm, 12)}\n{accuracy:.1f}%", fontsize=8)
+            estimate.tick_params(labelbottom=False)
+            exact.set_xlabel("iteration")
+        for ax, label in zip(pairs[0], ("estimate", "exact"), strict=True):
+            ax.set_ylabel(f"{label}\nposition")
+    figure.colorbar(ScalarMappable(norm, MAP), ax=panels, label="share of the gradient", shrink=0.6, aspect=30)
     return figure
 
 
-def _map(ax: Axes, shares: dict[int, list[float]]) -> AxesImage:
-    steps, width = list(shares), 1
-    grid = np.array([shares[step] for step in steps]).T
-    if len(steps) > 1:
-        width = steps[1] - steps[0]
-    extent = (steps[0] - width / 2, steps[-1] + width / 2, len(grid) + 0.5, 0.5)
+def _map(ax: Axes, shares: dict[int, list[float]], norm: PowerNorm) -> None:
+    """Iterations are evenly spaced."""
+    steps, grid = list(shares), np.array(list(shares.values())).T
+    half = (steps[1] - steps[0]) / 2 if len(steps) > 1 else 0.5
+    extent = (steps[0] - half, steps[-1] + half, len(grid) + 0.5, 0.5)
     ax.axis("on")
-    for side in ("top", "right"):
-        ax.spines[side].set_visible(True)
-    ax.set_yticks(range(1, len(grid) + 1))
+    ax.set_facecolor("lightgrey")
+    ax.spines[:].set_visible(True)
+    ax.imshow(grid, aspect="auto", interpolation="nearest", norm=norm, cmap=MAP, extent=extent)
     ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    return ax.imshow(grid, aspect="auto", interpolation="nearest", vmin=0, vmax=1, cmap="viridis", extent=extent)
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))

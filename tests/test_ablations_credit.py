@@ -1,10 +1,11 @@
 """The tables and maps of credit, from made-up curves."""
 
+import dataclasses
 import math
 
 import pytest
 
-from ablations import credit, figures
+from ablations import credit, figures, report
 from ablations.results import CURVES, Result, Results
 from ablations.study import Arm, Study
 
@@ -43,9 +44,23 @@ def test_correlation_counts_positions_by_their_exact_share(results):
 
 def test_shares_are_means_over_the_seeds_that_have_a_gradient(results):
     assert credit.shares(results, "a GRPO", "share") == {1: [0.5, 0.5], 2: [0.5, 0.5]}
-    study = results.study
-    part = Results(study, False, (cell("a RLOO", 0, (0.0, 0.0)), cell("a RLOO", 1, (0.2, 0.8))), 0)
+    study, still = results.study, cell("a RLOO", 0, (0.0, 0.0))
+    part = Results(study, False, (still, cell("a RLOO", 1, (0.2, 0.8))), 0)
     assert credit.shares(part, "a RLOO", "share")[1] == [0.2, 0.8]
+    none = credit.shares(Results(study, False, (still,), 0), "a RLOO", "share")
+    assert list(none) == [1, 2] and all(map(math.isnan, none[1])) and none[2] == [0.5, 0.5]
+
+
+def test_gains_are_against_the_arm_s_own_baseline(results):
+    assert results.groups == {"a RLOO": ["a RLOO", "a GRPO"], "b RLOO": ["b RLOO", "b GRPO"]}
+    gains = {row[0]: row[report.COLUMNS.index("gain in sampled, points")] for row in report.table(results)}
+    assert gains == {"a RLOO": "", "a GRPO": "+0.0", "b RLOO": "", "b GRPO": "+0.0"}
+
+
+def test_an_answer_names_whom_an_arm_is_compared_with(results):
+    pairs = (("a GRPO", "a RLOO"), ("b GRPO", "b RLOO"))
+    said = report.answer(dataclasses.replace(results, study=dataclasses.replace(results.study, comparisons=pairs)))
+    assert "from a RLOO was resolved for a GRPO" in said and "from b RLOO was resolved for b GRPO" in said
 
 
 def test_table_and_figure_cover_every_measured_arm(results, tmp_path):

@@ -64,6 +64,8 @@ def test_smoke_comes_last_but_trains_no_untrained_arm():
 def test_a_study_names_its_own_arms():
     with pytest.raises(ValueError, match="nobody"):
         study(comparisons=(("nobody", "start"),))
+    with pytest.raises(ValueError, match="nobody"):
+        study(Arm("start", {}), Arm("other", {}, baseline="nobody"))
 
 
 def test_every_study_has_distinct_cells():

@@ -73,7 +73,7 @@ def examine(claim: Claim) -> tuple[Tree, Moments]:
     task = claim.task
     policy = random_policy(task) if claim.policy is None else claim.policy(task)
     algorithm = claim.build(policy=policy, max_new_tokens=task.length, reference=False)
-    algorithm.policy.load_state_dict(policy.state_dict())  # should it be another one by now
+    algorithm.policy.load_state_dict(policy.state_dict())  # built around its reference, it may have other weights
     tree = grow(policy, task, algorithm.plan.temperature)
     return tree, moments(algorithm, tree)
 
@@ -124,11 +124,11 @@ def position_shares(tree: Tree, found: Moments) -> list[float]:
     return [float(k @ g / (g @ g)) for k, g in zip(kept, exact, strict=True)]
 
 
-def penalized(build: Build, coefficient: float, **settings: Any) -> Build:
+def penalized(build: Build, coefficient: float) -> Build:
     """The estimator with a KL penalty in its reward, towards the uniform policy."""
 
     def make(policy: TabularPolicy, **kwargs: Any) -> Algorithm:
         start = TabularPolicy(policy.model.config.vocab_size, kwargs["max_new_tokens"], bool(len(policy.stop_ids)))
-        return build(policy=start.double(), **{**kwargs, **settings, "reference": True, "kl_coefficient": coefficient})
+        return build(policy=start.double(), **{**kwargs, "reference": True, "kl_coefficient": coefficient})
 
     return make

@@ -195,8 +195,8 @@ def _sampled(algorithm: Algorithm, tree: Tree, groups: int, seed: int) -> Rollou
 def _edge_weights(algorithm: Algorithm, tree: Tree, rollouts: Rollouts) -> Tensor:
     """For each group: the weight of each edge's psi in its gradient, [Z, E].
 
-    All groups go through the algorithm as the prompts of one iteration, if that comes out as each by itself: an
-    algorithm that mixes prompts (batch whitening) gets one prompt an iteration.
+    All groups go through the algorithm as the prompts of one iteration, unless one of seven comes out otherwise by
+    itself: an algorithm that mixes prompts (batch whitening) gets one prompt an iteration.
     """
     together = _weights_of(algorithm, tree, rollouts)
     n = len(together)

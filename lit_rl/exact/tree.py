@@ -63,13 +63,7 @@ class Tree:
 
     def edges(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """The edges along responses [N, T']; -1 behind the end."""
-        actions, n = _actions(self.task), self.task.vocabulary
-        code, offset, columns = torch.zeros_like(lengths), 0, []
-        for t in range(ids.shape[1]):
-            columns.append((offset + code) * n + ids[:, t])
-            offset += actions**t
-            code = (code * actions + ids[:, t]).clamp(max=actions ** (t + 1) - 1)
-        return torch.stack(columns, 1).masked_fill(~response_mask(lengths, ids.shape[1]), -1)
+        return _edges(self.task, ids, lengths)
 
     def along(self, table: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
         """A table of edges [X, V] or of states [X], looked up along responses: [N, T'], 0 behind the end."""
@@ -185,23 +179,19 @@ def grow(policy: CausalPolicy, task: PositionTask, temperature: float = 1.0) -> 
     with torch.no_grad():
         logprobs = _distributions(policy, task, prompt, temperature)
     actions, length = _actions(task), task.length
-    tree = Tree(task, policy, temperature, prompt, ids, lengths, rewards, logprobs, *[torch.empty(0)] * 3)
-
     levels = [slice(o, o + actions**t) for t, o in enumerate(_offsets(actions, length))]
     reach = torch.ones(len(logprobs), dtype=torch.float64)
     for here, below in itertools.pairwise(levels):
         reach[below] = (reach[here, None] * logprobs[here, :actions].exp()).reshape(-1)
     q = torch.zeros_like(logprobs)
     v = torch.zeros_like(reach)
-    tree.q = q
-    edges = tree.edges(ids, lengths)
-    q.view(-1)[edges.gather(1, lengths[:, None] - 1).squeeze(1)] = rewards  # edges that finish a response
+    last = _edges(task, ids, lengths).gather(1, lengths[:, None] - 1).squeeze(1)  # the edges that finish a response
+    q.view(-1)[last] = rewards
     for t in reversed(range(length)):
         if t + 1 < length:
             q[levels[t], :actions] = v[levels[t + 1]].reshape(-1, actions)
         v[levels[t]] = (logprobs[levels[t]].exp() * q[levels[t]]).sum(1)
-    tree.reach, tree.v = reach, v
-    return tree
+    return Tree(task, policy, temperature, prompt, ids, lengths, rewards, logprobs, reach, q, v)
 
 
 def _leaves(task: PositionTask) -> tuple[Tensor, Tensor]:
@@ -253,6 +243,16 @@ def _words(actions: int, length: int) -> Tensor:
 def _offsets(actions: int, length: int) -> list[int]:
     """The number of the first state of each depth."""
     return [sum(actions**d for d in range(t)) for t in range(length)]
+
+
+def _edges(task: PositionTask, ids: Tensor, lengths: Tensor) -> Tensor:
+    actions, n = _actions(task), task.vocabulary
+    code, offset, columns = torch.zeros_like(lengths), 0, []
+    for t in range(ids.shape[1]):
+        columns.append((offset + code) * n + ids[:, t])
+        offset += actions**t
+        code = (code * actions + ids[:, t]).clamp(max=actions ** (t + 1) - 1)
+    return torch.stack(columns, 1).masked_fill(~response_mask(lengths, ids.shape[1]), -1)
 
 
 def _actions(task: PositionTask) -> int:
