@@ -1,6 +1,6 @@
 """Where the gradient goes, on tasks whose exact credit is known."""
 
-from ablations.study import Arm, Study
+from ablations.study import Arm, Study, merge
 
 GROUPS = {"prompts_per_iteration": 128}  # x 4 responses
 SINGLES = {"prompts_per_iteration": 512}  # x 1 response
@@ -18,9 +18,10 @@ ALGORITHMS = {
 }
 LONGER = {
     "Additive REINFORCE": {
-        "trainer": {"max_epochs": 150, "check_val_every_n_epoch": 10},
-        "gradient_variance": {"every_n_iterations": 25},
-        "credit": {"every_n_iterations": 12},
+        "model": {"init_args": {"learning_rate": 0.01}},
+        "trainer": {"max_epochs": 300, "check_val_every_n_epoch": 20},
+        "gradient_variance": {"every_n_iterations": 50},
+        "credit": {"every_n_iterations": 25},
     }
 }
 
@@ -31,9 +32,8 @@ def _arm(task: str, algorithm: str) -> Arm:
     config = {
         "model": {"class_path": algorithm, "init_args": arguments},
         "data": {**prompts, "task": {"class_path": task, "init_args": SIZES | TASKS[task]}},
-        **LONGER.get(name, {}),
     }
-    return Arm(name, config, baseline=f"{task} RLOO")
+    return Arm(name, merge(config, LONGER.get(name, {})), baseline=f"{task} RLOO")
 
 
 STUDY = Study(
@@ -69,12 +69,12 @@ STUDY = Study(
         "Mechanism, not language models: the policy is a table of logits, a row for each prefix, uniform at first. "
         "What is learned in one state helps no other, and the later the position, the more rows its gradient is spread "
         "over: small beside the noise of 512 responses. On Additive, accuracies are mean rewards.",
-        "One learning rate for all arms, chosen on other seeds, where all of them reached the optimum with it; it is "
-        "tuned for none. REINFORCE, without a baseline, may still settle on a second-best token of Additive: with seed "
-        "0 it does.",
+        "One learning rate for all arms but REINFORCE on Additive, chosen on other seeds; tuned for none. With no "
+        "baseline REINFORCE may settle on a second-best token of Additive: at that rate, in 150 iterations, one seed "
+        "of these three ended at 94 %. Here it learns at half the rate for 300 iterations.",
         "Arms are matched in trained responses (512 an iteration, eight updates), not in generated tokens: ReMax's "
-        "greedy responses and TRePO's continuations come on top. REINFORCE alone is far from done on Additive after "
-        "the others' 60 iterations and has 150 there: its end is compared with RLOO's after 2.5 times the responses.",
+        "greedy responses and TRePO's continuations come on top. REINFORCE is far from done on Additive after the "
+        "others' 60 iterations: its end is compared with RLOO's after five times the responses.",
         "Learned shares are of one iteration's responses, noise included: an estimator with less of it looks better "
         "at credit, whatever it credits on average, which for all of them but GRPO is the exact gradient.",
     ),
