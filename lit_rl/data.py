@@ -37,22 +37,23 @@ TRAIN, VAL, TEST = range(3)  # random streams never shared
 
 
 class MicroBatches(Dataset):
-    """An iteration's rollouts as micro-batches: ``schedule`` [passes * micro-batches, rows] of row numbers.
+    """An iteration's rollouts as micro-batches: ``schedule`` [passes * micro-batches, rows] of numbers of trained rows.
 
-    Rows are looked up when they are asked for, after scores and advantages have been filled in. The number -1 fills a
-    micro-batch up, with a row that has no token of its own.
+    Rows are looked up when they are asked for, after scores and advantages have been filled in and pairs chosen. The
+    number -1 fills a micro-batch up, with a row that has no token of its own.
     """
 
-    def __init__(self, rollouts: Rollouts, schedule: Tensor, window_tokens: list[float]) -> None:
+    def __init__(self, rollouts: Rollouts, schedule: Tensor, window_tokens: Sequence[float | None]) -> None:
         self.rollouts, self.schedule, self.window_tokens = rollouts, schedule, window_tokens
 
     def __len__(self) -> int:
         return len(self.schedule)
 
     def __getitem__(self, index: int) -> Rollouts:
-        rows = self.schedule[index]
-        minibatch = self.rollouts.select(rows.clamp(min=0))
-        minibatch.mask = minibatch.mask & (rows >= 0).to(minibatch.mask.device)[:, None]
+        numbers = self.schedule[index].to(self.rollouts.trained.device)
+        rows = self.rollouts.trained.nonzero().squeeze(1)[numbers.clamp(min=0)]
+        minibatch = self.rollouts.select(rows)
+        minibatch.mask = minibatch.mask & (numbers >= 0)[:, None]
         minibatch.window_tokens = self.window_tokens[index]
         minibatch.padded = self.schedule.numel() / int((self.schedule >= 0).sum())
         return minibatch
@@ -119,8 +120,10 @@ class RolloutDataModule(LightningDataModule):
             self.generated += generated
             self.continued += continued
             self.prefilled += prefilled
-        schedule = self._schedule(algorithm.passes)
-        microbatches = MicroBatches(self.rollouts, schedule, self._window_tokens(schedule))
+        schedule = self._schedule(algorithm)
+        # a pair is chosen after this: its loss takes no mean over tokens
+        windows = [None] * len(schedule) if algorithm.plan.pairs else self._window_tokens(schedule)
+        microbatches = MicroBatches(self.rollouts, schedule, windows)
         return DataLoader(microbatches, batch_size=None, shuffle=False, num_workers=0)
 
     def _sample_iteration(self, algorithm: Algorithm) -> Rollouts:
@@ -131,7 +134,7 @@ class RolloutDataModule(LightningDataModule):
         n = len(prompts)
         orders = {epoch: self._order(epoch, n) for epoch in {draw // n for draw in draws}}
         examples = [prompts[orders[draw // n][draw % n]] for draw in draws]
-        rollouts = self.sample(algorithm.policy, algorithm.plan, examples, [(TRAIN, draw) for draw in draws])
+        rollouts = self.sample(algorithm.behaviour, algorithm.plan, examples, [(TRAIN, draw) for draw in draws])
         rollouts.version = trainer.global_step
         return rollouts
 
@@ -139,25 +142,27 @@ class RolloutDataModule(LightningDataModule):
         """The permutation in which the training prompts are drawn for the ``epoch``-th time."""
         return np.random.default_rng([self.seed, epoch]).permutation(n).tolist()
 
-    def _schedule(self, passes: int) -> Tensor:
-        """Row numbers [passes * micro-batches, rows]: in each pass every trained row once, shuffled.
+    def _schedule(self, algorithm: Algorithm) -> Tensor:
+        """Numbers of trained rows [passes * micro-batches, rows]: each once a pass, shuffled; pairs together.
 
         Continuations are as many as the responses make them: -1 fills up to whole optimizer steps, the same number of
         them on every rank.
         """
-        rows = self.rollouts.trained.nonzero().squeeze(1).cpu()
         trainer: Any = self.trainer
+        plan = algorithm.plan
+        count = len(self.rollouts.examples) * plan.trained_rows if plan.pairs else int(self.rollouts.trained.sum())
+        unit = 2 if plan.pairs else 1
         step = self.rows_per_microbatch * trainer.accumulate_grad_batches
-        steps = -(-int(self._reduce(torch.tensor(len(rows)), "max")) // step)
-        rows = torch.cat([rows, rows.new_full((steps * step - len(rows),), -1)])
+        steps = -(-int(self._reduce(torch.tensor(count), "max")) // step)
+        numbers = torch.arange(steps * step).masked_fill(torch.arange(steps * step) >= count, -1).view(-1, unit)
         rng = np.random.default_rng([self.seed, self.stream, trainer.current_epoch, trainer.global_rank])
-        order = np.concatenate([rng.permutation(len(rows)) for _ in range(passes)])
-        return rows[torch.from_numpy(order)].reshape(-1, self.rows_per_microbatch)
+        order = np.concatenate([rng.permutation(len(numbers)) for _ in range(algorithm.passes)])
+        return numbers[torch.from_numpy(order)].reshape(-1, self.rows_per_microbatch)
 
     def _window_tokens(self, schedule: Tensor) -> list[float]:
         """For each micro-batch: the mean response tokens a row over its optimizer step and all ranks."""
         trainer: Any = self.trainer
-        tokens = self.rollouts.mask.sum(1).double().cpu()[schedule] * (schedule >= 0)
+        tokens = self.rollouts.mask[self.rollouts.trained].sum(1).double().cpu()[schedule] * (schedule >= 0)
         steps = tokens.reshape(-1, trainer.accumulate_grad_batches * self.rows_per_microbatch).mean(1)
         real = self.sum_over_ranks((schedule >= 0).double().mean())
         windows = self.sum_over_ranks(steps) / real  # a row's tokens, as if fill-ups were spread evenly
@@ -186,6 +191,10 @@ class RolloutDataModule(LightningDataModule):
             raise UsageError(
                 f"data.prompts_per_iteration is {self.prompts_per_iteration}, not a multiple of the "
                 f"{trainer.world_size} processes; a prompt's responses stay on one"
+            )
+        if algorithm.plan.pairs and self.rows_per_microbatch % 2:
+            raise UsageError(
+                f"data.rows_per_microbatch is {self.rows_per_microbatch}; pairs never part: an even number"
             )
         if algorithm.plan.reuse:
             return  # the number of continuations varies, and steps are filled up

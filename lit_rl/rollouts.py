@@ -36,11 +36,13 @@ class Rollouts:
     prefilled: int = 0  # tokens that were fed to the model without having just been sampled, sampler
     version: int = 0  # optimizer steps the sampling weights had taken
     rewards: Tensor | None = None  # [N], RewardCallback
-    token_rewards: Tensor | None = None  # [N, T], Algorithm.prepare: what is earned token by token (the KL penalty)
+    token_rewards: Tensor | None = None  # [N, T], Algorithm.prepare: what tokens earn beside the reward
     old_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare: log pi of the weights that sampled
     reference_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare
     entropy: Tensor | None = None  # [N, T], Algorithm.prepare
     advantages: Tensor | None = None  # [N, T], Algorithm.prepare
+    values: Tensor | None = None  # [N, T], PPO.prepare: the critic's V(s_t) of the weights that sampled
+    value_targets: Tensor | None = None  # [N, T], PPO.prepare: the returns that the critic is fitted to
     window_tokens: float | None = None  # mean response tokens a row over one optimizer step and all ranks, data module
     padded: float = 1.0  # rows of a micro-batch's iteration, fill-ups included, over real ones, data module
 

@@ -2,10 +2,13 @@
 
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.algorithms.grpo import GRPO
+from lit_rl.algorithms.online_dpo import OnlineDPO
+from lit_rl.algorithms.ppo import PPO
 from lit_rl.algorithms.reinforce import REINFORCE
 from lit_rl.algorithms.remax import ReMax
 from lit_rl.algorithms.rloo import RLOO
+from lit_rl.algorithms.rto import RTO
 from lit_rl.algorithms.supervised import Supervised
 from lit_rl.algorithms.trepo import TRePO
 
-__all__ = ["GRPO", "REINFORCE", "RLOO", "Algorithm", "ReMax", "Supervised", "TRePO"]
+__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO", "RTO", "Algorithm", "OnlineDPO", "ReMax", "Supervised", "TRePO"]

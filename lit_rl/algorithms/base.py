@@ -7,6 +7,7 @@ does the rest (accumulation, clipping, precision, several devices, checkpoints).
 
 import copy
 import time
+from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
@@ -35,7 +36,8 @@ ACCURACIES = ("accuracy", "accuracy_flexible", "accuracy_sampled")
 class Algorithm(LightningModule):
     """A policy, how it is sampled, and how scored rollouts become a loss.
 
-    A subclass overrides :meth:`advantages`, and :meth:`loss` where its loss is not the shared one.
+    A subclass overrides :meth:`advantages`, and :meth:`loss` where its loss is not the shared one. One with a critic
+    overrides :meth:`predictions` too.
 
     Args:
         policy: the model that is trained; None takes the embedded one.
@@ -89,7 +91,9 @@ class Algorithm(LightningModule):
         self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
         self.warmup_steps = warmup_steps
         # in a tuple: no parameter of this module, so in no optimizer, checkpoint or gradient synchronisation
-        self._reference = (copy.deepcopy(self.policy).requires_grad_(False),) if reference else ()
+        self._reference: tuple[CausalPolicy, ...] = ()
+        if reference:
+            self._reference = (copy.deepcopy(self.policy).requires_grad_(False),)
         self.accuracies = nn.ModuleDict(
             {split: nn.ModuleDict({name: MeanMetric() for name in ACCURACIES}) for split in ("val", "test")}
         )
@@ -131,14 +135,41 @@ class Algorithm(LightningModule):
             terms["kl"] = self.kl_coefficient * penalty
         return terms
 
+    def predictions(self, minibatch: Rollouts) -> tuple[Tensor, ...]:
+        """What :meth:`loss` takes beside the rows: their log-probabilities under the weights in training, [N, T]."""
+        return (self.policy(minibatch, self.plan.temperature),)
+
+    @property
+    def behaviour(self) -> CausalPolicy:
+        """The policy that is sampled from."""
+        return self.policy
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        """Models that are used and never trained; not among the parameters."""
+        return self._reference
+
+    def token_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
+        """What tokens earn beside the response's reward, from prepared log-probabilities [N, T]; None if nothing.
+
+        Here the KL penalty ``k1_reward``, -beta log(pi / pi_ref).
+        """
+        if not self._penalized:
+            return None
+        assert rollouts.old_logprobs is not None and rollouts.reference_logprobs is not None
+        return -self.kl_coefficient * (rollouts.old_logprobs - rollouts.reference_logprobs)
+
+    @property
+    def _penalized(self) -> bool:
+        return self.kl_coefficient > 0 and self.kl == "k1_reward"
+
     @torch.no_grad()
     def prepare(self, rollouts: Rollouts, rows: int) -> None:
         """Fills old and reference log-probabilities, token rewards and advantages, ``rows`` rows at a time.
 
         Log-probabilities of probes are 0 where no reward needs them.
         """
-        penalized = self.kl_coefficient > 0 and self.kl == "k1_reward"
-        needed = torch.ones_like(rollouts.trained) if penalized else rollouts.trained
+        needed = torch.ones_like(rollouts.trained) if self._penalized else rollouts.trained
         blank = torch.zeros_like(rollouts.response_ids, dtype=self.policy.dtype)
         old, entropy, reference = blank, blank.clone(), blank.clone()
         for index in needed.nonzero().squeeze(1).split(rows):
@@ -149,8 +180,7 @@ class Algorithm(LightningModule):
         rollouts.old_logprobs, rollouts.entropy = old, entropy
         if self._reference:
             rollouts.reference_logprobs = reference
-        if penalized:
-            rollouts.token_rewards = -self.kl_coefficient * (old - reference)
+        rollouts.token_rewards = self.token_rewards(rollouts, rows)
         advantages = self.advantages(rollouts)
         if advantages.shape != rollouts.mask.shape:
             raise UsageError(
@@ -171,8 +201,8 @@ class Algorithm(LightningModule):
     # ---- Lightning's hooks --------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:
-        for policy in self._reference:
-            policy.to(self.device)
+        for module in self.frozen:
+            module.to(self.device)
 
     def on_train_epoch_start(self) -> None:
         rollouts: Rollouts = self._data.rollouts
@@ -183,14 +213,16 @@ class Algorithm(LightningModule):
         self._log(self._describe(rollouts))
 
     def training_step(self, minibatch: Rollouts, batch_idx: int) -> Tensor:
-        logprobs = self.policy(minibatch, self.plan.temperature)
+        predictions = self.predictions(minibatch)
         old, advantages = minibatch.old_logprobs, minibatch.advantages
         if old is not None and advantages is not None:
             ranges = self.clip_low, self.clip_high
-            removed = clipped_fraction(logprobs.detach(), old, advantages, minibatch.mask, *ranges)
+            removed = clipped_fraction(predictions[0].detach(), old, advantages, minibatch.mask, *ranges)
             self._log({"policy/clip_fraction": removed}, len(minibatch))
         # fill-up rows have a loss of 0: the mean over a micro-batch becomes the one over its real rows
-        return minibatch.padded * torch.stack(list(self.loss(minibatch, logprobs).values())).sum()
+        terms = {name: minibatch.padded * term for name, term in self.loss(minibatch, *predictions).items()}
+        self._log({f"loss/{name}": term.detach() for name, term in terms.items()}, len(minibatch))
+        return torch.stack(list(terms.values())).sum()
 
     # a module's batch hooks run inside those of the callbacks, so observers don't count as update time
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -210,12 +242,18 @@ class Algorithm(LightningModule):
         self._evaluate("test", examples)
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(
-            self.policy.parameters(), lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay
-        )
-        warmup = max(1, self.warmup_steps)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / warmup))
+        groups, warmups = zip(*self.parameter_groups(), strict=True)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, list(warmups))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
+        """The optimizer's parameter groups, each with the factor of its learning rate by optimizer steps taken."""
+        return [({"params": list(self.policy.parameters())}, self.warmup)]
+
+    def warmup(self, step: int) -> float:
+        """The factor of the learning rate after ``step`` steps of what is warmed up."""
+        return min(1.0, (step + 1) / max(1, self.warmup_steps))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         # Lightning writes an epoch-end checkpoint before it counts the epoch as completed, and on resuming would

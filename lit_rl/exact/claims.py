@@ -5,9 +5,29 @@ from typing import Any
 
 import torch
 
-from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax, TRePO
+from lit_rl.algorithms import GRPO, PPO, REINFORCE, RLOO, RTO, OnlineDPO, ReMax, TRePO
 from lit_rl.exact.certificate import Build, Claim, penalized
-from lit_rl.exact.formulas import NO_CLOSED_FORM, UNBIASED, Formula, by_position, grpo_std, kl_penalized, scaled
+from lit_rl.exact.formulas import (
+    NO_CLOSED_FORM,
+    UNBIASED,
+    Formula,
+    by_position,
+    decayed,
+    grpo_std,
+    kl_penalized,
+    length_reward,
+    preference,
+    scaled,
+)
+from lit_rl.exact.learned import (
+    at_reference,
+    exactly,
+    from_uniform,
+    random_errors,
+    randomly,
+    rto_objective,
+    with_critic,
+)
 from lit_rl.functional.cuts import Bernoulli, Boundary, CutRule, Entropy, Relative, Stride
 from lit_rl.policy import CausalPolicy, TokenTransformer
 from lit_rl.tasks import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
@@ -25,7 +45,8 @@ UNDECIDED = Entropy(0.95)  # cuts some states of the random policy, not all
 
 def claims() -> list[Claim]:
     """All of them, in the order of the report."""
-    return [*_responses(), *_groups(), *_prefixes(), *_interpolations(), *_reuse(), *_penalties(), *_machinery()]
+    families = (_responses, _groups, _prefixes, _interpolations, _reuse, _critics, _preferences, _penalties, _machinery)
+    return [claim for family in families for claim in family()]
 
 
 def _responses() -> list[Claim]:
@@ -110,6 +131,44 @@ def _reuse() -> list[Claim]:
         Claim("TRePO segment_td, reuse, G=1", _trepo(reuse=True, **ALONE), SUM_EOS),
         Claim("TRePO segment_td, reuse, Bernoulli, G=1", _trepo(reuse=True, cuts=Bernoulli(0.5), **ALONE), SUM_EOS),
         Claim("TRePO segment_td, reuse, entropy, G=1", _trepo(reuse=True, cuts=UNDECIDED, **ALONE), SUM_EOS),
+    ]
+
+
+def _critics() -> list[Claim]:
+    """PPO with critics that are no good, and its descendants with other models that are none."""
+    decay, both = 0.5, (PAIRS, SUM_EOS)
+
+    def ppo(task: PositionTask, offset: float | None = None, **settings: Any) -> Build:
+        return with_critic(partial(PPO, **settings), randomly if offset is None else exactly(task, offset))
+
+    decayed_ = decayed(decay, random_errors)
+    variants: dict[str, dict[str, Any]] = {
+        "PPO": {},
+        "PPO, shared trunk": {"critic": "shared"},
+        "PPO, full return": {"weighting": "full"},
+    }
+    off = Claim("PPO lambda=0.5, V + 0.2", ppo(SUM_EOS, 0.2, lambda_actor=decay), SUM_EOS, length_reward(decay, 0.2))
+    rto, objective = partial(RTO, kl_coefficient=KL), rto_objective(KL)
+    return [
+        *(Claim(name, ppo(t, **settings), t) for name, settings in variants.items() for t in both),
+        *(Claim("PPO lambda=0.5", ppo(t, lambda_actor=decay), t, decayed_) for t in both),
+        Claim("PPO lambda=0.5, exact V", ppo(SUM_EOS, 0.0, lambda_actor=decay), SUM_EOS),
+        off,
+        Claim("PPO, whitened, G=2", ppo(SUM_EOS, samples=2, whiten=True), SUM_EOS, NO_CLOSED_FORM),
+        Claim("RTO, reward-to-go", from_uniform(rto), SUM_EOS, objective),
+        Claim("RTO, full return", from_uniform(partial(rto, weighting="full")), SUM_EOS, objective),
+    ]
+
+
+def _preferences() -> list[Claim]:
+    beta = 0.3
+
+    def dpo(samples: int) -> Build:
+        return at_reference(partial(OnlineDPO, samples=samples, beta=beta))
+
+    return [
+        Claim("OnlineDPO G=2", dpo(2), PARITY, scaled("beta grad J", beta)),
+        *(Claim(f"OnlineDPO G={g}", dpo(g), SUM_EOS, preference(g, beta)) for g in (2, 3)),
     ]
 
 

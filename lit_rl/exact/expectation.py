@@ -186,7 +186,7 @@ def _greedy(tree: Tree) -> Tensor:
 
 def _sampled(algorithm: Algorithm, tree: Tree, groups: int, seed: int) -> Rollouts:
     streams = [(seed, group) for group in range(groups)]
-    table = LocalSampler(ROWS).sample(algorithm.policy, [tree.prompt] * groups, algorithm.plan, streams)
+    table = LocalSampler(ROWS).sample(algorithm.behaviour, [tree.prompt] * groups, algorithm.plan, streams)
     table.rewards = tree.task.returns(table.response_ids, table.lengths)
     table.examples = [tree.task.prompts("train")[0]] * groups
     return table

@@ -54,3 +54,74 @@ def kl_penalized(coefficient: float) -> Formula:
         return tree.score_gradient(tree.rewards - coefficient * ratio)
 
     return Formula("grad (J - beta KL)", gradient)
+
+
+def decayed(decay: float, errors: Callable[[Tree], Tensor]) -> Formula:
+    """GAE with lambda < 1 and a critic V + e: grad J + (1 - lambda) sum_l lambda^(l-1) E[psi_t e(s_{t+l})].
+
+    Args:
+        decay: lambda.
+        errors: e(s_t) along every leaf [S, T], 0 behind its end.
+    """
+
+    def gradient(tree: Tree) -> Tensor:
+        ahead = torch.zeros_like(e := errors(tree))
+        for t in reversed(range(e.shape[1] - 1)):
+            ahead[:, t] = e[:, t + 1] + decay * ahead[:, t + 1]
+        return tree.gradient() + tree.score_gradient((1 - decay) * ahead)
+
+    return Formula("grad J + error of V", gradient)
+
+
+def length_reward(decay: float, offset: float) -> Formula:
+    """GAE with lambda < 1 and the critic V + c: a token is charged c lambda^(T - t) for each one behind it that isn't.
+
+    E[sum_t (r - c lambda^(T-t)) psi_t], T the response's length and t from 1.
+    """
+
+    def gradient(tree: Tree) -> Tensor:
+        behind = tree.lengths[:, None] - 1 - torch.arange(tree.ids.shape[1])
+        return tree.score_gradient(tree.rewards[:, None] - offset * decay ** behind.clamp(min=0).double())
+
+    return Formula("grad J - c lambda^(T-t)", gradient)
+
+
+def preference(samples: int, beta: float) -> Formula:
+    """Online DPO at pi = pi_ref: (beta / 2) E[psi of the best - psi of the worst], of G independent responses.
+
+    A response of reward r is the first best one with the chance sum_i P(r' < r)^(i-1) P(r' <= r)^(G-i), and the last
+    worst one with sum_i P(r' > r)^(G-i) P(r' >= r)^(i-1); where all are equal, both cancel.
+    """
+
+    def gradient(tree: Tree) -> Tensor:
+        rewards, p = tree.rewards, tree.probability()
+        mine, other = rewards[:, None], rewards[None]
+        below, least = (mine > other).double() @ p, (mine >= other).double() @ p
+        above, most = (mine < other).double() @ p, (mine <= other).double() @ p
+        differences = [
+            below**i * least ** (samples - 1 - i) - above ** (samples - 1 - i) * most**i for i in range(samples)
+        ]
+        return tree.score_gradient(beta / 2 * torch.stack(differences).sum(0))
+
+    return Formula("beta/2 (best - worst)", gradient)
+
+
+def with_token_rewards(name: str, earned: Callable[[Tree], Tensor]) -> Formula:
+    """The gradient of E[r + sum_t what token t earns], given for every leaf [S, T]."""
+    return Formula(name, lambda tree: tree.score_gradient(tree.rewards + earned(tree).sum(1)))
+
+
+def redistributed(beta: float, attention: Callable[[Tree], Tensor]) -> Formula:
+    """ABC's reward-to-go: grad J - beta E[psi_t r sum_{k<t} alpha_k].
+
+    Args:
+        beta: share of the reward that is spread.
+        attention: alpha of every leaf [S, T].
+    """
+
+    def gradient(tree: Tree) -> Tensor:
+        alpha = attention(tree)
+        before = alpha.cumsum(1) - alpha
+        return tree.gradient() - tree.score_gradient(beta * tree.rewards[:, None] * before)
+
+    return Formula("grad J - beta E[r past alpha]", gradient)

@@ -100,13 +100,14 @@ class Tree:
         return torch.cat([part.reshape(-1) for part in parts])
 
     def score_gradient(self, returns: Tensor) -> Tensor:
-        """E[f sum_t psi_t] for any function f of the response, given for every leaf [S]: [D].
+        """E[sum_t f_t psi_t] for any function f of the response: [D]; f of every leaf [S], or of its tokens [S, T].
 
         With the rewards it is the gradient of J, by another way than :meth:`gradient`.
         """
         edges = self.edges(self.ids, self.lengths)
         there = edges >= 0
-        weights = (self.probability() * returns)[:, None].expand(edges.shape)[there]
+        returns = returns if returns.dim() == 2 else returns[:, None].expand(edges.shape)
+        weights = (self.probability()[:, None] * returns)[there]
         return self.gradient(torch.zeros_like(self.q).view(-1).index_add(0, edges[there], weights).view_as(self.q))
 
     def gram(self) -> Tensor:

@@ -103,16 +103,20 @@ class CausalPolicy(nn.Module):
         rows = [torch.special.entr(row.softmax(-1)).sum(-1) for row in logits]  # row by row, to spare memory
         return self._logprobs(logits, rollouts), torch.stack(rows) * rollouts.mask
 
+    def logprobs_and_states(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
+        """:meth:`forward`, and the model's last hidden state of each s_t: [N, T, H]."""
+        out = self._run(rollouts, output_hidden_states=True)
+        width = rollouts.response_ids.shape[1]
+        return self._logprobs(self._scaled(out, temperature), rollouts), out.hidden_states[-1][:, -width - 1 : -1]
+
     def logits(self, rollouts: Rollouts, temperature: float) -> Tensor:
         """The logits of pi(. | s_t) divided by ``temperature``: [N, T, V] in ``dtype``."""
-        mask = torch.cat([rollouts.prompt_mask, rollouts.filled], 1).long()
-        out = self.model(
-            input_ids=torch.cat([rollouts.prompt_ids, rollouts.response_ids], 1),
-            attention_mask=mask,
-            position_ids=(mask.cumsum(1) - 1).clamp(min=0),
-            use_cache=False,
-            logits_to_keep=rollouts.response_ids.shape[1] + 1,
-        )
+        return self._scaled(self._run(rollouts), temperature)
+
+    def _run(self, rollouts: Rollouts, **kwargs: Any) -> Any:
+        return self.model(**model_inputs(rollouts), logits_to_keep=rollouts.response_ids.shape[1] + 1, **kwargs)
+
+    def _scaled(self, out: Any, temperature: float) -> Tensor:
         logits = out.logits[:, :-1].to(self.dtype)
         return logits if temperature == 1 else logits / temperature
 
@@ -120,6 +124,17 @@ class CausalPolicy(nn.Module):
     def _logprobs(logits: Tensor, rollouts: Rollouts) -> Tensor:
         chosen = logits.gather(-1, rollouts.response_ids[..., None]).squeeze(-1)
         return (chosen - logits.logsumexp(-1)) * rollouts.mask
+
+
+def model_inputs(rollouts: Rollouts) -> dict[str, Any]:
+    """What a transformers model takes to read prompts and responses whole."""
+    mask = torch.cat([rollouts.prompt_mask, rollouts.filled], 1).long()
+    return {
+        "input_ids": torch.cat([rollouts.prompt_ids, rollouts.response_ids], 1),
+        "attention_mask": mask,
+        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
+        "use_cache": False,
+    }
 
 
 def without_dropout(config: Any) -> None:

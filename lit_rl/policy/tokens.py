@@ -5,8 +5,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import one_hot
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig
-from transformers.modeling_outputs import CausalLMOutputWithPast
+from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutputWithPast
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
@@ -102,21 +103,27 @@ def _check(vocabulary: int, length: int, eos: bool) -> None:
 
 
 class PrefixTable(nn.Module):
-    """``TabularPolicy``'s table behind the interface of a causal model: its cache holds the token ids seen.
+    """``TabularPolicy``'s table behind the interface of a causal model, linear in the prefix's indicator.
 
-    States are numbered as in a heap: the prompt's is 0, and token a leads from s to s V + a + 1.
+    States are numbered as in a heap: the prompt's is 0, and token a leads from s to s V + a + 1. The last hidden state
+    is one-hot in them, so that a linear head on it is a table as well. The cache holds the token ids seen.
     """
 
     def __init__(self, vocabulary: int, length: int, spread: float) -> None:
         super().__init__()
+        states = sum(vocabulary**t for t in range(length))
         sizes: dict[str, Any] = {
             "vocab_size": vocabulary,
             "num_hidden_layers": 1,
             "max_position_embeddings": length + 1,
+            "hidden_size": states,
         }
         self.config: Any = PreTrainedConfig(**sizes)
-        states = sum(vocabulary**t for t in range(length))
         self.table = nn.Parameter(spread * torch.randn(states, vocabulary))
+
+    @property
+    def base_model(self) -> "PrefixIndicator":
+        return PrefixIndicator(self.config)
 
     def forward(
         self,
@@ -124,18 +131,36 @@ class PrefixTable(nn.Module):
         attention_mask: Tensor,
         past_key_values: Any = None,
         logits_to_keep: int = 0,
+        output_hidden_states: bool = False,
         **_: Any,
     ) -> CausalLMOutputWithPast:
         ids = input_ids
         if past_key_values is not None:
             as_keys = ids[:, None, :, None]
             ids = past_key_values.update(as_keys, as_keys, 0)[0][:, 0, :, 0]
-        vocabulary = self.config.vocab_size
-        state = torch.full_like(ids[:, 0], -1)  # before the prompt's one token
-        states = []
-        for token, real in zip(ids.T, attention_mask.T.bool(), strict=True):
-            behind = torch.where(state < 0, 0, state * vocabulary + token + 1)
-            state = torch.where(real, behind, state)
-            states.append(state)
-        known = torch.stack(states[-(logits_to_keep or input_ids.shape[1]) :], 1)
-        return CausalLMOutputWithPast(logits=self.table[known.clamp(0, len(self.table) - 1)])
+        states = _states(ids, attention_mask, self.config)
+        known = states[:, -(logits_to_keep or input_ids.shape[1]) :]
+        hidden = (one_hot(states, self.config.hidden_size).to(self.table),) if output_hidden_states else None
+        return CausalLMOutputWithPast(logits=self.table[known], hidden_states=hidden)
+
+
+class PrefixIndicator(nn.Module):
+    """A table's model without its table: the hidden state is one-hot in the prefix."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> BaseModelOutputWithPast:
+        hidden = one_hot(_states(input_ids, attention_mask, self.config), self.config.hidden_size)
+        return BaseModelOutputWithPast(last_hidden_state=hidden.float())
+
+
+def _states(ids: Tensor, attention_mask: Tensor, config: Any) -> Tensor:
+    """The number of the prefix that ends with each token: [N, tokens]."""
+    state = torch.full_like(ids[:, 0], -1)  # before the prompt's one token
+    states = []
+    for token, real in zip(ids.T, attention_mask.T.bool(), strict=True):
+        state = torch.where(real, torch.where(state < 0, 0, state * config.vocab_size + token + 1), state)
+        states.append(state)
+    return torch.stack(states, 1).clamp(0, config.hidden_size - 1)

@@ -23,6 +23,7 @@ class SamplingPlan:
         continuations: of each prefix (K).
         fork_root: the prompt is such a prefix too.
         reuse: continuations are trained on.
+        pairs: two of the samples are trained on, together; which two is decided by their rewards.
         temperature: logits are divided by it, here and in every log-probability.
         max_new_tokens: the longest response.
     """
@@ -34,6 +35,7 @@ class SamplingPlan:
     continuations: int = 0
     fork_root: bool = False
     reuse: bool = False
+    pairs: bool = False
     temperature: float = 1.0
     max_new_tokens: int = 192
 
@@ -49,7 +51,7 @@ class SamplingPlan:
     @property
     def trained_rows(self) -> int:
         """Rows a prompt that are trained on, continuations left out."""
-        return 1 if self.demonstrations else self.samples
+        return 1 if self.demonstrations else 2 if self.pairs else self.samples
 
 
 class Sampler(ABC):

@@ -1,0 +1,75 @@
+"""Online DPO: the best against the worst response to a prompt."""
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_rl.algorithms.base import Algorithm
+from lit_rl.errors import UsageError
+from lit_rl.functional.preferences import best_and_worst, dpo_loss
+from lit_rl.policy.causal import CausalPolicy
+from lit_rl.rollouts import Rollouts
+
+
+class OnlineDPO(Algorithm):
+    """-log sigmoid(beta (Delta_best - Delta_worst)), Delta = log pi(response) / pi_ref(response) (2402.04792).
+
+    Best and worst, by reward, of the responses to a prompt are trained on as a pair, and never part; where all rewards
+    are the same the pair weighs nothing. ``advantages`` are 1, -1 and 0. No estimate of grad J, but of another
+    objective; at pi = pi_ref, with two samples and a binary reward, beta grad J.
+
+    Curves over responses (length, entropy, ...) are over the trained ones, the best and the worst.
+
+    Args:
+        samples: responses a prompt, at least 2.
+        beta: how much the policy may leave the reference.
+        sampling: ``policy`` asks the current weights; ``reference`` their start, which is offline DPO (2305.18290).
+    """
+
+    def __init__(
+        self, samples: int = 4, beta: float = 0.1, sampling: Literal["policy", "reference"] = "policy", **kwargs
+    ) -> None:
+        if samples < 2:
+            raise UsageError(f"model.samples is {samples}; OnlineDPO compares the responses to a prompt: at least 2")
+        if beta <= 0:
+            raise UsageError(f"model.beta is {beta}; it must be above 0")
+        super().__init__(samples=samples, **kwargs)
+        if not self._reference:
+            raise UsageError("model.reference is false, but OnlineDPO compares the policy with its reference; keep it")
+        if self.kl_coefficient > 0:
+            raise UsageError(
+                "model.kl_coefficient: OnlineDPO keeps the policy near its start by model.beta; leave it 0"
+            )
+        self.beta, self.sampling = beta, sampling
+        self.plan = replace(self.plan, pairs=True)
+
+    @property
+    def behaviour(self) -> CausalPolicy:
+        return self.policy if self.sampling == "policy" else self._reference[0]
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        assert rollouts.rewards is not None
+        rewards = rollouts.rewards.view(-1, self.plan.samples)
+        best, worst = best_and_worst(rewards)
+        signs = torch.zeros_like(rewards).scatter(1, best[:, None], 1.0).scatter(1, worst[:, None], -1.0)
+        tied = rewards.amax(1) == rewards.amin(1)
+        return signs.masked_fill(tied[:, None], 0.0).view(-1, 1).expand(rollouts.mask.shape)
+
+    @torch.no_grad()
+    def prepare(self, rollouts: Rollouts, rows: int) -> None:
+        assert rollouts.rewards is not None, "score the rollouts before preparing them"
+        best, worst = best_and_worst(rollouts.rewards.view(-1, self.plan.samples))
+        columns = torch.arange(self.plan.samples, device=best.device)
+        rollouts.trained = ((columns == best[:, None]) | (columns == worst[:, None])).view(-1)
+        super().prepare(rollouts, rows)
+
+    def loss(self, minibatch: Rollouts, logprobs: Tensor) -> dict[str, Tensor]:
+        assert minibatch.advantages is not None and minibatch.reference_logprobs is not None
+        log_ratios = (logprobs - minibatch.reference_logprobs).sum(1)
+        return {"policy": dpo_loss(log_ratios, minibatch.advantages[:, 0], self.beta)}
+
+    def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
+        values = super()._describe(rollouts)
+        return {**values, "pairs/ties": values["group/zero_advantage"] * len(rollouts.examples)}

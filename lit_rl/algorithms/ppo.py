@@ -1,0 +1,162 @@
+"""PPO: REINFORCE whose baseline is a learned critic."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grad_value_
+
+from lit_rl.algorithms.base import Algorithm
+from lit_rl.algorithms.pretraining import Pretraining
+from lit_rl.errors import UsageError
+from lit_rl.functional import placement
+from lit_rl.functional.critic import fit_of, gae, value_loss, whiten
+from lit_rl.functional.losses import row_denominator
+from lit_rl.policy.critic import Critic, Trunk
+from lit_rl.rollouts import Rollouts
+
+
+class PPO(Algorithm):
+    """REINFORCE with a critic: generalized advantages, a clipped ratio, a loss of the values (1707.06347).
+
+    A_t by :func:`lit_rl.functional.critic.gae`. With the default ``lambda_actor`` 1 it is r - V(s_t): unbiased for any
+    critic that was there before the responses; below 1, the critic's errors become a bias. The value loss is
+    :func:`lit_rl.functional.critic.value_loss` of the lambda-returns by ``lambda_critic``; two lambdas after VC-PPO
+    (2503.01491).
+
+    With ``critic_pretraining`` the critic is first fitted to the returns of the policy while that stays as it is
+    (2503.01491): for so many iterations, or until the explained variance, of responses not yet fitted, has stopped
+    rising. Curves ``pretraining/*`` and ``critic/*``.
+
+    Args:
+        critic: ``copy`` is a value head on its own copy of the model; ``shared`` one on the policy's trunk, which the
+            value loss then trains as well (pretraining fits the head alone).
+        lambda_actor, lambda_critic: of the advantages and of the critic's targets.
+        weighting: ``to_go`` weighs a token by what is earned from there on; ``full`` by all that the response earns,
+            with lambda 1: for token rewards that know the future.
+        whiten: shift and scale an iteration's advantages (of one process) to mean 0 and deviation 1; biased.
+        value_clip: keeps a value within +- of what it was when its response was sampled; None leaves it free.
+        value_coefficient: weight of the value loss.
+        critic_learning_rate: of the critic's own parameters.
+        critic_pretraining: iterations at most; 0 is none. They count in ``trainer.max_epochs``.
+        patience: pretraining iterations without a rise of 0.01 before the policy starts.
+    """
+
+    def __init__(
+        self,
+        critic: Trunk = "copy",
+        lambda_actor: float = 1.0,
+        lambda_critic: float = 1.0,
+        weighting: Literal["to_go", "full"] = "to_go",
+        whiten: bool = False,
+        value_clip: float | None = 0.2,
+        value_coefficient: float = 0.5,
+        critic_learning_rate: float = 1e-3,
+        critic_pretraining: int = 0,
+        patience: int = 10,
+        clip_low: float | None = 0.2,
+        clip_high: float | None = 0.2,
+        **kwargs,
+    ) -> None:
+        for name, value in {"lambda_actor": lambda_actor, "lambda_critic": lambda_critic}.items():
+            if not 0 <= value <= 1:
+                raise UsageError(f"model.{name} is {value}; choose 0 to 1")
+        if weighting == "full" and lambda_actor < 1:
+            raise UsageError(f"model.lambda_actor is {lambda_actor}; model.weighting full takes 1")
+        if critic_pretraining < 0 or patience < 1:
+            raise UsageError(
+                f"model.critic_pretraining is {critic_pretraining} and model.patience {patience}; choose at least 0 "
+                "and at least 1"
+            )
+        super().__init__(clip_low=clip_low, clip_high=clip_high, **kwargs)
+        self.critic = Critic(self.policy, critic)
+        self.lambda_actor, self.lambda_critic = lambda_actor, lambda_critic
+        self.weighting, self.whiten = weighting, whiten
+        self.value_clip, self.value_coefficient = value_clip, value_coefficient
+        self.critic_learning_rate = critic_learning_rate
+        self.pretraining = Pretraining(critic_pretraining, patience)
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        assert rollouts.values is not None
+        if self.weighting == "full":
+            advantages = self.returns(rollouts)[:, None] - rollouts.values
+        else:
+            advantages = gae(self._earned(rollouts), rollouts.values, rollouts.mask, self.lambda_actor)
+        return whiten(advantages, rollouts.mask) if self.whiten else advantages
+
+    @torch.no_grad()
+    def prepare(self, rollouts: Rollouts, rows: int) -> None:
+        parts = torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
+        rollouts.values = torch.cat([self._values(rollouts.select(part)) for part in parts])
+        super().prepare(rollouts, rows)
+        if self.weighting == "full":
+            rollouts.value_targets = self.returns(rollouts)[:, None] * rollouts.mask
+        else:
+            ahead = gae(self._earned(rollouts), rollouts.values, rollouts.mask, self.lambda_critic)
+            rollouts.value_targets = (ahead + rollouts.values) * rollouts.mask
+
+    def predictions(self, minibatch: Rollouts) -> tuple[Tensor, ...]:
+        """Log-probabilities and values, [N, T] each."""
+        if self.critic.trunk is not None:
+            return self.policy(minibatch, self.plan.temperature), self.critic(minibatch)
+        logprobs, states = self.policy.logprobs_and_states(minibatch, self.plan.temperature)
+        return logprobs, self.critic.read(states, minibatch)
+
+    def loss(self, minibatch: Rollouts, logprobs: Tensor, values: Tensor | None = None) -> dict[str, Tensor]:
+        terms = super().loss(minibatch, logprobs)
+        if values is not None:
+            assert minibatch.values is not None and minibatch.value_targets is not None
+            mask = minibatch.mask
+            denominator = row_denominator(mask, "token_mean", minibatch.window_tokens, self.plan.max_new_tokens)
+            old, targets = minibatch.values, minibatch.value_targets
+            terms["value"] = self.value_coefficient * value_loss(
+                values, old, targets, mask, denominator, self.value_clip
+            )
+        return terms
+
+    def _values(self, rollouts: Rollouts) -> Tensor:
+        if self.critic.trunk is not None:
+            return self.critic(rollouts)
+        return self.critic.read(self.policy.logprobs_and_states(rollouts, self.plan.temperature)[1], rollouts)
+
+    @staticmethod
+    def _earned(rollouts: Rollouts) -> Tensor:
+        """What each token earns, the response's reward at the last one: [N, T]."""
+        assert rollouts.rewards is not None, "score the rollouts before preparing them"
+        rewards = placement.last(rollouts.rewards, rollouts.mask)
+        return rewards if rollouts.token_rewards is None else rewards + rollouts.token_rewards
+
+    # ---- Lightning's hooks --------------------------------------------------------------------------------------
+
+    def on_train_epoch_start(self) -> None:
+        super().on_train_epoch_start()
+        rollouts: Rollouts = self._data.rollouts
+        trained = rollouts.select(rollouts.trained)
+        assert trained.values is not None and trained.value_targets is not None
+        fit = fit_of(trained.values, trained.value_targets, trained.mask, self._data.sum_over_ranks)
+        self.pretraining.look(fit.explained, self.global_step)
+        phase = "pretraining" if self.pretraining.active else "critic"
+        values = {f"{phase}/explained_variance": fit.explained, f"{phase}/bias": fit.bias}
+        self._log({name: value for name, value in values.items() if value == value})
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        if self.pretraining.active:
+            for parameter in self.policy.parameters():
+                parameter.grad = None  # not even Adam's averages notice
+
+    def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
+        [(policy, _)] = super().parameter_groups()
+        critic = {"params": list(self.critic.parameters()), "lr": self.critic_learning_rate}
+        return [(policy, lambda step: self.warmup(self.pretraining.steps_since(step))), (critic, self.warmup)]
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        clip: Any = clip_grad_value_ if gradient_clip_algorithm == "value" else clip_grad_norm_
+        if gradient_clip_val:
+            for group in optimizer.param_groups:  # apart, so that a critic's large errors don't slow the policy
+                clip(group["params"], gradient_clip_val)

@@ -1,0 +1,54 @@
+"""Critic pretraining: when the policy may start."""
+
+import torch
+from torch import Tensor, nn
+
+RISE = 0.01  # of the explained variance, that counts as one
+
+
+class Pretraining(nn.Module):
+    """Counts the iterations in which the critic alone is fitted. Its state is saved in checkpoints.
+
+    Args:
+        iterations: at most.
+        patience: iterations in a row without a rise of 0.01 over the best explained variance that end it earlier.
+    """
+
+    def __init__(self, iterations: int, patience: int) -> None:
+        super().__init__()
+        self.patience = patience
+        state = {"left": iterations, "stale": 0, "started": -1 if iterations else 0, "best": -torch.inf}
+        for name, value in state.items():
+            self.register_buffer(name, torch.tensor(value))
+        self.left: Tensor  # iterations
+        self.stale: Tensor  # iterations without a rise
+        self.started: Tensor  # the optimizer step at which the policy did, -1 before
+        self.best: Tensor
+
+    @property
+    def active(self) -> bool:
+        """Whether the policy has to wait."""
+        return bool(self.started < 0)
+
+    def look(self, explained: float, step: int) -> None:
+        """Decides at the start of an iteration whether it is one of pretraining.
+
+        Args:
+            explained: the variance explained of responses that the critic was not fitted to, of all ranks.
+            step: optimizer steps taken.
+        """
+        if not self.active:
+            return
+        if explained > self.best + RISE:
+            self.stale.zero_()
+        else:
+            self.stale += 1
+        self.best.clamp_(min=explained if explained == explained else -torch.inf)
+        if not self.left or self.stale >= self.patience:
+            self.started.fill_(step)
+        else:
+            self.left -= 1
+
+    def steps_since(self, step: int) -> int:
+        """Optimizer steps of the policy, of ``step`` taken in all."""
+        return 0 if self.active else max(0, step - int(self.started))

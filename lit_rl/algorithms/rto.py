@@ -1,0 +1,79 @@
+"""RTO: PPO with the token rewards that a DPO policy implies."""
+
+import copy
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lit_rl.algorithms.ppo import PPO
+from lit_rl.errors import UsageError
+from lit_rl.policy.causal import CausalPolicy
+from lit_rl.rollouts import Rollouts
+
+
+class RTO(PPO):
+    """PPO whose tokens earn clip(beta_dpo log(pi_dpo / pi_ref), -limit, limit) beside the reward (2404.18922).
+
+    A token's reward is a function of its state and itself: reward-to-go and the full return have one expectation, the
+    gradient of E[r + what tokens earn]. That is another objective than E[r]: it draws towards the DPO policy.
+
+    Args:
+        dpo_checkpoint: of ``fit --model OnlineDPO --model.sampling reference`` with the same ``model.policy``.
+        beta_dpo: scale of the token rewards.
+        token_limit: a token's largest.
+        kl_coefficient: of the penalty -beta log(pi / pi_ref) in the reward.
+    """
+
+    def __init__(
+        self,
+        dpo_checkpoint: str,
+        beta_dpo: float = 0.1,
+        token_limit: float = 0.05,
+        kl_coefficient: float = 0.01,
+        **kwargs,
+    ) -> None:
+        if token_limit < 0:
+            raise UsageError(f"model.token_limit is {token_limit}; choose at least 0")
+        super().__init__(kl_coefficient=kl_coefficient, **kwargs)
+        if not self._reference:
+            raise UsageError("model.reference is false, but RTO's token rewards are relative to the reference; keep it")
+        self.beta_dpo, self.token_limit = beta_dpo, token_limit
+        self._dpo = (trained_policy(dpo_checkpoint, self.policy),)  # in a tuple, as the reference
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        return (*super().frozen, *self._dpo)
+
+    def token_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
+        assert rollouts.reference_logprobs is not None
+        [dpo] = self._dpo
+        parts = torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
+        logprobs = torch.cat([dpo(rollouts.select(part), self.plan.temperature) for part in parts])
+        implied = self.beta_dpo * (logprobs - rollouts.reference_logprobs)
+        earned = implied.clamp(-self.token_limit, self.token_limit)
+        penalty = super().token_rewards(rollouts, rows)
+        return earned if penalty is None else earned + penalty
+
+
+def trained_policy(checkpoint: str, policy: CausalPolicy) -> CausalPolicy:
+    """A frozen copy of ``policy`` with the policy's weights of a checkpoint that ``fit`` has written.
+
+    Raises:
+        UsageError: there is no such checkpoint, or it is of another model.
+    """
+    if not Path(checkpoint).is_file():
+        raise UsageError(
+            f"model.dpo_checkpoint: no file {checkpoint}; train one: fit --model OnlineDPO --model.sampling reference"
+        )
+    try:
+        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
+        weights = {name.removeprefix("policy."): x for name, x in state.items() if name.startswith("policy.")}
+        trained = copy.deepcopy(policy).requires_grad_(False)
+        trained.load_state_dict(weights)
+    except Exception:  # whatever unpickling and loading raise
+        raise UsageError(
+            f"model.dpo_checkpoint: {checkpoint} holds no policy like model.policy; give a checkpoint of fit with the "
+            "same model.policy"
+        ) from None
+    return trained

@@ -1,0 +1,99 @@
+"""The certificate's stand-ins for what is learned elsewhere, none any good: critics, a DPO policy, a reward model."""
+
+import math
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lit_rl.algorithms import PPO, RTO, Algorithm
+from lit_rl.exact.certificate import Build
+from lit_rl.exact.formulas import Formula, with_token_rewards
+from lit_rl.exact.tree import Tree, grow
+from lit_rl.policy import CausalPolicy, TabularPolicy
+from lit_rl.policy.critic import Critic
+from lit_rl.tasks import PositionTask
+
+BETA_DPO, LIMIT = 0.1, 0.05  # of RTO's token rewards
+SPREAD = 0.5  # of a random critic's values; rewards are 0 to 1
+
+
+def with_critic(build: Callable[..., PPO], fill: Callable[[Critic, CausalPolicy], None]) -> Build:
+    """The estimator with a critic of given values, in float64."""
+
+    def make(policy: CausalPolicy, **kwargs: Any) -> Algorithm:
+        algorithm = build(policy=policy, **kwargs)
+        fill(algorithm.critic.double(), policy)
+        return algorithm
+
+    return make
+
+
+def randomly(critic: Critic, policy: CausalPolicy) -> None:
+    """Values from N(0, 1/4), the same for a critic of the same size."""
+    torch.nn.init.normal_(critic.head.weight, std=SPREAD, generator=torch.Generator().manual_seed(1))
+
+
+def exactly(task: PositionTask, offset: float) -> Callable[[Critic, CausalPolicy], None]:
+    """The true values of a table's states, and as much more."""
+
+    def fill(critic: Critic, policy: CausalPolicy) -> None:
+        tree = grow(policy, task)
+        rollouts = tree.rollouts(torch.arange(len(tree.ids)))
+        state = tree.policy.logprobs_and_states(rollouts, 1.0)[1].argmax(-1)
+        values = tree.along(tree.v, tree.ids, tree.lengths)
+        critic.head.weight.data[0, state[rollouts.mask]] = values[rollouts.mask] + offset
+
+    return fill
+
+
+def random_errors(tree: Tree) -> Tensor:
+    """What :func:`randomly` is off by, along every leaf: [S, T]."""
+    critic = Critic(tree.policy).double()
+    randomly(critic, tree.policy)
+    with torch.no_grad():
+        values = critic(tree.rollouts(torch.arange(len(tree.ids))))
+    return values - tree.along(tree.v, tree.ids, tree.lengths)
+
+
+def from_uniform(build: Callable[..., RTO]) -> Build:
+    """RTO whose reference is the uniform policy, with :func:`preferred_policy` as its DPO policy."""
+
+    def make(policy: TabularPolicy, max_new_tokens: int, reference: bool) -> Algorithm:
+        start = TabularPolicy(policy.model.config.vocab_size, max_new_tokens, bool(len(policy.stop_ids))).double()
+        with tempfile.TemporaryDirectory() as folder:
+            checkpoint = Path(folder) / "dpo.ckpt"
+            weights = preferred_policy(start).state_dict()
+            torch.save({"state_dict": {f"policy.{name}": x for name, x in weights.items()}}, checkpoint)
+            settings = {"beta_dpo": BETA_DPO, "token_limit": LIMIT, "max_new_tokens": max_new_tokens}
+            return build(dpo_checkpoint=str(checkpoint), policy=start, **settings)
+
+    return make
+
+
+def rto_objective(penalty: float) -> Formula:
+    """What :func:`from_uniform` makes RTO's objective: E[r + sum_t clip(b log(pi_dpo V)) - penalty log(pi V)]."""
+
+    def earned(tree: Tree) -> Tensor:
+        dpo = grow(preferred_policy(tree.policy), tree.task).logprobs
+        uniform = -math.log(tree.task.vocabulary)
+        rewards = (BETA_DPO * (dpo - uniform)).clamp(-LIMIT, LIMIT) - penalty * (tree.logprobs - uniform)
+        return tree.along(rewards, tree.ids, tree.lengths)
+
+    return with_token_rewards("grad E[r + token rewards]", earned)
+
+
+def preferred_policy(like: CausalPolicy) -> TabularPolicy:
+    """A table of logits from N(0, 1) of the same sizes, in float64, which is not the certificate's policy."""
+    sizes = like.model.config.vocab_size, like.model.config.max_position_embeddings - 1, bool(len(like.stop_ids))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        return TabularPolicy(*sizes, spread=1.0).double()
+
+
+def at_reference(build: Build) -> Build:
+    """The estimator where the policy still is its reference."""
+    return lambda **kwargs: build(**{**kwargs, "reference": True})

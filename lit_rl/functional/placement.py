@@ -1,0 +1,97 @@
+"""Where in a response a reward is paid: token rewards [N, T] of the same sum, whatever the placement.
+
+Weighted by the full return, all placements of one reward are the same update. With reward-to-go a placement that knows
+the future is biased: a token is paid for what was already decided before it (2506.02553).
+"""
+
+import torch
+from torch import Tensor
+
+
+def last(total: Tensor, mask: Tensor) -> Tensor:
+    """All of it at the last token in the mask.
+
+    Args:
+        total: [N] the response's reward.
+        mask: [N, T] bool.
+
+    Returns:
+        [N, T]; nothing where a row has no token.
+    """
+    return total[:, None] * _last(mask)
+
+
+def weighted(total: Tensor, weights: Tensor, mask: Tensor, beta: float = 1.0) -> Tensor:
+    """beta w_t / sum w of it at token t, the rest at the last one.
+
+    With the attention of a reward model as weights it is ABC's redistribution (2402.00782). Not causal, if the weights
+    depend on the whole response.
+
+    Args:
+        total: [N].
+        weights: [N, T], not negative.
+        mask: [N, T] bool.
+        beta: 0..1.
+    """
+    inside = torch.where(mask, weights, 0.0)
+    sums = inside.sum(1, keepdim=True)
+    share = torch.where(sums > 0, inside / sums, 0.0)
+    return completed(beta * total[:, None] * share, total, mask)
+
+
+def uniform(total: Tensor, mask: Tensor) -> Tensor:
+    """As much at each token, r / length. Not causal: the length is only known at the end."""
+    return weighted(total, torch.ones_like(mask, dtype=total.dtype), mask)
+
+
+def causal(earned: Tensor, total: Tensor, mask: Tensor) -> Tensor:
+    """What each token is known to earn at once, the rest at the last one.
+
+    Args:
+        earned: [N, T] a function of s_t and a_t alone, the oracle's.
+        total: [N].
+        mask: [N, T] bool.
+    """
+    return completed(torch.where(mask, earned, 0.0), total, mask)
+
+
+def shuffled(rewards: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
+    """The given token rewards in a random order within each response: no information about where, the same sum.
+
+    Args:
+        rewards: [N, T].
+        mask: [N, T] bool.
+        generator: of the order.
+    """
+    total = torch.where(mask, rewards, 0.0).sum(1)
+    keys = torch.rand(mask.shape, generator=generator).to(rewards.device)
+    order = torch.where(mask, keys, 2.0).argsort(1)  # the response's tokens first, shuffled
+    slots = (~mask).long().argsort(dim=1, stable=True)  # where they are
+    moved = torch.zeros_like(rewards).scatter(1, slots, rewards.gather(1, order))
+    return completed(torch.where(mask, moved, 0.0), total, mask)
+
+
+def potential(total: Tensor, phi: Tensor, mask: Tensor) -> Tensor:
+    """Phi(s_{t+1}) - Phi(s_t) at token t and the reward at the last one; Phi is taken relative to the prompt's.
+
+    The potential is 0 at the start and at the end, so the sum stays, and reward-to-go is r - Phi(s_t): the same
+    gradient with another baseline.
+
+    Args:
+        total: [N].
+        phi: [N, T] Phi(s_t), a function of the prefix.
+        mask: [N, T] bool, without gaps.
+    """
+    relative = torch.where(mask, phi - phi[:, :1], 0.0)
+    behind = torch.cat([relative[:, 1:], torch.zeros_like(relative[:, :1])], 1)
+    return completed(torch.where(mask, behind - relative, 0.0), total, mask)
+
+
+def completed(rewards: Tensor, total: Tensor, mask: Tensor) -> Tensor:
+    """Token rewards with what is missing to the total added at the last token in the mask: [N, T]."""
+    return rewards + last(total - rewards.sum(1), mask)
+
+
+def _last(mask: Tensor) -> Tensor:
+    """True at the last token in the mask: [N, T]."""
+    return mask & (mask.flip(1).cumsum(1).flip(1) == 1)
