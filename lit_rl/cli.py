@@ -5,14 +5,12 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import datasets
 import torch
 import transformers
 import yaml
-from jsonargparse import Namespace
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
@@ -28,16 +26,13 @@ from lit_rl.callbacks import (
 )
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
-from lit_rl.parser import Parser
-from lit_rl.policy.tokens import TokenPolicy
-from lit_rl.sampling import SamplingPlan
-from lit_rl.tasks import PositionTask
+from lit_rl.fit_reward import fit_reward
+from lit_rl.parser import Parser, bare_tokens, with_default_classes
 from lit_rl.tracking import has_run, tracking_uri
 from lit_rl.verify import verify
 
 RUN_LOGGER = "lit_rl.run_logger.RunLogger"
 RUN_ID = "mlflow_run_id"  # in a checkpoint
-DEFAULT_LENGTH = SamplingPlan().max_new_tokens
 DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
 
 
@@ -75,7 +70,10 @@ class CLI(LightningCLI):
             seed_everything_default=0,
             auto_configure_optimizers=False,
             parser_class=Parser,
-            parser_kwargs={"prog": "python -m lit_rl", "epilog": "And: python -m lit_rl verify, the certificate."},
+            parser_kwargs={
+                "prog": "python -m lit_rl",
+                "epilog": "And: python -m lit_rl verify, the certificate, and fit-reward, a reward model.",
+            },
             save_config_callback=LogConfig,
             trainer_defaults={**TRAINER_DEFAULTS, "logger": {"class_path": RUN_LOGGER}},
         )
@@ -108,7 +106,7 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self._settings
-        bare_tokens(config)
+        bare_tokens(config.data.task, config.model.init_args)
         if config.checkpoint.save_on_train_epoch_end is not True:
             raise UsageError(
                 "checkpoint.save_on_train_epoch_end must be true: only the end of an iteration can be resumed exactly"
@@ -118,32 +116,6 @@ class CLI(LightningCLI):
         if self._settings.trainer.enable_progress_bar is not False:
             kwargs["callbacks"] = [*kwargs.get("callbacks", []), IterationProgress()]
         return super().instantiate_trainer(**kwargs)
-
-
-def bare_tokens(config: Any) -> None:
-    """For a task without text: a policy over the task's tokens, if none is named, and responses as long as the task's.
-
-    Raises:
-        UsageError: another policy is named.
-    """
-    task, model = config.data.task, config.model.init_args
-    if task is None or not issubclass(resolve_name(task.class_path), PositionTask):
-        return
-    sizes = {name: task.init_args[name] for name in ("vocabulary", "length", "eos")}
-    if model.get("policy") is None:
-        model.policy = Namespace(class_path="lit_rl.policy.TokenTransformer", init_args=Namespace(**sizes))
-    name = task.class_path.rpartition(".")[2]
-    if not issubclass(resolve_name(model.policy.class_path), TokenPolicy):
-        raise UsageError(
-            f"model.policy: {name} has bare tokens and no text; leave model.policy out, or take TokenTransformer or "
-            "TabularPolicy"
-        )
-    for key, value in sizes.items():
-        own = model.policy.init_args.get(key, value)
-        if own != value:
-            raise UsageError(f"model.policy.{key} is {own} and data.task.{key} {value}; set both to the same")
-    if model.max_new_tokens == DEFAULT_LENGTH:
-        model.max_new_tokens = sizes["length"]
 
 
 def run_of(path: str) -> str | None:
@@ -159,18 +131,6 @@ def run_of(path: str) -> str | None:
     except Exception:
         raise UsageError(f"ckpt_path: {path} is no checkpoint; give one that a run has written") from None
     return run_id if run_id and has_run(run_id, tracking_uri()) else None
-
-
-def with_default_classes(args: list[str]) -> list[str]:
-    """The arguments, with the default class named for each setting whose class they leave open.
-
-    Not done by the parser's defaults, because the arguments of a default class stay when another class is chosen.
-    """
-    given = {arg.split("=")[0] for arg in args}
-    if not args or args[0].startswith("-") or "--config" in given or "-c" in given:
-        return args
-    open_ = [f"--{key}={name}" for key, name in DEFAULT_CLASSES.items() if f"--{key}" not in given]
-    return [args[0], *open_, *args[1:]]
 
 
 def quiet() -> None:
@@ -198,7 +158,10 @@ def main() -> int:
     try:
         if sys.argv[1:2] == ["verify"]:  # no Trainer
             return verify(sys.argv[2:])
-        sys.argv[1:] = with_default_classes(sys.argv[1:])
+        if sys.argv[1:2] == ["fit-reward"]:  # a Trainer of its own
+            return fit_reward(sys.argv[2:])
+        if sys.argv[1:] and not sys.argv[1].startswith("-"):
+            sys.argv[2:] = with_default_classes(sys.argv[2:], DEFAULT_CLASSES)
         CLI()
     except Exception as error:
         usage = usage_error(error)

@@ -16,7 +16,7 @@ from lit_rl.callbacks.progress import report
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts
-from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, demonstrate
+from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, check_length, demonstrate
 from lit_rl.tasks import GSM8KStyle, Task
 from lit_rl.tasks.base import Example, Split
 from lit_rl.tasks.scoring import score_rows, texts_of
@@ -241,12 +241,7 @@ class RolloutDataModule(LightningDataModule):
     ) -> Rollouts:
         """Unscored responses to the examples' prompts by the plan, under the trainer's precision."""
         prompts = [policy.encode_prompt(example["prompt"]) for example in examples]
-        longest, most = max(map(len, prompts)), getattr(policy.model.config, "max_position_embeddings", None)
-        if most is not None and longest + plan.max_new_tokens > most:
-            raise UsageError(
-                f"model.max_new_tokens is {plan.max_new_tokens}: with a prompt of {longest} tokens that is beyond the "
-                f"{most} positions of the model; lower it"
-            )
+        check_length(policy, prompts, plan.max_new_tokens, "model.max_new_tokens")
         trainer: Any = self.trainer
         phase = "sampling" if trainer.training else "evaluation"
         show: Callable[[int, int], None] = lambda done, total: report(trainer, phase, done, total)  # noqa: E731

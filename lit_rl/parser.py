@@ -1,15 +1,19 @@
 """The parser behind every command line: one line for a mistake, and a help that can be read."""
 
 from argparse import SUPPRESS
+from pkgutil import resolve_name
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_rl import algorithms, policy, sampling, tasks
 from lit_rl.errors import UsageError
 from lit_rl.explain import explain
 from lit_rl.functional import cuts
+from lit_rl.policy.tokens import TokenPolicy
 
+DEFAULT_LENGTH = sampling.SamplingPlan().max_new_tokens
 CLASSES = {
     "model": (algorithms, algorithms.Algorithm),
     "model.cuts": (cuts, cuts.CutRule),
@@ -51,3 +55,43 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # a parser inside the parser: let the outer one say it
             super().error(message, ex)
         raise UsageError(explain(str(message), CLASSES)) from ex
+
+
+def with_default_classes(args: list[str], classes: dict[str, str]) -> list[str]:
+    """The arguments, with the default class named for each setting whose class they leave open.
+
+    Not done by the parser's defaults, because the arguments of a default class stay when another class is chosen.
+    """
+    given = {arg.split("=")[0] for arg in args}
+    if "--config" in given or "-c" in given:
+        return args
+    return [*(f"--{key}={name}" for key, name in classes.items() if f"--{key}" not in given), *args]
+
+
+def bare_tokens(task: Any, model: Any) -> None:
+    """For a task without text: a policy over the task's tokens, if none is named, and responses as long as the task's.
+
+    Args:
+        task: the configuration of the task, None for the default.
+        model: the configuration that has ``policy`` and ``max_new_tokens``.
+
+    Raises:
+        UsageError: another policy is named.
+    """
+    if task is None or not issubclass(resolve_name(task.class_path), tasks.PositionTask):
+        return
+    sizes = {name: task.init_args[name] for name in ("vocabulary", "length", "eos")}
+    if model.get("policy") is None:
+        model.policy = Namespace(class_path="lit_rl.policy.TokenTransformer", init_args=Namespace(**sizes))
+    name = task.class_path.rpartition(".")[2]
+    if not issubclass(resolve_name(model.policy.class_path), TokenPolicy):
+        raise UsageError(
+            f"model.policy: {name} has bare tokens and no text; leave model.policy out, or take TokenTransformer or "
+            "TabularPolicy"
+        )
+    for key, value in sizes.items():
+        own = model.policy.init_args.get(key, value)
+        if own != value:
+            raise UsageError(f"model.policy.{key} is {own} and data.task.{key} {value}; set both to the same")
+    if model.max_new_tokens == DEFAULT_LENGTH:
+        model.max_new_tokens = sizes["length"]

@@ -1,5 +1,6 @@
 """What the tests share: small runs on the embedded policy."""
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ from lightning import Trainer, seed_everything
 
 from lit_rl.algorithms import Algorithm
 from lit_rl.callbacks import RewardCallback
-from lit_rl.cli import quiet
+from lit_rl.cli import main, quiet
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy import CausalPolicy
 from lit_rl.tasks import GSM8KStyle
@@ -24,6 +25,21 @@ def away_from_the_repository(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture
+def lit_rl(monkeypatch, capfd):
+    """Runs ``python -m lit_rl`` in this process: exit code, standard output, standard error."""
+
+    def run(*args: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["lit_rl", *args])
+        try:
+            code = main()
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        return (code, *capfd.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -1,14 +1,12 @@
 """The command line as a user meets it."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from lit_rl.cli import main
 from lit_rl.tracking import tracking_uri
 
 SMALL = [
@@ -25,21 +23,6 @@ METRICS = {
     *("tokens/generated", "time/sample", "time/score", "time/update", "group/zero_advantage"),
     *("gradient/trace_cov", "gradient/norm_sq", "gradient/relative_variance", "gradient/snr"),
 }
-
-
-@pytest.fixture
-def lit_rl(monkeypatch, capfd):
-    """Runs ``python -m lit_rl`` in this process: exit code, standard output, standard error."""
-
-    def run(*args: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["lit_rl", *args])
-        try:
-            code = main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        return (code, *capfd.readouterr())
-
-    return run
 
 
 def runs():

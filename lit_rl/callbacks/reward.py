@@ -4,10 +4,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_rl.callbacks.progress import report
+from lit_rl.errors import UsageError
+from lit_rl.policy.reward_model import RewardModel
+from lit_rl.rollouts import Rollouts
 from lit_rl.tasks.scoring import score_rows, texts_of
 
 
@@ -17,22 +21,56 @@ class RewardCallback(Callback):
     Args:
         scorer: ``(example, ids, text) -> float``, by its import path on the command line; None takes the task's own
             score. Evaluation always takes the task's.
+        model: a reward model to score by, as a folder that ``fit-reward`` has written or a hub name. The task's score
+            of the same samples is logged as ``train/task_score``: where it falls while ``train/reward`` rises, the
+            policy exploits the reward model.
+
+    Raises:
+        UsageError: both are given.
     """
 
-    def __init__(self, scorer: Callable[[dict[str, Any], Tensor, str], float] | None = None) -> None:
-        self.scorer = scorer
+    def __init__(
+        self,
+        scorer: Callable[[dict[str, Any], Tensor, str], float] | None = None,
+        model: str | None = None,
+    ) -> None:
+        if scorer is not None and model is not None:
+            raise UsageError("reward.scorer and reward.model are both set; leave one of them out")
+        self.scorer, self.model = scorer, model
+        self._reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self.model is not None:
+            self._reward_model = RewardModel.load(self.model).requires_grad_(False).to(pl_module.device)
+            self._reward_model.check(pl_module.policy)  # type: ignore[arg-type]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         policy: Any = pl_module.policy
         started = time.perf_counter()
         rollouts = data.rollouts
-        score = self.scorer if self.scorer is not None else data.task.score
-        texts = texts_of(rollouts, policy.decode)
-        rollouts.rewards = score_rows(score, rollouts, texts, lambda done, n: report(trainer, "scoring", done, n))
-        values = {
+        values: dict[str, Any] = {}
+        if self._reward_model is not None:
+            rollouts.rewards = self._by_model(trainer, rollouts, data.rows_per_microbatch)
+            sampled = rollouts.select(rollouts.sampled)
+            values["train/task_score"] = score_rows(data.task.score, sampled, texts_of(sampled, policy.decode)).mean()
+        else:
+            score = self.scorer if self.scorer is not None else data.task.score
+            texts = texts_of(rollouts, policy.decode)
+            rollouts.rewards = score_rows(score, rollouts, texts, lambda done, n: report(trainer, "scoring", done, n))
+        values |= {
             "train/reward": rollouts.rewards[rollouts.sampled].mean(),
             "time/score": time.perf_counter() - started,
             "time/sample": data.sample_seconds,
         }
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def _by_model(self, trainer: Trainer, rollouts: Rollouts, rows: int) -> Tensor:
+        """The reward model's scores of every row [N], ``rows`` rows at a time."""
+        assert self._reward_model is not None
+        scores: list[Tensor] = []
+        with torch.no_grad(), trainer.precision_plugin.forward_context():  # hooks run outside it
+            for some in torch.arange(len(rollouts), device=rollouts.group.device).split(rows):
+                scores.append(self._reward_model(rollouts.select(some)))
+                report(trainer, "scoring", int(some[-1]) + 1, len(rollouts))
+        return torch.cat(scores)

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import CutRule
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts
@@ -80,3 +81,20 @@ class Sampler(ABC):
         Returns:
             P * plan.rows rows and the continuations, with ``examples`` left empty.
         """
+
+
+def check_length(policy: CausalPolicy, prompts: Sequence[Sequence[int]], max_new_tokens: int, setting: str) -> None:
+    """That the model has positions for the longest response to each prompt.
+
+    Args:
+        setting: what ``max_new_tokens`` is called on the command line.
+
+    Raises:
+        UsageError: it has not.
+    """
+    longest, most = max(map(len, prompts)), getattr(policy.model.config, "max_position_embeddings", None)
+    if most is not None and longest + max_new_tokens > most:
+        raise UsageError(
+            f"{setting} is {max_new_tokens}: with a prompt of {longest} tokens that is beyond the {most} positions of "
+            "the model; lower it"
+        )

@@ -1,0 +1,117 @@
+"""The reward model: a transformers sequence classifier with one label, which reads the policy's own token ids."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+from lit_rl.errors import UsageError
+from lit_rl.policy.causal import CausalPolicy, without_dropout
+from lit_rl.rollouts import Rollouts
+
+
+class RewardModel(nn.Module):
+    """A score for a response: ``score . h``, h the last layer's hidden state of the response's last token.
+
+    Which tokens are padding is told by the lengths alone, never by token values: transformers' own pooling looks for
+    pad tokens, and a vocabulary of bare tokens has none.
+
+    Args:
+        model: a decoder-only sequence classifier with one label, its head named ``score``, with eager attention.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model.float()
+
+    @classmethod
+    def load(cls, path: str) -> "RewardModel":
+        """From a folder of ``save_pretrained``, or a hub name; float32, without dropout.
+
+        Raises:
+            UsageError: nothing can be loaded from ``path``, or it is no decoder with one label and a head ``score``.
+        """
+        source = str(Path(path).expanduser())
+        if path.startswith((".", "/", "~")) and not Path(source).is_dir():
+            raise UsageError(f"reward.model: no folder '{path}'; give one that fit-reward has written or a hub name")
+        try:
+            config = AutoConfig.from_pretrained(source)
+            without_dropout(config)
+            model, loading = AutoModelForSequenceClassification.from_pretrained(
+                source, config=config, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+            )
+        except Exception as error:  # whatever the libraries that read configs and weights raise
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise UsageError(f"reward.model: cannot load a reward model from '{path}': {reason}") from None
+        head = getattr(model, "score", None)
+        if not isinstance(head, nn.Linear) or head.out_features != 1 or loading["missing_keys"]:
+            raise UsageError(
+                f"reward.model: '{path}' is no reward model, a decoder with a trained head `score` of one label; "
+                "make one with python -m lit_rl fit-reward"
+            )
+        return cls(model)
+
+    def check(self, policy: CausalPolicy) -> None:
+        """That the model reads the policy's token ids.
+
+        Raises:
+            UsageError: their vocabularies differ in size.
+        """
+        own, other = self.model.config.vocab_size, policy.model.config.vocab_size
+        if own != other:
+            raise UsageError(
+                f"reward.model has a vocabulary of {own} tokens and the policy one of {other}; it reads the policy's "
+                "token ids, so fit it to this policy"
+            )
+
+    def forward(self, rollouts: Rollouts) -> Tensor:
+        """The scores [N] float32. A row's depends, up to rounding, neither on padding nor on the rows beside it.
+
+        Raises:
+            UsageError: a row has more tokens than the model has positions.
+        """
+        out, last, _ = self._run(rollouts)
+        return self.model.score(_at(out.last_hidden_state, last)).squeeze(-1).float()
+
+    def attention(self, rollouts: Rollouts) -> Tensor:
+        """How much of the response's last token's attention each token of the response gets (ABC, 2402.00782).
+
+        ``a_t / sum_s a_s``, a the last layer's weights, mean over heads, of the last token over the response's tokens.
+
+        Returns:
+            [N, T] float32: rows sum to 1, and are 0 behind the end.
+
+        Raises:
+            UsageError: a row has more tokens than the model has positions.
+        """
+        out, last, used = self._run(rollouts, output_attentions=True)
+        weights = _at(out.attentions[-1].float().mean(1), last)
+        spread = weights.new_zeros(len(weights), len(used))
+        spread[:, used] = weights
+        over_response = spread[:, rollouts.prompt_ids.shape[1] :] * rollouts.filled
+        return over_response / over_response.sum(1, keepdim=True)
+
+    def _run(self, rollouts: Rollouts, **options: Any) -> tuple[Any, Tensor, Tensor]:
+        """The base model's output over the columns it was given, where each row's last token stands there [N], and
+        which columns of prompt and response they are [L + T]."""
+        mask = torch.cat([rollouts.prompt_mask, rollouts.filled], 1)
+        used = mask.any(0)  # padding in every row would cost time and change nothing
+        ids, mask = torch.cat([rollouts.prompt_ids, rollouts.response_ids], 1)[:, used], mask[:, used].long()
+        longest, most = int(mask.sum(1).max()), getattr(self.model.config, "max_position_embeddings", None)
+        if most is not None and longest > most:
+            raise UsageError(
+                f"reward.model has {most} positions, fewer than the {longest} tokens of a prompt with its response; "
+                "lower model.max_new_tokens, or fit a longer one"
+            )
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        out = self.model.base_model(
+            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **options
+        )
+        return out, used[: rollouts.prompt_ids.shape[1]].sum() + rollouts.lengths - 1, used
+
+
+def _at(x: Tensor, column: Tensor) -> Tensor:
+    """Row i's entry at its own column: [N, C, D], [N] -> [N, D]."""
+    return x[torch.arange(len(x), device=x.device), column]
