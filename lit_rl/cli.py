@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import MLFlowLogger
 from lit_rl import algorithms
 from lit_rl.callbacks import (
     Credit,
+    Diagnostics,
     GradientVariance,
     IterationCheckpoint,
     IterationProgress,
@@ -86,6 +87,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(RewardCallback, "reward")
         parser.add_lightning_class_args(GradientVariance, "gradient_variance")
         parser.add_lightning_class_args(Credit, "credit")
+        parser.add_lightning_class_args(Diagnostics, "diagnostics")
         parser.add_lightning_class_args(Transcripts, "transcripts")
         parser.add_lightning_class_args(IterationCheckpoint, "checkpoint")
         checkpoint = {"save_on_train_epoch_end": True, "every_n_epochs": 10, "save_last": True}

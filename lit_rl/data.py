@@ -33,7 +33,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 1,
     "enable_model_summary": False,
 }
-TRAIN, VAL, TEST = range(3)  # random streams never shared
+TRAIN, VAL, TEST, PROBE = range(4)  # random streams never shared
 
 
 class MicroBatches(Dataset):
@@ -233,6 +233,17 @@ class RolloutDataModule(LightningDataModule):
         texts = texts_of(rollouts, policy.decode)
         strict = score_rows(self.task.score, rollouts, texts)
         return rollouts, strict, score_rows(self.task.score_flexible, rollouts, texts)
+
+    def probe(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
+        """Unscored responses to the first prompts of this rank's iteration, for observers.
+
+        They come from streams of their own and are counted nowhere, so that no training response changes.
+        """
+        examples = self.rollouts.examples[:prompts]
+        trainer: Any = self.trainer
+        first = trainer.current_epoch * self.prompts_per_iteration + trainer.global_rank
+        streams = [(PROBE, first + i * trainer.world_size) for i in range(len(examples))]
+        return self.sample(policy, plan, examples, streams)
 
     # ---- shared -------------------------------------------------------------------------------------------------
 

@@ -37,7 +37,7 @@ from lit_rl.tasks.scoring import score_rows, texts_of
 DESCRIPTION = "Fits a reward model to a task's scores of a policy's responses, and writes it for --reward.model of fit."
 EXPERIMENT = "reward_models"
 SIZES = {"hidden_size": 96, "layers": 3, "heads": 4}  # the embedded policy's
-FIT, HELD_OUT = 3, 4  # random streams that neither training nor evaluation of a policy uses
+FIT, HELD_OUT = 4, 5  # random streams that neither training nor evaluation of a policy uses
 
 CARD = """\
 # A reward model of {task}

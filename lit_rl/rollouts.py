@@ -34,6 +34,7 @@ class Rollouts:
     examples: list[dict[str, Any]]  # one per prompt
     cuts: Tensor | None = None  # [N, T] bool, sampler: where the plan's rule cuts the row (forked there, if origin < 0)
     prefilled: int = 0  # tokens that were fed to the model without having just been sampled, sampler
+    left_out: Tensor | None = None  # [N] bool, Algorithm.prepare: samples that were no probes, and are not trained on
     version: int = 0  # optimizer steps the sampling weights had taken
     rewards: Tensor | None = None  # [N], RewardCallback
     token_rewards: Tensor | None = None  # [N, T], Algorithm.prepare: what tokens earn beside the reward
@@ -51,8 +52,9 @@ class Rollouts:
 
     @property
     def sampled(self) -> Tensor:
-        """True for the trained responses sampled from their prompt, independent of each other: [N]."""
-        return self.trained & (self.origin < 0)
+        """True for the responses sampled from their prompt, independent of each other; probes are none of them: [N]."""
+        own = self.trained if self.left_out is None else self.trained | self.left_out
+        return own & (self.origin < 0)
 
     @property
     def filled(self) -> Tensor:

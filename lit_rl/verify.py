@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers.utils.logging import disable_progress_bar
 
 from lit_rl.algorithms import Algorithm
 from lit_rl.errors import UsageError
@@ -44,6 +45,7 @@ def verify(args: list[str]) -> int:
         except OSError as error:
             raise UsageError(f"--report: cannot make the folder {config.report} ({error.strerror})") from None
     torch.set_num_threads(1)  # small matrices
+    disable_progress_bar()  # of the models that come and go
     table = sys.stderr if config.json else sys.stdout
     found: list[Certificate] = []
     for claim in _own_claims(parser, config) if own else claims():

@@ -1,10 +1,9 @@
 """Generalized advantages, the value loss, and how well values fit."""
 
-import numpy as np
 import pytest
 import torch
 
-from lit_rl.functional.critic import fit_of, gae, value_loss, whiten
+from lit_rl.functional.critic import gae, value_loss, whiten
 from lit_rl.rollouts import response_mask
 
 N, T = 5, 7
@@ -75,32 +74,6 @@ def test_clipping_stops_values_that_have_moved_far_towards_their_target():
     [gradient] = torch.autograd.grad(loss, values)
     # near: goes on; far and still not there: stops; far on the wrong side, or beyond the target: comes back
     assert gradient[0, 0] < 0 and gradient[0, 1] == 0 and gradient[0, 2] < 0 and gradient[0, 3] > 0
-
-
-def test_fit_is_that_of_the_tokens_in_the_mask(table):
-    targets, values, mask = table
-    fit = fit_of(values, targets, mask)
-    r, v = targets[mask].numpy(), values[mask].numpy()
-    assert fit.explained == pytest.approx(1 - np.var(r - v) / np.var(r))
-    assert fit.bias == pytest.approx((v.mean() - r.mean()) / np.std(r))
-    assert fit_of(targets, targets, mask) == pytest.approx((1.0, 0.0))
-    constant = fit_of(torch.full_like(targets, 2.0), targets, mask)
-    assert constant.explained == pytest.approx(0.0) and constant.bias > 0
-
-
-def test_fit_of_several_ranks_is_that_of_all_their_rows(table):
-    targets, values, mask = table
-    moments = []
-    for rows in (slice(0, 2), slice(2, None)):
-        fit_of(values[rows], targets[rows], mask[rows], lambda x: moments.append(x) or x)
-    together = fit_of(values[:1], targets[:1], mask[:1], lambda _: sum(moments))
-    assert together == pytest.approx(fit_of(values, targets, mask))
-
-
-def test_returns_that_are_all_the_same_have_no_fit(table):
-    _, values, mask = table
-    explained, bias = fit_of(values, torch.full_like(values, 0.1), mask)
-    assert explained != explained and bias != bias
 
 
 def test_whitened_advantages_have_mean_zero_and_deviation_one(table):

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from lightning import Callback, Trainer
 from lit_rl.algorithms import ReMax, TRePO
-from lit_rl.callbacks import GradientVariance, RewardCallback
+from lit_rl.callbacks import Diagnostics, GradientVariance, RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.tasks import GSM8KStyle
 
@@ -37,7 +37,10 @@ options = {**TRAINER_DEFAULTS, "max_epochs": 1, "check_val_every_n_epoch": 1, "g
 trainer = Trainer(
     **options, accelerator="cpu", devices=ranks, strategy="ddp",
     logger=False, enable_checkpointing=False, enable_progress_bar=False,
-    callbacks=[RewardCallback(lambda e, ids, t: float(ids.sum() % 7)), GradientVariance(1), Keep()],
+    callbacks=[
+        RewardCallback(lambda e, ids, t: float(ids.sum() % 7)), GradientVariance(1), Keep(),
+        Diagnostics(probe_every_n_iterations=1, probe_prompts=8 // ranks, probe_samples=4),
+    ],
 )
 trainer.fit(algorithm, datamodule=data)
 assert trainer.global_step == 1
@@ -69,7 +72,14 @@ def test_metrics_of_two_ranks_are_those_of_one(results):
     """Nine validation problems, so that the ranks' shares differ; rewards, tokens and gradient statistics as well."""
     (one, _), (two, _) = results
     same = [name for name in one if not name.startswith("time/")]
-    assert {"val/accuracy", "gradient/trace_cov", "tokens/generated", "train/reward"} <= set(same)
+    assert {
+        "val/accuracy",
+        "gradient/trace_cov",
+        "diagnostic/trace_ratio",
+        "diagnostic/entropy_ratio",
+        "tokens/generated",
+        "train/reward",
+    } <= set(same)
     assert {name: two[name] for name in same} == pytest.approx({name: one[name] for name in same}, rel=1e-3, abs=1e-9)
 
 

@@ -1,5 +1,6 @@
 """The algorithms, each a LightningModule."""
 
+from lit_rl.algorithms.abc import ABC
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.algorithms.grpo import GRPO
 from lit_rl.algorithms.online_dpo import OnlineDPO
@@ -11,4 +12,4 @@ from lit_rl.algorithms.rto import RTO
 from lit_rl.algorithms.supervised import Supervised
 from lit_rl.algorithms.trepo import TRePO
 
-__all__ = ["GRPO", "PPO", "REINFORCE", "RLOO", "RTO", "Algorithm", "OnlineDPO", "ReMax", "Supervised", "TRePO"]
+__all__ = ["ABC", "GRPO", "PPO", "REINFORCE", "RLOO", "RTO", "Algorithm", "OnlineDPO", "ReMax", "Supervised", "TRePO"]

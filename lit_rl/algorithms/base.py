@@ -169,7 +169,7 @@ class Algorithm(LightningModule):
 
         Log-probabilities of probes are 0 where no reward needs them.
         """
-        needed = torch.ones_like(rollouts.trained) if self._penalized else rollouts.trained
+        needed = torch.ones_like(rollouts.trained) if self._penalized else rollouts.trained | rollouts.sampled
         blank = torch.zeros_like(rollouts.response_ids, dtype=self.policy.dtype)
         old, entropy, reference = blank, blank.clone(), blank.clone()
         for index in needed.nonzero().squeeze(1).split(rows):

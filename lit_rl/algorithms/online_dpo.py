@@ -20,8 +20,6 @@ class OnlineDPO(Algorithm):
     are the same the pair weighs nothing. ``advantages`` are 1, -1 and 0. No estimate of grad J, but of another
     objective; at pi = pi_ref, with two samples and a binary reward, beta grad J.
 
-    Curves over responses (length, entropy, ...) are over the trained ones, the best and the worst.
-
     Args:
         samples: responses a prompt, at least 2.
         beta: how much the policy may leave the reference.
@@ -63,6 +61,7 @@ class OnlineDPO(Algorithm):
         best, worst = best_and_worst(rollouts.rewards.view(-1, self.plan.samples))
         columns = torch.arange(self.plan.samples, device=best.device)
         rollouts.trained = ((columns == best[:, None]) | (columns == worst[:, None])).view(-1)
+        rollouts.left_out = ~rollouts.trained
         super().prepare(rollouts, rows)
 
     def loss(self, minibatch: Rollouts, logprobs: Tensor) -> dict[str, Tensor]:

@@ -11,7 +11,8 @@ from lit_rl.algorithms.base import Algorithm
 from lit_rl.algorithms.pretraining import Pretraining
 from lit_rl.errors import UsageError
 from lit_rl.functional import placement
-from lit_rl.functional.critic import fit_of, gae, value_loss, whiten
+from lit_rl.functional.critic import gae, value_loss, whiten
+from lit_rl.functional.diagnostics import agreement, pair_sums
 from lit_rl.functional.losses import row_denominator
 from lit_rl.policy.critic import Critic, Trunk
 from lit_rl.rollouts import Rollouts
@@ -134,10 +135,11 @@ class PPO(Algorithm):
         rollouts: Rollouts = self._data.rollouts
         trained = rollouts.select(rollouts.trained)
         assert trained.values is not None and trained.value_targets is not None
-        fit = fit_of(trained.values, trained.value_targets, trained.mask, self._data.sum_over_ranks)
-        self.pretraining.look(fit.explained, self.global_step)
+        sums = pair_sums(trained.values[trained.mask], trained.value_targets[trained.mask])
+        fit = agreement(self._data.sum_over_ranks(sums))
+        self.pretraining.look(fit.explained_variance, self.global_step)
         phase = "pretraining" if self.pretraining.active else "critic"
-        values = {f"{phase}/explained_variance": fit.explained, f"{phase}/bias": fit.bias}
+        values = {f"{phase}/explained_variance": fit.explained_variance, f"{phase}/bias": fit.bias}
         self._log({name: value for name, value in values.items() if value == value})
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:

@@ -2,9 +2,18 @@
 
 from lit_rl.callbacks.checkpoint import IterationCheckpoint
 from lit_rl.callbacks.credit import Credit
+from lit_rl.callbacks.diagnostics import Diagnostics
 from lit_rl.callbacks.gradient_variance import GradientVariance
 from lit_rl.callbacks.progress import IterationProgress
 from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.callbacks.transcripts import Transcripts
 
-__all__ = ["Credit", "GradientVariance", "IterationCheckpoint", "IterationProgress", "RewardCallback", "Transcripts"]
+__all__ = [
+    "Credit",
+    "Diagnostics",
+    "GradientVariance",
+    "IterationCheckpoint",
+    "IterationProgress",
+    "RewardCallback",
+    "Transcripts",
+]

@@ -49,15 +49,11 @@ class RewardCallback(Callback):
         policy: Any = pl_module.policy
         started = time.perf_counter()
         rollouts = data.rollouts
+        rollouts.rewards = self.score(trainer, pl_module, rollouts)
         values: dict[str, Any] = {}
         if self._reward_model is not None:
-            rollouts.rewards = self._by_model(trainer, rollouts, data.rows_per_microbatch)
             sampled = rollouts.select(rollouts.sampled)
             values["train/task_score"] = score_rows(data.task.score, sampled, texts_of(sampled, policy.decode)).mean()
-        else:
-            score = self.scorer if self.scorer is not None else data.task.score
-            texts = texts_of(rollouts, policy.decode)
-            rollouts.rewards = score_rows(score, rollouts, texts, lambda done, n: report(trainer, "scoring", done, n))
         values |= {
             "train/reward": rollouts.rewards[rollouts.sampled].mean(),
             "time/score": time.perf_counter() - started,
@@ -65,12 +61,17 @@ class RewardCallback(Callback):
         }
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
-    def _by_model(self, trainer: Trainer, rollouts: Rollouts, rows: int) -> Tensor:
-        """The reward model's scores of every row [N], ``rows`` rows at a time."""
-        assert self._reward_model is not None
+    def score(self, trainer: Trainer, pl_module: LightningModule, rollouts: Rollouts) -> Tensor:
+        """The rewards of every row, probes included: [N]."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        policy: Any = pl_module.policy
+        if self._reward_model is None:
+            score = self.scorer if self.scorer is not None else data.task.score
+            texts = texts_of(rollouts, policy.decode)
+            return score_rows(score, rollouts, texts, lambda done, n: report(trainer, "scoring", done, n))
         scores: list[Tensor] = []
         with torch.no_grad(), trainer.precision_plugin.forward_context():  # hooks run outside it
-            for some in torch.arange(len(rollouts), device=rollouts.group.device).split(rows):
+            for some in torch.arange(len(rollouts), device=rollouts.group.device).split(data.rows_per_microbatch):
                 scores.append(self._reward_model(rollouts.select(some)))
                 report(trainer, "scoring", int(some[-1]) + 1, len(rollouts))
         return torch.cat(scores)

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lit_rl.algorithms import GRPO, PPO, REINFORCE, RLOO, RTO, OnlineDPO, ReMax, TRePO
+from lit_rl.algorithms import ABC, GRPO, PPO, REINFORCE, RLOO, RTO, OnlineDPO, ReMax, TRePO
 from lit_rl.exact.certificate import Build, Claim, penalized
 from lit_rl.exact.formulas import (
     NO_CLOSED_FORM,
@@ -17,10 +17,13 @@ from lit_rl.exact.formulas import (
     kl_penalized,
     length_reward,
     preference,
+    redistributed,
     scaled,
 )
 from lit_rl.exact.learned import (
     at_reference,
+    attention,
+    by_attention,
     exactly,
     from_uniform,
     random_errors,
@@ -148,6 +151,8 @@ def _critics() -> list[Claim]:
         "PPO, full return": {"weighting": "full"},
     }
     off = Claim("PPO lambda=0.5, V + 0.2", ppo(SUM_EOS, 0.2, lambda_actor=decay), SUM_EOS, length_reward(decay, 0.2))
+    spread = 0.5
+    moved = redistributed(spread, attention)
     rto, objective = partial(RTO, kl_coefficient=KL), rto_objective(KL)
     return [
         *(Claim(name, ppo(t, **settings), t) for name, settings in variants.items() for t in both),
@@ -157,6 +162,8 @@ def _critics() -> list[Claim]:
         Claim("PPO, whitened, G=2", ppo(SUM_EOS, samples=2, whiten=True), SUM_EOS, NO_CLOSED_FORM),
         Claim("RTO, reward-to-go", from_uniform(rto), SUM_EOS, objective),
         Claim("RTO, full return", from_uniform(partial(rto, weighting="full")), SUM_EOS, objective),
+        *(Claim("ABC, reward-to-go", by_attention(partial(ABC, beta=spread)), t, moved) for t in both),
+        *(Claim("ABC, full return", by_attention(partial(ABC, weighting="full")), t) for t in both),
     ]
 
 

@@ -8,12 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import GPT2Config, GPT2ForSequenceClassification
 
-from lit_rl.algorithms import PPO, RTO, Algorithm
+from lit_rl.algorithms import ABC, PPO, RTO, Algorithm
 from lit_rl.exact.certificate import Build
 from lit_rl.exact.formulas import Formula, with_token_rewards
 from lit_rl.exact.tree import Tree, grow
-from lit_rl.policy import CausalPolicy, TabularPolicy
+from lit_rl.policy import CausalPolicy, RewardModel, TabularPolicy
+from lit_rl.policy.causal import without_dropout
 from lit_rl.policy.critic import Critic
 from lit_rl.tasks import PositionTask
 
@@ -92,6 +94,41 @@ def preferred_policy(like: CausalPolicy) -> TabularPolicy:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
         return TabularPolicy(*sizes, spread=1.0).double()
+
+
+def by_attention(build: Callable[..., ABC]) -> Build:
+    """ABC with the attention of :func:`attentive_model`, in float64."""
+
+    def make(policy: CausalPolicy, **kwargs: Any) -> Algorithm:
+        with tempfile.TemporaryDirectory() as folder:
+            attentive_model(policy.model.config.vocab_size).model.save_pretrained(folder)
+            algorithm = build(reward_model=folder, policy=policy, **kwargs)
+        for model in algorithm.frozen:
+            model.double()
+        return algorithm
+
+    return make
+
+
+def attentive_model(vocabulary: int) -> RewardModel:
+    """A reward model of random weights, large enough for its attention to be anything but uniform."""
+    # GPT-2 computes attention in the precision of its weights, others in float32
+    sizes = {"vocab_size": vocabulary, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2}
+    config: Any = GPT2Config(**sizes, num_labels=1, bos_token_id=None, eos_token_id=None)
+    without_dropout(config)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        model: Any = GPT2ForSequenceClassification._from_config(config, attn_implementation="eager")
+        for parameter in model.parameters():
+            torch.nn.init.normal_(parameter)
+    return RewardModel(model)
+
+
+def attention(tree: Tree) -> Tensor:
+    """What :func:`attentive_model` attends to along every leaf: [S, T]."""
+    model = attentive_model(tree.task.vocabulary).double()
+    with torch.no_grad():
+        return model.attention(tree.rollouts(torch.arange(len(tree.ids)))).double()
 
 
 def at_reference(build: Build) -> Build:

@@ -1,8 +1,5 @@
 """What a critic's values are good for, and what they are fitted by."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
@@ -64,31 +61,3 @@ def value_loss(
         near = old_values + (values - old_values).clamp(-clip, clip)
         errors = torch.maximum(errors, (near - targets).square())
     return rows_mean(errors / 2, mask, denominator)
-
-
-class Fit(NamedTuple):
-    """How well values fit returns: ``explained`` = 1 - Var(R - V) / Var(R), ``bias`` = mean(V - R) / sd(R).
-
-    Not a number where the returns are all the same.
-    """
-
-    explained: float
-    bias: float
-
-
-def fit_of(
-    values: Tensor, targets: Tensor, mask: Tensor, sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x
-) -> Fit:
-    """The :class:`Fit` over the tokens in the mask.
-
-    Args:
-        values, targets, mask: [N, T].
-        sum_over_ranks: adds up what the ranks have, each for its own rows.
-    """
-    returns, errors = targets[mask].double(), (targets - values)[mask].double()
-    moments = torch.stack([torch.ones_like(returns), returns, returns.square(), errors, errors.square()]).sum(1)
-    count, r, rr, e, ee = sum_over_ranks(moments).tolist()
-    variance, left = rr / count - (r / count) ** 2, ee / count - (e / count) ** 2
-    if variance <= 1e-12 * rr / count:  # rounding
-        return Fit(float("nan"), float("nan"))
-    return Fit(1 - left / variance, -e / count / variance**0.5)

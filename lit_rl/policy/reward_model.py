@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lit_rl.errors import UsageError
-from lit_rl.policy.causal import CausalPolicy, without_dropout
+from lit_rl.policy.causal import CausalPolicy, model_inputs, without_dropout
 from lit_rl.rollouts import Rollouts
 
 
@@ -27,15 +27,19 @@ class RewardModel(nn.Module):
         self.model = model.float()
 
     @classmethod
-    def load(cls, path: str) -> "RewardModel":
+    def load(cls, path: str, setting: str = "reward.model") -> "RewardModel":
         """From a folder of ``save_pretrained``, or a hub name; float32, without dropout.
+
+        Args:
+            path: the folder or the name.
+            setting: that it comes from, for messages.
 
         Raises:
             UsageError: nothing can be loaded from ``path``, or it is no decoder with one label and a head ``score``.
         """
         source = str(Path(path).expanduser())
         if path.startswith((".", "/", "~")) and not Path(source).is_dir():
-            raise UsageError(f"reward.model: no folder '{path}'; give one that fit-reward has written or a hub name")
+            raise UsageError(f"{setting}: no folder '{path}'; give one that fit-reward has written or a hub name")
         try:
             config = AutoConfig.from_pretrained(source)
             without_dropout(config)
@@ -44,11 +48,11 @@ class RewardModel(nn.Module):
             )
         except Exception as error:  # whatever the libraries that read configs and weights raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise UsageError(f"reward.model: cannot load a reward model from '{path}': {reason}") from None
+            raise UsageError(f"{setting}: cannot load a reward model from '{path}': {reason}") from None
         head = getattr(model, "score", None)
         if not isinstance(head, nn.Linear) or head.out_features != 1 or loading["missing_keys"]:
             raise UsageError(
-                f"reward.model: '{path}' is no reward model, a decoder with a trained head `score` of one label; "
+                f"{setting}: '{path}' is no reward model, a decoder with a trained head `score` of one label; "
                 "make one with python -m lit_rl fit-reward"
             )
         return cls(model)
@@ -72,7 +76,7 @@ class RewardModel(nn.Module):
         Raises:
             UsageError: a row has more tokens than the model has positions.
         """
-        out, last, _ = self._run(rollouts)
+        out, last = self._run(rollouts)
         return self.model.score(_at(out.last_hidden_state, last)).squeeze(-1).float()
 
     def attention(self, rollouts: Rollouts) -> Tensor:
@@ -86,30 +90,22 @@ class RewardModel(nn.Module):
         Raises:
             UsageError: a row has more tokens than the model has positions.
         """
-        out, last, used = self._run(rollouts, output_attentions=True)
-        weights = _at(out.attentions[-1].float().mean(1), last)
-        spread = weights.new_zeros(len(weights), len(used))
-        spread[:, used] = weights
-        over_response = spread[:, rollouts.prompt_ids.shape[1] :] * rollouts.filled
+        out, last = self._run(rollouts, output_attentions=True)
+        weights = _at(out.attentions[-1].mean(1), last)
+        over_response = weights[:, rollouts.prompt_ids.shape[1] :] * rollouts.filled
         return over_response / over_response.sum(1, keepdim=True)
 
-    def _run(self, rollouts: Rollouts, **options: Any) -> tuple[Any, Tensor, Tensor]:
-        """The base model's output over the columns it was given, where each row's last token stands there [N], and
-        which columns of prompt and response they are [L + T]."""
-        mask = torch.cat([rollouts.prompt_mask, rollouts.filled], 1)
-        used = mask.any(0)  # padding in every row would cost time and change nothing
-        ids, mask = torch.cat([rollouts.prompt_ids, rollouts.response_ids], 1)[:, used], mask[:, used].long()
-        longest, most = int(mask.sum(1).max()), getattr(self.model.config, "max_position_embeddings", None)
+    def _run(self, rollouts: Rollouts, **options: Any) -> tuple[Any, Tensor]:
+        """The base model's output, and the column of each row's last token [N]."""
+        longest = int((rollouts.prompt_mask.sum(1) + rollouts.lengths).max())
+        most = getattr(self.model.config, "max_position_embeddings", None)
         if most is not None and longest > most:
             raise UsageError(
                 f"reward.model has {most} positions, fewer than the {longest} tokens of a prompt with its response; "
                 "lower model.max_new_tokens, or fit a longer one"
             )
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self.model.base_model(
-            input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False, **options
-        )
-        return out, used[: rollouts.prompt_ids.shape[1]].sum() + rollouts.lengths - 1, used
+        out = self.model.base_model(**model_inputs(rollouts), **options)
+        return out, rollouts.prompt_ids.shape[1] + rollouts.lengths - 1
 
 
 def _at(x: Tensor, column: Tensor) -> Tensor:

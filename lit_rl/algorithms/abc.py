@@ -1,0 +1,47 @@
+"""ABC: PPO whose reward is spread over the response by a reward model's attention."""
+
+import torch
+from torch import Tensor, nn
+
+from lit_rl.algorithms.ppo import PPO
+from lit_rl.errors import UsageError
+from lit_rl.functional import placement
+from lit_rl.policy.reward_model import RewardModel
+from lit_rl.rollouts import Rollouts
+
+
+class ABC(PPO):
+    """PPO with r_t = beta alpha_t r + (1 - beta) r 1[t = T] in the place of the reward at the last token (2402.00782).
+
+    alpha is what the last token attends to in the reward model's last layer. It is known only at the end: a token's
+    reward-to-go lacks what was paid before it for what it decides, and is biased by
+    -beta E[psi_t r sum_{k<t} alpha_k]. With ``weighting`` ``full`` the sum counts, r, and where it is paid does not.
+
+    Args:
+        reward_model: a folder of ``python -m lit_rl fit-reward``, or a hub name; the reward itself stays the task's,
+            unless ``reward.model`` is set as well.
+        beta: share of the reward that is spread.
+    """
+
+    def __init__(self, reward_model: str, beta: float = 0.5, **kwargs) -> None:
+        if not 0 <= beta <= 1:
+            raise UsageError(f"model.beta is {beta}; choose 0 to 1")
+        super().__init__(**kwargs)
+        self.beta = beta
+        model = RewardModel.load(reward_model, "model.reward_model").requires_grad_(False)
+        model.check(self.policy)
+        self._reward_model = (model,)  # in a tuple, as the reference
+
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        return (*super().frozen, *self._reward_model)
+
+    def token_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
+        assert rollouts.rewards is not None, "score the rollouts before preparing them"
+        [model] = self._reward_model
+        parts = torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
+        attention = torch.cat([model.attention(rollouts.select(part)) for part in parts])
+        spread = placement.weighted(rollouts.rewards, attention.to(rollouts.rewards), rollouts.mask, self.beta)
+        moved = spread - placement.last(rollouts.rewards, rollouts.mask)  # where the reward is from, and where it goes
+        penalty = super().token_rewards(rollouts, rows)
+        return moved if penalty is None else moved + penalty

@@ -1,0 +1,294 @@
+"""The known ways in which fine-tuning by RL goes wrong, looked for while it runs."""
+
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from lit_rl.algorithms.gradients import measure_gradient
+from lit_rl.callbacks.reward import RewardCallback
+from lit_rl.errors import UsageError
+from lit_rl.functional.advantages import zero_advantage_share
+from lit_rl.functional.diagnostics import (
+    agreement,
+    alike_probability,
+    distinct_responses,
+    half_means,
+    pair_sums,
+    spearman_brown,
+    squared_errors,
+    thirds,
+)
+from lit_rl.rollouts import Rollouts
+from lit_rl.sampling.base import SamplingPlan
+
+SIGNS = {
+    "critic_initialisation": ("explained_variance", "value_bias"),
+    "insufficient_sampling": ("cut_error", "group_error"),
+    "poor_baseline": ("zero_advantage", "trace_ratio"),
+    "kl_collapse": ("entropy_ratio", "distinct", "clip_fraction", "kl_slope", "length_ratio"),
+}
+ADVICE = {
+    "critic_initialisation": "set model.critic_pretraining, or raise model.critic_learning_rate",
+    "insufficient_sampling": "raise model.samples, or model.continuations where values come from continuations",
+    "poor_baseline": "raise model.samples, or take prompts that are neither always solved nor never",
+    "kl_collapse": "lower model.learning_rate, or raise model.kl_coefficient",
+}
+LEAST = ("explained_variance", "entropy_ratio", "distinct")  # limits from below
+Total = Callable[[Tensor], Tensor]  # the sum over ranks
+
+
+class Diagnostics(Callback):
+    """Measures four signatures of failure on the samples of an iteration, before its first update.
+
+    Logs ``diagnostic/<metric>`` where it is defined, and ``diagnostic/flag/<signature>``, 0 or 1, where one of the
+    signature's is; the first flag is also a line on the terminal. r is a response's return, G the samples a prompt, K
+    the continuations a cut; a metric's limit is the setting of its name.
+
+    ``critic_initialisation``, where the rollouts have the critic's values V and the targets R that it is fitted to,
+    over all tokens, and for the tokens of each third of their response with ``_early``, ``_middle``, ``_late`` behind:
+        ``explained_variance`` 1 - Var(R - V) / Var(R); ``value_bias`` mean(V - R) / sd(R); ``value_slope`` of R on V,
+        Cov(V, R) / Var(V). Flag: ``explained_variance`` over all tokens below its limit, or |``value_bias``| above.
+    ``insufficient_sampling``, where G or K is at least 2:
+        ``cut_error`` mean over cuts of s^2 / K, s^2 the variance of a cut's continuations, over Var(r) of all samples;
+        ``cut_reliability`` the correlation over cuts of the means of two halves of the continuations, corrected to K
+        by Spearman and Brown; ``group_error`` mean over prompts of s^2 / G over Var(r), where neither a critic nor
+        continuations value the prompt. Flag: either error above ``sampling_error``.
+    ``poor_baseline``:
+        ``zero_advantage`` the share of groups whose advantages are all 0. With probes, more responses to some of the
+        prompts: ``zero_advantage_expected``, where G is at least 2, the unbiased estimate of E[p^G + (1 - p)^G], p a
+        prompt's rate of success (for other rewards, of the chance that all G are equal): the share to expect where a
+        prompt's samples are compared; and ``trace_ratio``, tr Sigma of the groups' gradients with the algorithm's
+        advantages over that of the same groups' samples with r less the mean reward of the prompt's probes (over their
+        deviation, if the algorithm has ``scale_by_std``). Flag: ``zero_advantage`` or ``trace_ratio`` above its limit.
+        ``probe_tokens`` counts the tokens of all probes so far.
+    ``kl_collapse``:
+        ``entropy_ratio`` and ``length_ratio``, nats a token and tokens a response over those of the first iteration
+        measured; ``distinct`` different responses of a group over G, where G is at least 2; ``clip_fraction`` of the
+        iteration before; ``kl_slope`` the least squares slope, in nats an iteration, of the mean of
+        log pi(response) / pi_ref(response) over the last ``kl_window`` measured iterations, once there are so many.
+        Flag: two at once beyond their limits; the length is where it has grown or shrunk by its limit's factor.
+
+    An observer: it takes no random number from training and changes no weight; without probes it takes no forward pass.
+
+    Args:
+        every_n_iterations: how often, from the first iteration on; 0 never.
+        probe_every_n_iterations: how often probes are drawn, in iterations that are measured; 0 never. Their tokens
+            are in no budget.
+        probe_prompts: the first so many prompts of each rank.
+        probe_samples: probes a prompt, at least ``model.samples``.
+        explained_variance, value_bias, sampling_error, trace_ratio, zero_advantage: limits, see above.
+        entropy_ratio, distinct, clip_fraction, kl_slope, length_ratio: limits of ``kl_collapse``; the first two are
+            the least, the others the most that is no sign.
+        kl_window: measured iterations.
+    """
+
+    def __init__(
+        self,
+        every_n_iterations: int = 1,
+        probe_every_n_iterations: int = 0,
+        probe_prompts: int = 8,
+        probe_samples: int = 16,
+        explained_variance: float = 0.0,
+        value_bias: float = 0.5,
+        sampling_error: float = 0.35,
+        trace_ratio: float = 2.0,
+        zero_advantage: float = 0.8,
+        entropy_ratio: float = 0.3,
+        distinct: float = 0.5,
+        clip_fraction: float = 0.3,
+        kl_slope: float = 1.0,
+        length_ratio: float = 2.0,
+        kl_window: int = 10,
+    ) -> None:
+        self.limits = {
+            "explained_variance": explained_variance,
+            "value_bias": value_bias,
+            "cut_error": sampling_error,
+            "group_error": sampling_error,
+            "trace_ratio": trace_ratio,
+            "zero_advantage": zero_advantage,
+            "entropy_ratio": entropy_ratio,
+            "distinct": distinct,
+            "clip_fraction": clip_fraction,
+            "kl_slope": kl_slope,
+            "length_ratio": length_ratio,
+        }
+        every = {"every_n_iterations": every_n_iterations, "probe_every_n_iterations": probe_every_n_iterations}
+        for name, value in every.items():
+            if value < 0:
+                raise UsageError(f"diagnostics.{name} is {value}; 0 measures never")
+        counts = {"probe_prompts": probe_prompts, "probe_samples": probe_samples, "kl_window": kl_window}
+        for name, value in counts.items():
+            if value < 2:
+                raise UsageError(f"diagnostics.{name} is {value}; variances and slopes take at least 2")
+        for name, limit in self.limits.items():
+            least = {"explained_variance": -math.inf, "length_ratio": 1}.get(name, 0)
+            if not limit >= least:
+                setting = "sampling_error" if name in ("cut_error", "group_error") else name
+                raise UsageError(f"diagnostics.{setting} is {limit}; it is a limit of at least {least}")
+        self.every_n_iterations, self.probe_every_n_iterations = every_n_iterations, probe_every_n_iterations
+        self.probe_prompts, self.probe_samples, self.kl_window = probe_prompts, probe_samples, kl_window
+        self.start: dict[str, float] = {}  # entropy and length of the first iteration measured
+        self.kl: list[list[float]] = []  # (iteration, KL) of the last iterations measured
+        self.probe_tokens = 0
+        self._warned: set[str] = set()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        algorithm: Any = pl_module
+        self._warned = set()
+        if stage != "fit":
+            return
+        if self.every_n_iterations and self.probe_every_n_iterations and self.probe_samples < algorithm.plan.samples:
+            raise UsageError(
+                f"diagnostics.probe_samples is {self.probe_samples}; a baseline better than that of "
+                f"{algorithm.plan.samples} samples takes at least as many: raise it"
+            )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
+            return
+        algorithm: Any = pl_module
+        if algorithm.plan.demonstrations:  # nothing was sampled
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        rollouts: Rollouts = data.rollouts
+        samples, total = rollouts.select(rollouts.sampled), data.sum_over_ranks
+        values = {
+            **self._critic(samples, total),
+            **self._sampling(algorithm, rollouts, total),
+            **self._baseline(trainer, algorithm, samples),
+            **self._collapse(trainer, samples, total),
+        }
+        metrics = {name: value for name, value in values.items() if math.isfinite(value)}
+        for signature, names in SIGNS.items():
+            measured = [name for name in names if name in metrics]
+            seen = [f"{x} {metrics[x]:.3g} (limit {self.limits[x]:g})" for x in measured if self._beyond(x, metrics[x])]
+            flag = len(seen) >= (2 if signature == "kl_collapse" else 1)
+            if measured:
+                metrics[f"flag/{signature}"] = float(flag)
+            if flag and signature not in self._warned and trainer.is_global_zero:
+                self._warned.add(signature)
+                where = f"{signature} in iteration {trainer.current_epoch + 1}"
+                # a line of its own above the progress bar, where a Python warning would drag its source line along
+                print(f"lit_rl: {where}: {', '.join(seen)}. Try: {ADVICE[signature]}.", file=sys.stderr)
+        logged = {f"diagnostic/{name}": value for name, value in metrics.items()}
+        pl_module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def _beyond(self, name: str, value: float) -> bool:
+        limit = self.limits[name]
+        if name == "length_ratio":
+            return not 1 / limit <= value <= limit
+        return value < limit if name in LEAST else abs(value) > limit
+
+    # ---- the signatures -----------------------------------------------------------------------------------------
+
+    def _critic(self, samples: Rollouts, total: Total) -> dict[str, float]:
+        if samples.values is None or samples.value_targets is None:
+            return {}
+        third = thirds(samples.mask)
+        parts = {"": samples.mask, **{f"_{name}": third == i for i, name in enumerate(("early", "middle", "late"))}}
+        values = {}
+        for name, part in parts.items():
+            found = agreement(total(pair_sums(samples.values[part], samples.value_targets[part])))
+            values[f"explained_variance{name}"] = found.explained_variance
+            values[f"value_bias{name}"], values[f"value_slope{name}"] = found.bias, found.slope
+        return values
+
+    def _sampling(self, algorithm: Any, rollouts: Rollouts, total: Total) -> dict[str, float]:
+        plan, returns = algorithm.plan, algorithm.returns(rollouts).double()
+        own = returns[rollouts.sampled]
+        mean = _mean(own, total)
+        n = float(total(torch.tensor(len(own))))
+        variance = _mean((own - mean).square(), total) * n / max(n - 1, 1)
+        if variance <= 1e-12 * mean**2:  # rounding is no spread
+            return {}
+        values = {}
+        if plan.samples >= 2 and rollouts.values is None and not plan.fork_root:
+            values["group_error"] = _mean(squared_errors(own.view(-1, plan.samples)), total) / variance
+        if plan.continuations >= 2:
+            forked = (rollouts.origin >= 0).nonzero().squeeze(1)
+            place = rollouts.origin[forked] * rollouts.mask.shape[1] + rollouts.cut[forked]
+            cuts = returns[forked[place.argsort(stable=True)]].view(-1, plan.continuations)
+            values["cut_error"] = _mean(squared_errors(cuts), total) / variance
+            correlation = agreement(total(pair_sums(*half_means(cuts)))).correlation
+            longer = plan.continuations / (plan.continuations // 2)
+            values["cut_reliability"] = spearman_brown(correlation, longer)
+        return values
+
+    def _baseline(self, trainer: Trainer, algorithm: Any, samples: Rollouts) -> dict[str, float]:
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        assert samples.advantages is not None
+        share = zero_advantage_share(samples.advantages, samples.group)
+        values = {"zero_advantage": _mean(share[None], data.sum_over_ranks)}  # the ranks have as many groups each
+        if self.probe_every_n_iterations and not trainer.current_epoch % self.probe_every_n_iterations:
+            values |= self._probe(trainer, algorithm, data)
+        return values
+
+    def _probe(self, trainer: Any, algorithm: Any, data: Any) -> dict[str, float]:
+        rollouts: Rollouts = data.rollouts
+        plan = SamplingPlan(self.probe_samples, temperature=algorithm.plan.temperature)
+        plan = replace(plan, max_new_tokens=algorithm.plan.max_new_tokens)
+        probes: Rollouts = data.probe(algorithm.behaviour, plan, self.probe_prompts)
+        reward = next(each for each in trainer.callbacks if isinstance(each, RewardCallback))
+        rewards = reward.score(trainer, algorithm, probes).view(-1, self.probe_samples)
+        self.probe_tokens += int(data.sum_over_ranks(probes.mask.sum()))
+
+        values = {"probe_tokens": float(self.probe_tokens)}
+        if not algorithm.plan.pairs:  # a pair has no advantages that another baseline could change
+            values["trace_ratio"] = self._trace_ratio(trainer, algorithm, rollouts, rewards)
+        if algorithm.plan.samples >= 2:
+            alike = alike_probability(rewards, algorithm.plan.samples)
+            values["zero_advantage_expected"] = _mean(alike, data.sum_over_ranks)
+        return values
+
+    def _trace_ratio(self, trainer: Any, algorithm: Any, rollouts: Rollouts, rewards: Tensor) -> float:
+        """``rewards`` [P, K] are those of the probes."""
+        data: Any = trainer.datamodule
+        group = rollouts.group.clamp(max=len(rewards) - 1)  # of the rows that are measured, their own
+        compared = algorithm.returns(rollouts) - rewards.mean(1)[group]
+        if getattr(algorithm, "scale_by_std", False):
+            deviation = rewards.std(1)[group]
+            compared = torch.where(deviation > 0, compared / deviation, 0.0)
+        high = replace(rollouts, advantages=compared[:, None] * rollouts.mask, trained=rollouts.sampled)
+        with trainer.precision_plugin.forward_context():
+            options = len(rewards), data.sum_over_ranks, data.rows_per_microbatch
+            traces = [measure_gradient(algorithm, each, *options) for each in (rollouts, high)]
+        own, best = (float(each.trace_cov) if each is not None else math.nan for each in traces)
+        return own / best if best > 0 else math.nan
+
+    def _collapse(self, trainer: Any, samples: Rollouts, total: Total) -> dict[str, float]:
+        length = _mean(samples.lengths, total)
+        values = {"length_ratio": length / self.start.setdefault("length", length)}
+        if samples.entropy is not None:
+            entropy = _mean(samples.entropy[samples.mask], total)
+            start = self.start.setdefault("entropy", entropy)
+            values["entropy_ratio"] = entropy / start if start > 0 else math.nan
+        if len(samples) > len(samples.examples):
+            different = distinct_responses(samples.response_ids, samples.filled, samples.group)
+            values["distinct"] = _mean(torch.tensor([different / len(samples)]), total)
+        if "policy/clip_fraction" in trainer.callback_metrics:
+            values["clip_fraction"] = float(trainer.callback_metrics["policy/clip_fraction"])
+        if samples.old_logprobs is not None and samples.reference_logprobs is not None:
+            kl = _mean((samples.old_logprobs - samples.reference_logprobs).sum(1), total)
+            self.kl = [*self.kl, [trainer.current_epoch, kl]][-self.kl_window :]
+            if len(self.kl) == self.kl_window:
+                values["kl_slope"] = agreement(pair_sums(*torch.tensor(self.kl).T)).slope
+        return values
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"start": self.start, "kl": self.kl, "probe_tokens": self.probe_tokens}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.start, self.kl, self.probe_tokens = (state_dict[name] for name in ("start", "kl", "probe_tokens"))
+
+
+def _mean(x: Tensor, total: Total) -> float:
+    """The mean of x [n] over its entries and the ranks; NaN where there is none."""
+    found, n = total(torch.stack([x.double().sum(), x.new_tensor(len(x), dtype=torch.float64)])).tolist()
+    return found / n if n else math.nan

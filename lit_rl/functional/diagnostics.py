@@ -1,0 +1,103 @@
+"""What tells a run that goes wrong from one that learns; sums come first, so that those of several ranks add up."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Agreement(NamedTuple):
+    """How an estimate x agrees with its target y over n pairs; NaN where a denominator has no spread.
+
+    Attributes:
+        explained_variance: 1 - Var(y - x) / Var(y): 1 is perfect up to a constant, 0 as good as any constant.
+        bias: mean(x - y) / sd(y).
+        slope: Cov(x, y) / Var(x), of y = a + slope x by least squares: 1 is calibrated.
+        correlation: Pearson's, Cov(x, y) / (sd(x) sd(y)).
+    """
+
+    explained_variance: float
+    bias: float
+    slope: float
+    correlation: float
+
+
+def pair_sums(x: Tensor, y: Tensor) -> Tensor:
+    """What :func:`agreement` takes, (n, sum x, sum y, sum x^2, sum y^2, sum x y): [6] float64, of any equal shapes."""
+    x, y = x.double().flatten(), y.double().flatten()
+    sums = [x.sum(), y.sum(), x.square().sum(), y.square().sum(), (x * y).sum()]
+    return torch.stack([torch.tensor(len(x), dtype=x.dtype, device=x.device), *sums])
+
+
+def agreement(sums: Tensor) -> Agreement:
+    """The agreement of x with y, from their :func:`pair_sums` [6]."""
+    n = sums[0]
+    x, y, xx, yy, xy = sums[1:] / n
+    covariance = xy - x * y
+    spread_x, spread_y = _beyond_rounding(xx - x * x, xx), _beyond_rounding(yy - y * y, yy)
+    explained = 1 - (xx - x * x + spread_y - 2 * covariance) / spread_y
+    correlation = covariance / (spread_x * spread_y).sqrt()
+    found = torch.stack([explained, (x - y) / spread_y.sqrt(), covariance / spread_x, correlation.clamp(-1, 1)])
+    return Agreement(*found.tolist())
+
+
+def _beyond_rounding(variance: Tensor, mean_square: Tensor) -> Tensor:
+    """The variance, NaN where a difference of float64 sums cannot tell it from 0."""
+    return torch.where(variance > 1e-12 * mean_square, variance, torch.nan)
+
+
+def thirds(mask: Tensor) -> Tensor:
+    """Which third of its row's n tokens each one lies in, floor(3 t / n) for t = 0, 1, ...: [N, T], -1 off the mask."""
+    third = 3 * (mask.cumsum(1) - 1) // mask.sum(1, keepdim=True).clamp(min=1)
+    return torch.where(mask, third, -1)
+
+
+def squared_errors(returns: Tensor) -> Tensor:
+    """The squared standard error of each row's mean, s^2 / K with s^2 the sample variance (K - 1): [C, K] -> [C].
+
+    Unbiased for the variance of the mean of K independent returns, K at least 2.
+    """
+    k = returns.shape[1]
+    return (returns - returns.mean(1, keepdim=True)).square().sum(1) / (k * (k - 1))
+
+
+def half_means(returns: Tensor) -> tuple[Tensor, Tensor]:
+    """The means of each row's first and of its next floor(K / 2) returns: [C, K] -> [C], [C]."""
+    half = returns.shape[1] // 2
+    return returns[:, :half].mean(1), returns[:, half : 2 * half].mean(1)
+
+
+def spearman_brown(correlation: float, factor: float) -> float:
+    """The reliability f r / (1 + (f - 1) r) of a mean of f times as many draws as the means that correlate at r."""
+    scale = 1 + (factor - 1) * correlation
+    return factor * correlation / scale if scale else -torch.inf
+
+
+def alike_probability(rewards: Tensor, samples: int) -> Tensor:
+    """The probability sum_v P(r = v)^G that all G rewards of a prompt are equal; p^G + (1 - p)^G for 0 and 1.
+
+    Unbiased, which no power of an estimate of p is: the share of the size-G subsets of the K rewards that are all
+    alike, sum_v C(n_v, G) / C(K, G) with n_v of them equal to v.
+
+    Args:
+        rewards: [P, K], independent given the prompt, K at least G.
+        samples: G.
+
+    Returns:
+        [P] float64.
+    """
+    # the mean over rewards of the chance that G - 1 of the other K - 1 equal it
+    others = (rewards[:, :, None] == rewards[:, None, :]).sum(2).double() - 1
+    drawn = torch.arange(samples - 1, device=rewards.device)
+    return ((others[..., None] - drawn).clamp(min=0) / (rewards.shape[1] - 1 - drawn)).prod(2).mean(1)
+
+
+def distinct_responses(ids: Tensor, filled: Tensor, group: Tensor) -> int:
+    """How many responses are different ones, counted in each group and added up.
+
+    Args:
+        ids: [N, T].
+        filled: [N, T] bool, where the response has a token; what stands elsewhere does not matter.
+        group: [N].
+    """
+    return len(torch.unique(torch.cat([group[:, None], torch.where(filled, ids, -1)], 1), dim=0))
