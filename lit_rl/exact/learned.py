@@ -113,8 +113,15 @@ def by_attention(build: Callable[..., ABC]) -> Build:
 def attentive_model(vocabulary: int) -> RewardModel:
     """A reward model of random weights, large enough for its attention to be anything but uniform."""
     # GPT-2 computes attention in the precision of its weights, others in float32
-    sizes = {"vocab_size": vocabulary, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2}
-    config: Any = GPT2Config(**sizes, num_labels=1, bos_token_id=None, eos_token_id=None)
+    sizes: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "n_positions": 16,
+        "n_embd": 16,
+        "n_layer": 1,
+        "n_head": 2,
+        "num_labels": 1,
+    }
+    config: Any = GPT2Config(**sizes, bos_token_id=None, eos_token_id=None)
     without_dropout(config)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(2)
