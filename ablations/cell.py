@@ -4,6 +4,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 import traceback
@@ -15,6 +16,7 @@ import torch
 from lightning import LightningModule, Trainer
 from transformers.utils.logging import disable_progress_bar
 
+from ablations.stages import seconds
 from ablations.study import Cell, merge
 from ablations.tracking import Tracking
 from lit_rl.callbacks.progress import PhaseProgress
@@ -89,6 +91,7 @@ def start_worker(queue: "SimpleQueue[Status]", uri: str) -> None:
     _queue = queue
     threading.Thread(target=_follow_parent, daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  warnings go to MLflow as metrics, errors as artifacts
     os.environ.update(
         MLFLOW_TRACKING_URI=uri, MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", TOKENIZERS_PARALLELISM="false"
     )
@@ -136,5 +139,8 @@ def _run(cell: Cell, logger: CellLogger) -> None:
     if cell.iterations:
         started = time.perf_counter()
         trainer.fit(model, data)
-        logger.log_metrics({"time/fit": time.perf_counter() - started}, step=cell.iterations)
+        spent = {"time/fit": time.perf_counter() - started}
+        if cell.preparations:
+            spent["time/stages"] = seconds(cell.preparations)
+        logger.log_metrics(spent, step=cell.iterations)
     trainer.test(model, data, verbose=False)

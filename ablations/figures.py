@@ -15,7 +15,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from ablations import credit
-from ablations.results import Results
+from ablations.results import CRITIC, Results
 from ablations.statistics import mean_interval
 
 # Okabe and Ito's colours, which the colour-blind tell apart; the baseline is black
@@ -55,6 +55,13 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
                 "signal-to-noise ratio of an iteration's gradient, n‖G‖² / tr Σ; the estimate of ‖G‖² is unbiased, so "
                 "it may be negative. Large points and lines: means over seeds; small points: seeds.",
             )
+        if groups := _with_pretraining(results):
+            figures["critic"] = (
+                _critic(results, groups),
+                "The critic on an iteration's responses, not yet fitted to them: explained variance of their returns, "
+                "and bias over their standard deviation. Lines: means over seeds; points: seeds, where the policy "
+                "starts. Dotted: pretraining, while the policy waits.",
+            )
         if credit.arms(results):
             figures["credit"] = (
                 _credit(results),
@@ -74,6 +81,13 @@ def _colours(results: Results) -> dict[str, str]:
         others = [arm for arm in study.arm_names if study.baseline_of(arm) == baseline != arm]
         colours.update({arm: COLOURS[i % len(COLOURS)] for i, arm in enumerate(others)}, **{baseline: "black"})
     return colours
+
+
+def _dashes(results: Results, arm: str) -> str:
+    """Solid lines, and broken ones where the colours are used up."""
+    baseline = results.study.baseline_of(arm)
+    others = [each for each in results.study.arm_names if results.study.baseline_of(each) == baseline != each]
+    return "-" if arm == baseline or others.index(arm) < len(COLOURS) else "--"
 
 
 def _rows(figure: Figure, results: Results) -> list[tuple[SubFigure, list[str]]]:
@@ -119,7 +133,8 @@ def _learning_curve(ax: Axes, results: Results, arm: str, metric: str) -> None:
     tokens = {step: fmean(values) / 1000 for step, values in results.curve(arm, "tokens/generated").items()}
     if any(tokens.values()):
         x = [tokens[step] for step in curve]
-        ax.plot(x, [y.mean for y in curve.values()], color=colour, label=arm, marker="o", markersize=2.5)
+        style: Any = {"color": colour, "marker": "o", "markersize": 2.5, "linestyle": _dashes(results, arm)}
+        ax.plot(x, [y.mean for y in curve.values()], label=arm, **style)
         ax.fill_between(
             x, [y.low for y in curve.values()], [y.high for y in curve.values()], color=colour, alpha=0.15, linewidth=0
         )
@@ -173,7 +188,8 @@ def _gradient_row(row: SubFigure, results: Results, arms: list[str]) -> None:
         curve = {step: values for step, values in curve.items() if values}
         for step, values in curve.items():
             right.plot([step] * len(values), values, color=colours[arm], **shades)
-        right.plot(list(curve), [fmean(values) for values in curve.values()], color=colours[arm], label=arm)
+        means, dashes = [fmean(values) for values in curve.values()], _dashes(results, arm)
+        right.plot(list(curve), means, color=colours[arm], label=arm, linestyle=dashes)
     left.set_yticks(range(len(arms)), arms)
     left.set_ylim(len(arms) - 0.5, -0.5)
     left.set_xlim(left=0)
@@ -183,6 +199,34 @@ def _gradient_row(row: SubFigure, results: Results, arms: list[str]) -> None:
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.set(xlabel="iteration", ylabel="n ‖G‖² / tr Σ")
     _legend(row, right)
+
+
+def _with_pretraining(results: Results) -> list[list[str]]:
+    """The arms with a critic, of the groups in which one is pretrained."""
+    groups = [[arm for arm in arms if results.curve(arm, CRITIC[2])] for arms in results.groups.values()]
+    return [arms for arms in groups if any(results.first(arm, CRITIC[0]) for arm in arms)]
+
+
+def _critic(results: Results, groups: list[list[str]]) -> Figure:
+    figure = Figure(figsize=(WIDTH, 2.7 * len(groups)), layout="constrained")
+    rows = figure.subfigures(len(groups), 1, squeeze=False)[:, 0]
+    for row, arms in zip(rows, groups, strict=True):
+        axes = row.subplots(1, 2)
+        for arm in arms:
+            colour = _colours(results)[arm]
+            for ax, before, after in zip(axes, CRITIC[:2], CRITIC[2:], strict=True):
+                for metric, style in ((before, ":"), (after, _dashes(results, arm))):
+                    curve = {step: fmean(values) for step, values in results.curve(arm, metric).items() if values}
+                    label = arm if metric == after else None
+                    ax.plot(list(curve), list(curve.values()), color=colour, linestyle=style, label=label, linewidth=1)
+                for cell in results.of(arm):
+                    if curve := cell.curves[after]:
+                        ax.plot(min(curve), curve[min(curve)], "o", color=colour, markersize=4)
+        for ax, label in zip(axes, ("explained variance", "bias / sd of the returns"), strict=True):
+            ax.axhline(0, color="grey", linewidth=0.6)
+            ax.set(xlabel="iteration", ylabel=label)
+        _legend(row, axes[0])
+    return figure
 
 
 def _credit(results: Results) -> Figure:

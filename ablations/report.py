@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ablations import credit
-from ablations.results import Results, load
+from ablations.results import Result, Results, load
 from ablations.statistics import Interval, mean_interval, paired_interval
 from ablations.study import Study
 
@@ -23,10 +23,15 @@ COLUMNS = (
     "gain in sampled, points",
     "generated tokens",
     "seconds",
+    "peak MiB",
     "tr Σ / n at start",
     "tr Σ / ‖G‖² at start",
 )
-SHOWN = 7  # of these columns on the terminal
+STAGES = (
+    "Seconds behind a plus: what is made before a cell runs, a reward model or a DPO policy. Its tokens are not among "
+    "the generated ones."
+)
+SHOWN = 8  # of these columns on the terminal
 
 
 def report(study: Study, smoke: bool) -> Path:
@@ -50,7 +55,7 @@ def report(study: Study, smoke: bool) -> Path:
         shown.add_column(column, no_wrap=True)
     for row in rows:
         shown.add_row(*row[:SHOWN])
-    Console(width=max(130, Console().width)).print(shown)
+    Console(width=max(160, Console().width)).print(shown)
     print(f"{path}\nlook at the runs with: python -m ablations ui")
     return path
 
@@ -72,7 +77,8 @@ def table(results: Results) -> list[list[str]]:
                 _percent(mean_interval(list(results.by_seed(arm, "test/accuracy_sampled").values()))),
                 "" if arm == baseline else _percent(gain, signed=True),
                 f"{fmean(cell.generated for cell in cells):,.0f}",
-                f"{fmean(cell.seconds for cell in cells):,.0f}",
+                _seconds(cells),
+                f"{fmean(peaks):,.0f}" if (peaks := list(results.by_seed(arm, "memory/peak").values())) else "",
                 *_noise(results, arm),
             ]
         )
@@ -107,6 +113,7 @@ def limits(results: Results) -> list[str]:
         "is the variance of an iteration's gradient; compare it between arms of equal G (REINFORCE, RLOO and ReMax "
         "with one loss denominator; rescaled advantages have another G). tr Σ / ‖G‖² is the ratio of the means over "
         "seeds of unbiased estimates; 'unresolved' where the 95% interval of ‖G‖² reaches 0.",
+        *([STAGES] if any(cell.stage_seconds for cell in results.cells) else []),
         *study.notes,
     ]
     if min(counts.values()) < ENOUGH_SEEDS:
@@ -155,6 +162,12 @@ def _percent(interval: Interval, signed: bool = False) -> str:
     sign = "+" if signed else ""
     mean, low, high = (100 * value for value in interval)
     return f"{mean:{sign}.1f}" if low != low or low == high else f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
+
+
+def _seconds(cells: Sequence[Result]) -> str:
+    """Of training and, behind a plus, of what was made for it."""
+    stages = fmean(cell.stage_seconds for cell in cells)
+    return f"{fmean(cell.seconds for cell in cells):,.0f}" + (f" + {stages:,.0f}" if stages else "")
 
 
 def _noise(results: Results, arm: str) -> list[str]:

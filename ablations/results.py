@@ -10,8 +10,9 @@ from ablations.tracking import COMMIT, Tracking, identity
 from lit_rl.errors import UsageError
 
 TEST = ("test/accuracy", "test/accuracy_flexible", "test/accuracy_sampled")
+CRITIC = tuple(f"{phase}/{what}" for phase in ("pretraining", "critic") for what in ("explained_variance", "bias"))
 GRADIENT = ("gradient/trace_cov", "gradient/norm_sq", "gradient/snr")
-CURVES = ("tokens/generated", "train/reward", "val/accuracy", "val/accuracy_sampled", *GRADIENT)
+CURVES = ("tokens/generated", "train/reward", "val/accuracy", "val/accuracy_sampled", *GRADIENT, *CRITIC)
 CREDIT = "credit/"  # curves of what the callback of that name has measured: credit/<what>/<position>
 
 
@@ -35,6 +36,11 @@ class Result:
     @property
     def seconds(self) -> float:
         return self.metrics.get("time/fit", 0.0)
+
+    @property
+    def stage_seconds(self) -> float:
+        """Of what was made before the cell ran."""
+        return self.metrics.get("time/stages", 0.0)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,8 @@ class Results:
         """``cells.csv``, a line a cell, and ``curves.csv``, a line a cell and iteration."""
         rows = [
             {"arm": c.arm, "seed": c.seed, **{name: c.metrics.get(name) for name in TEST}}
-            | {"tokens/generated": c.generated, "time/fit": c.seconds, "iterations": c.iterations}
+            | {"tokens/generated": c.generated, "time/fit": c.seconds, "time/stages": c.stage_seconds}
+            | {"memory/peak": c.metrics.get("memory/peak"), "iterations": c.iterations}
             | {"commit": c.commit, "config_hash": c.config_hash, "run_id": c.run_id}
             for c in self.cells
         ]

@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from ablations.stages import prepare
 from ablations.study import Cell, Study
 from ablations.tracking import COMMIT, PARENT, SMOKE, SWEEP, Tracking, commit, identity, sweep
 
@@ -21,7 +22,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
     settings, otherwise 1.
 
     Raises:
-        UsageError: no cell can run, because the tracking server cannot be used.
+        UsageError: no cell can run, because the tracking server cannot be used or a stage failed.
     """
     cells = study.cells(seeds, smoke)
     tracking = Tracking(study.label(smoke))
@@ -35,6 +36,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
     arms = tracking.open_arms(pending, smoke)
     tags = {COMMIT: commit(), SMOKE: str(smoke).lower(), SWEEP: sweep()}
     try:
+        prepare({each for cell in pending for each in cell.preparations}, jobs)
         failures = _sweep(pending, tracking, {arm: {**tags, PARENT: run_id} for arm, run_id in arms.items()}, jobs)
     finally:
         tracking.kill_stale(pending)
@@ -54,7 +56,9 @@ def _sweep(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["ablations.cell", "mlflow"])  # a worker then starts in a moment
     queue = context.SimpleQueue()
-    pool = ProcessPoolExecutor(min(jobs, len(cells)), context, start_worker, (queue, tracking.uri))
+    # a process of its own for each cell: its memory's peak is its own, too
+    options: dict[str, Any] = {"initializer": start_worker, "initargs": (queue, tracking.uri), "max_tasks_per_child": 1}
+    pool = ProcessPoolExecutor(min(jobs, len(cells)), context, **options)
     failures = []
     try:
         futures = {pool.submit(run_cell, cell, tracking.name, tags[cell.arm]): cell for cell in cells}

@@ -5,9 +5,35 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 Config = dict[str, Any]  # a partial configuration of lit_rl's command line
+
+
+class Preparation(NamedTuple):
+    """A command line of ``python -m lit_rl`` in which ``{folder}`` stands for the folder that it fills."""
+
+    folder: str
+    args: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What is made, by ``python -m lit_rl``, before the cells that need it run: a reward model, a DPO policy.
+
+    Attributes:
+        name: stands in braces for its folder in an arm's settings.
+        args: of the command line; ``{folder}`` stands for the folder to fill, ``{seed}`` for the cell's seed.
+        smoke: further ones with ``--smoke``.
+    """
+
+    name: str
+    args: tuple[str, ...]
+    smoke: tuple[str, ...] = ()
+
+    def at(self, seed: int, smoke: bool) -> Preparation:
+        args = tuple(arg.replace("{seed}", str(seed)) for arg in (*self.args, *(self.smoke if smoke else ())))
+        return Preparation(f"mlruns/stages/{self.name}-{_digest(args)}", args)
 
 
 @dataclass(frozen=True)
@@ -21,6 +47,7 @@ class Arm:
     name: str
     config: Config
     baseline: str | None = None
+    stages: tuple[Stage, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -31,11 +58,12 @@ class Cell:
     arm: str
     seed: int
     config: Config
+    preparations: tuple[Preparation, ...] = ()
 
     @cached_property
     def hash(self) -> str:
         """12 hexadecimal digits that name the configuration, whatever the order of its keys."""
-        return hashlib.sha256(json.dumps(self.config, sort_keys=True).encode()).hexdigest()[:12]
+        return _digest(self.config)
 
     @property
     def iterations(self) -> int:
@@ -97,7 +125,9 @@ class Study:
             config = merge(config, self.smoke)
         if untrained:
             config = merge(config, {"trainer": {"max_epochs": 0}})
-        return Cell(self.name, arm.name, seed, merge(config, {"seed_everything": seed}))
+        made = {stage.name: stage.at(seed, smoke) for stage in arm.stages}
+        config = _filled(config, {name: preparation.folder for name, preparation in made.items()})
+        return Cell(self.name, arm.name, seed, merge(config, {"seed_everything": seed}), tuple(made.values()))
 
     def find(self, arm: str, seed: int, digest: str, smoke: bool) -> Cell | None:
         """The cell of that arm and seed, if the hash is that of the study as it is now, not of an earlier one."""
@@ -116,3 +146,17 @@ def merge(base: Config, changes: Config) -> Config:
         mergeable = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = merge(merged[key], value) if mergeable else value
     return merged
+
+
+def _filled(config: Any, folders: dict[str, str]) -> Any:
+    """The settings with each ``{name}`` of a stage replaced by its folder."""
+    if isinstance(config, dict):
+        return {key: _filled(value, folders) for key, value in config.items()}
+    if isinstance(config, str):
+        for name, folder in folders.items():
+            config = config.replace(f"{{{name}}}", folder)
+    return config
+
+
+def _digest(x: Any) -> str:
+    return hashlib.sha256(json.dumps(x, sort_keys=True).encode()).hexdigest()[:12]

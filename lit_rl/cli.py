@@ -22,6 +22,7 @@ from lit_rl.callbacks import (
     GradientVariance,
     IterationCheckpoint,
     IterationProgress,
+    Memory,
     RewardCallback,
     Transcripts,
 )
@@ -115,8 +116,9 @@ class CLI(LightningCLI):
             )
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        kwargs["callbacks"] = [*kwargs.get("callbacks", []), Memory()]
         if self._settings.trainer.enable_progress_bar is not False:
-            kwargs["callbacks"] = [*kwargs.get("callbacks", []), IterationProgress()]
+            kwargs["callbacks"].append(IterationProgress())
         return super().instantiate_trainer(**kwargs)
 
 

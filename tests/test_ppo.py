@@ -63,26 +63,35 @@ def test_the_policy_stays_as_it_is_while_the_critic_is_pretrained(fit, critic):
 
 
 def test_the_policy_warms_up_when_it_starts(fit):
-    trainer, algorithm, _ = fit(PPO, iterations=3, critic_pretraining=2, warmup_steps=10, learning_rate=1.0)
-    assert int(algorithm.pretraining.started) == 2 == trainer.global_step - 1
+    trainer, algorithm, _ = fit(
+        PPO, iterations=3, critic_pretraining=2, pretraining_passes=3, warmup_steps=10, learning_rate=1.0
+    )
+    assert int(algorithm.pretraining.started) == 6 == trainer.global_step - 1
     policy, critic = trainer.optimizers[0].param_groups
-    assert policy["lr"] == pytest.approx(0.2) and critic["lr"] == pytest.approx(0.4e-3)
+    assert policy["lr"] == pytest.approx(0.2) and critic["lr"] == pytest.approx(0.8e-3)
 
 
 def test_pretraining_ends_when_the_explained_variance_has_stopped_rising():
     pretraining = Pretraining(iterations=50, patience=2)
-    waited = []
-    for step, explained in enumerate([-0.5, 0.1, 0.3, 0.305, float("nan"), 0.9]):
+    waits = []
+    for step, explained in enumerate([0.0, -0.5, -0.4, -0.2, 0.1, 0.3, 0.305, float("nan"), 0.9]):
         pretraining.look(explained, step)
-        waited.append(pretraining.active)
-    assert waited == [True, True, True, True, False, False]  # neither .305 nor nothing is a rise
-    assert int(pretraining.started) == 4 and pretraining.steps_since(10) == 6
+        waits.append(pretraining.active)
+    assert waits == [True] * 7 + [False, False]  # neither .305 nor nothing is a rise, and no rise ends it before one
+    assert int(pretraining.started) == 7 and pretraining.steps_since(10) == 3
+
+
+def test_a_small_rise_counts_once_it_has_added_up():
+    pretraining = Pretraining(iterations=50, patience=3)
+    for i in range(12):
+        pretraining.look(0.004 * i, i)
+    assert pretraining.active
 
 
 @pytest.mark.parametrize("critic", ["copy", "shared"])
 def test_a_pretrained_critic_starts_with_more_explained_and_less_bias(critic):
     fits = []
-    for iterations in (0, 25):
+    for iterations in (0, 10):
         watch = Watch()
         task = KeyToken(2, 3, position=1)
         algorithm = PPO(
@@ -185,7 +194,8 @@ def test_a_critic_that_has_seen_the_token_is_caught():
         ({"lambda_critic": -0.1}, "model.lambda_critic is -0.1"),
         ({"weighting": "full", "lambda_actor": 0.9}, "model.weighting full takes 1"),
         ({"critic_pretraining": -1}, "model.critic_pretraining is -1"),
-        ({"patience": 0}, "model.patience 0"),
+        ({"patience": 0}, "model.patience is 0"),
+        ({"pretraining_passes": 0}, "model.pretraining_passes is 0"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(policy, settings, message):

@@ -2,11 +2,11 @@
 
 import difflib
 
-from ablations.studies import credit, quickstart
+from ablations.studies import all_algorithms, credit, quickstart
 from ablations.study import Study
 from lit_rl.errors import UsageError
 
-STUDIES: dict[str, Study] = {study.name: study for study in (quickstart.STUDY, credit.STUDY)}
+STUDIES: dict[str, Study] = {study.name: study for study in (quickstart.STUDY, credit.STUDY, all_algorithms.STUDY)}
 
 
 def find(name: str) -> Study:

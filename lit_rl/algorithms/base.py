@@ -84,7 +84,7 @@ class Algorithm(LightningModule):
             raise UsageError("model.kl_coefficient is above 0 but model.reference is false; keep the reference")
         self.policy = policy if policy is not None else CausalPolicy()
         self.plan = SamplingPlan(samples=samples, temperature=temperature, max_new_tokens=max_new_tokens)
-        self.passes = passes
+        self._passes = passes
         self.normalizer: Normalizer = normalizer
         self.clip_low, self.clip_high = clip_low, clip_high
         self.kl_coefficient, self.kl = kl_coefficient, kl
@@ -143,6 +143,11 @@ class Algorithm(LightningModule):
     def behaviour(self) -> CausalPolicy:
         """The policy that is sampled from."""
         return self.policy
+
+    @property
+    def passes(self) -> int:
+        """Over the next iteration's rollouts."""
+        return self._passes
 
     @property
     def frozen(self) -> tuple[nn.Module, ...]:

@@ -41,7 +41,8 @@ class PPO(Algorithm):
         value_coefficient: weight of the value loss.
         critic_learning_rate: of the critic's own parameters.
         critic_pretraining: iterations at most; 0 is none. They count in ``trainer.max_epochs``.
-        patience: pretraining iterations without a rise of 0.01 before the policy starts.
+        pretraining_passes: over the rollouts of a pretraining iteration.
+        patience: pretraining iterations in a row without a rise of 0.01 that end it earlier.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class PPO(Algorithm):
         value_coefficient: float = 0.5,
         critic_learning_rate: float = 1e-3,
         critic_pretraining: int = 0,
+        pretraining_passes: int = 4,
         patience: int = 10,
         clip_low: float | None = 0.2,
         clip_high: float | None = 0.2,
@@ -65,11 +67,11 @@ class PPO(Algorithm):
                 raise UsageError(f"model.{name} is {value}; choose 0 to 1")
         if weighting == "full" and lambda_actor < 1:
             raise UsageError(f"model.lambda_actor is {lambda_actor}; model.weighting full takes 1")
-        if critic_pretraining < 0 or patience < 1:
-            raise UsageError(
-                f"model.critic_pretraining is {critic_pretraining} and model.patience {patience}; choose at least 0 "
-                "and at least 1"
-            )
+        if critic_pretraining < 0:
+            raise UsageError(f"model.critic_pretraining is {critic_pretraining}; 0 iterations is none")
+        for name, value in {"pretraining_passes": pretraining_passes, "patience": patience}.items():
+            if value < 1:
+                raise UsageError(f"model.{name} is {value}; it is a count of at least 1")
         super().__init__(clip_low=clip_low, clip_high=clip_high, **kwargs)
         self.critic = Critic(self.policy, critic)
         self.lambda_actor, self.lambda_critic = lambda_actor, lambda_critic
@@ -77,6 +79,12 @@ class PPO(Algorithm):
         self.value_clip, self.value_coefficient = value_clip, value_coefficient
         self.critic_learning_rate = critic_learning_rate
         self.pretraining = Pretraining(critic_pretraining, patience)
+        self.pretraining_passes = pretraining_passes
+        self._explained = float("nan")  # of this iteration's returns, before it is fitted to them
+
+    @property
+    def passes(self) -> int:
+        return self.pretraining_passes if self.pretraining.active else super().passes
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         assert rollouts.values is not None
@@ -137,10 +145,14 @@ class PPO(Algorithm):
         assert trained.values is not None and trained.value_targets is not None
         sums = pair_sums(trained.values[trained.mask], trained.value_targets[trained.mask])
         fit = agreement(self._data.sum_over_ranks(sums))
-        self.pretraining.look(fit.explained_variance, self.global_step)
+        self._explained = fit.explained_variance
         phase = "pretraining" if self.pretraining.active else "critic"
         values = {f"{phase}/explained_variance": fit.explained_variance, f"{phase}/bias": fit.bias}
         self._log({name: value for name, value in values.items() if value == value})
+
+    def on_train_epoch_end(self) -> None:
+        super().on_train_epoch_end()
+        self.pretraining.look(self._explained, self.global_step)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         if self.pretraining.active:

@@ -11,13 +11,14 @@ class Pretraining(nn.Module):
 
     Args:
         iterations: at most.
-        patience: iterations in a row without a rise of 0.01 over the best explained variance that end it earlier.
+        patience: iterations in a row without a rise of 0.01 over the best explained variance that end it earlier, once
+            it has risen above 0 at all.
     """
 
     def __init__(self, iterations: int, patience: int) -> None:
         super().__init__()
         self.patience = patience
-        state = {"left": iterations, "stale": 0, "started": -1 if iterations else 0, "best": -torch.inf}
+        state = {"left": iterations, "stale": 0, "started": -1 if iterations else 0, "best": 0.0}
         for name, value in state.items():
             self.register_buffer(name, torch.tensor(value))
         self.left: Tensor  # iterations
@@ -31,23 +32,22 @@ class Pretraining(nn.Module):
         return bool(self.started < 0)
 
     def look(self, explained: float, step: int) -> None:
-        """Decides at the start of an iteration whether it is one of pretraining.
+        """Decides at the end of an iteration whether it was the last one of pretraining.
 
         Args:
-            explained: the variance explained of responses that the critic was not fitted to, of all ranks.
+            explained: the variance explained, at its start, of the responses of all ranks: not fitted yet.
             step: optimizer steps taken.
         """
         if not self.active:
             return
         if explained > self.best + RISE:
             self.stale.zero_()
-        else:
+            self.best.fill_(explained)
+        elif self.best > 0:
             self.stale += 1
-        self.best.clamp_(min=explained if explained == explained else -torch.inf)
+        self.left -= 1
         if not self.left or self.stale >= self.patience:
             self.started.fill_(step)
-        else:
-            self.left -= 1
 
     def steps_since(self, step: int) -> int:
         """Optimizer steps of the policy, of ``step`` taken in all."""

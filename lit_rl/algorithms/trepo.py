@@ -29,7 +29,8 @@ class TRePO(Algorithm):
 
     Args:
         samples: responses a prompt; with ``root = siblings`` at least 2.
-        cuts: the rule that cuts responses, of :mod:`lit_rl.functional.cuts`; None takes ``Stride(8)``.
+        cuts: the rule that cuts responses, of :mod:`lit_rl.functional.cuts`; None takes a stride of a
+            twelfth of ``max_new_tokens``, at least 2.
         continuations: of each cut (K).
         fill: the fill rule.
         mix: the constant of the fill ``mix``.
@@ -55,14 +56,14 @@ class TRePO(Algorithm):
             raise UsageError(
                 f"model.samples is {samples}; model.root siblings takes at least 2, or set model.root continuations"
             )
-        rule = cuts if cuts is not None else Stride()
+        if mix and fill != "mix":
+            raise UsageError(f"model.mix is {mix}, but model.fill is {fill}; only the fill mix takes it")
+        super().__init__(samples=samples, **kwargs)
+        rule = cuts if cuts is not None else Stride(max(2, self.plan.max_new_tokens // 12))
         if fill == "all_positions" and rule != Stride(1):
             raise UsageError("model.fill all_positions takes a cut before every token: model.cuts Stride with every 1")
         if fill == "masked_advantage" and not isinstance(rule, Bernoulli):
             raise UsageError("model.fill masked_advantage takes random cuts: model.cuts Bernoulli")
-        if mix and fill != "mix":
-            raise UsageError(f"model.mix is {mix}, but model.fill is {fill}; only the fill mix takes it")
-        super().__init__(samples=samples, **kwargs)
         if reuse and self.kl_coefficient > 0 and self.kl != "k1_reward":
             raise UsageError(
                 f"model.kl {self.kl} would count a prefix once for each of its continuations; with model.reuse take "

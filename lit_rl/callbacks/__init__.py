@@ -4,6 +4,7 @@ from lit_rl.callbacks.checkpoint import IterationCheckpoint
 from lit_rl.callbacks.credit import Credit
 from lit_rl.callbacks.diagnostics import Diagnostics
 from lit_rl.callbacks.gradient_variance import GradientVariance
+from lit_rl.callbacks.memory import Memory
 from lit_rl.callbacks.progress import IterationProgress
 from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.callbacks.transcripts import Transcripts
@@ -14,6 +15,7 @@ __all__ = [
     "GradientVariance",
     "IterationCheckpoint",
     "IterationProgress",
+    "Memory",
     "RewardCallback",
     "Transcripts",
 ]
