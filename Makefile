@@ -18,7 +18,7 @@ verify: $(READY)  ## every estimator against the exact gradient, and results/cer
 	@$(PY) -m lit_rl verify --report results/certificate
 
 test: $(READY)  ## the tests
-	@$(PY) -m pytest
+	@$(PY) -m pytest -n auto --dist loadfile
 
 lint: $(READY)  ## ruff and mypy
 	@$(PY) -m ruff format --check .

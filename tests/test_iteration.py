@@ -7,13 +7,13 @@ import pytest
 import torch
 from lightning import Callback
 
-from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax, Supervised
+from lit_rl.algorithms import GRPO, PPO, REINFORCE, RLOO, OnlineDPO, ReMax, Supervised
 from lit_rl.callbacks import GradientVariance, Transcripts
 from lit_rl.data import RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.run_logger import RunLogger
 
-SAMPLING = [REINFORCE, RLOO, ReMax, GRPO]
+SAMPLING = [REINFORCE, RLOO, ReMax, GRPO, PPO, OnlineDPO]
 
 
 class Watch(Callback):

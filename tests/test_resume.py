@@ -18,7 +18,7 @@ import os, signal, sys
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lit_rl.algorithms import GRPO
+from lit_rl.algorithms import GRPO, PPO
 from lit_rl.callbacks import GradientVariance, RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.tasks import GSM8KStyle
@@ -36,29 +36,34 @@ options = {**TRAINER_DEFAULTS, "max_epochs": 6, "check_val_every_n_epoch": 2, "l
 data = RolloutDataModule(
     GSM8KStyle(train_size=64, val_size=8), prompts_per_iteration=4, rows_per_microbatch=4, eval_prompts=4, seed=0
 )
-model = GRPO(max_new_tokens=48, warmup_steps=12, kl_coefficient=0.01, kl="k3_loss")
+settings = {"max_new_tokens": 48, "warmup_steps": 12, "kl_coefficient": 0.01, "kl": "k3_loss"}
+model = {
+    "GRPO": lambda: GRPO(**settings),
+    "PPO": lambda: PPO(samples=4, critic_pretraining=4, pretraining_passes=2, **settings),
+}[sys.argv[4]]()
 checkpoints = ModelCheckpoint(dirpath=out, save_on_train_epoch_end=True, every_n_epochs=1, save_last=True)
 trainer = Trainer(
     **{**options, "accumulate_grad_batches": 2, "enable_progress_bar": False, "accelerator": "cpu"},
     callbacks=[RewardCallback(lambda e, ids, t: float(ids.sum() % 7)), GradientVariance(2), checkpoints, Kill()],
 )
 trainer.fit(model, datamodule=data, ckpt_path=resume)
-torch.save({"weights": model.policy.state_dict(), "generated": data.generated}, out + "/end.pt")
+torch.save({"weights": model.state_dict(), "generated": data.generated}, out + "/end.pt")
 """
 
 
-def run(out, kill=-1, resume=""):
+def run(out, algorithm, kill=-1, resume=""):
     out.mkdir(exist_ok=True)
-    return subprocess.run([sys.executable, "-c", RUN, str(out), str(kill), str(resume)], capture_output=True, text=True)
+    command = [sys.executable, "-c", RUN, str(out), str(kill), str(resume), algorithm]
+    return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("killed_in", [2, 3])
-def test_resume_is_bitwise(tmp_path, killed_in):
-    """Killed by SIGKILL in the middle of an iteration, one of them right after a validation."""
-    assert run(tmp_path / "whole").returncode == 0
-    assert run(tmp_path / "killed", kill=killed_in).returncode == -signal.SIGKILL
+@pytest.mark.parametrize("algorithm, killed_in", [("GRPO", 2), ("GRPO", 3), ("PPO", 3)])
+def test_resume_is_bitwise(tmp_path, algorithm, killed_in):
+    """Killed by SIGKILL in the middle of an iteration: right after a validation, and while a critic is pretrained."""
+    assert run(tmp_path / "whole", algorithm).returncode == 0
+    assert run(tmp_path / "killed", algorithm, kill=killed_in).returncode == -signal.SIGKILL
     assert not os.path.exists(tmp_path / "killed" / "end.pt")
-    resumed = run(tmp_path / "killed", resume=tmp_path / "killed" / "last.ckpt")
+    resumed = run(tmp_path / "killed", algorithm, resume=tmp_path / "killed" / "last.ckpt")
     assert resumed.returncode == 0, resumed.stderr
     whole, again = (torch.load(tmp_path / name / "end.pt") for name in ("whole", "killed"))
     assert whole["generated"] == again["generated"]

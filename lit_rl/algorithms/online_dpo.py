@@ -71,4 +71,4 @@ class OnlineDPO(Algorithm):
 
     def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
         values = super()._describe(rollouts)
-        return {**values, "pairs/ties": values["group/zero_advantage"] * len(rollouts.examples)}
+        return {**values, "pairs/tied": values["group/zero_advantage"]}  # their share

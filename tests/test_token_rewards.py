@@ -1,0 +1,84 @@
+"""RTO and ABC: where their token rewards come from, and what they add up to."""
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_rl.algorithms import ABC, PPO, RTO, OnlineDPO
+from lit_rl.errors import UsageError
+from lit_rl.policy import CausalPolicy
+from lit_rl.reward_fitting import from_policy
+
+
+@pytest.fixture(scope="module")
+def reward_model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("reward_model")
+    torch.manual_seed(0)
+    from_policy(CausalPolicy()).model.save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture
+def dpo_checkpoint(fit, tmp_path):
+    checkpoint = ModelCheckpoint(tmp_path, save_last=True, save_on_train_epoch_end=True)
+    fit(
+        OnlineDPO,
+        callbacks=(checkpoint,),
+        trainer={"enable_checkpointing": True},
+        sampling="reference",
+        learning_rate=3e-3,
+    )
+    return str(tmp_path / "last.ckpt")
+
+
+def test_rto_pays_what_a_dpo_policy_implies(fit, dpo_checkpoint):
+    _, algorithm, data = fit(RTO, dpo_checkpoint=dpo_checkpoint, kl_coefficient=0.0, beta_dpo=1.0, token_limit=0.02)
+    rollouts, [dpo], [reference] = data.rollouts, algorithm._dpo, algorithm._reference
+    with torch.no_grad():
+        implied = dpo(rollouts, 1.0) - reference(rollouts, 1.0)
+    paid = rollouts.token_rewards
+    free = implied.abs() < 0.02
+    assert torch.allclose(paid[free], implied[free], atol=1e-5) and (paid[~rollouts.mask] == 0).all()
+    assert (~free).any() and torch.allclose(paid[~free], 0.02 * implied[~free].sign())
+    assert torch.allclose(algorithm.returns(rollouts), rollouts.rewards + paid.sum(1))
+
+
+def test_the_dpo_policy_is_no_parameter_and_in_no_checkpoint(fit, dpo_checkpoint):
+    _, algorithm, _ = fit(RTO, dpo_checkpoint=dpo_checkpoint)
+    _, plain, _ = fit(PPO)
+    assert algorithm.state_dict().keys() == plain.state_dict().keys()
+    assert len(algorithm.frozen) == 2 and not any(p.requires_grad for m in algorithm.frozen for p in m.parameters())
+
+
+def test_abc_moves_a_share_of_the_reward_to_where_the_reward_model_looks(fit, reward_model):
+    _, algorithm, data = fit(ABC, reward_model=reward_model, beta=0.25)
+    rollouts, [model] = data.rollouts, algorithm._reward_model
+    paid, last = rollouts.token_rewards, rollouts.lengths - 1
+    assert torch.allclose(paid.sum(1), torch.zeros(4), atol=1e-5)
+    with torch.no_grad():
+        expected = 0.25 * rollouts.rewards[:, None] * model.attention(rollouts)
+    early = torch.arange(paid.shape[1]) < last[:, None]
+    assert torch.allclose(paid[early], expected[early], atol=1e-5)
+    assert torch.allclose(algorithm.returns(rollouts), rollouts.rewards, atol=1e-5)
+
+
+def test_with_the_full_return_abc_is_ppo(fit, reward_model):
+    _, _, data = fit(ABC, reward_model=reward_model, weighting="full")
+    _, _, plain = fit(PPO)
+    assert torch.allclose(data.rollouts.advantages, plain.rollouts.advantages, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make, settings, message",
+    [
+        (RTO, {"dpo_checkpoint": "nowhere.ckpt"}, "model.dpo_checkpoint: no file nowhere.ckpt"),
+        (RTO, {"dpo_checkpoint": __file__}, "holds no policy like model.policy"),
+        (RTO, {"dpo_checkpoint": "x", "token_limit": -1.0}, "model.token_limit is -1.0"),
+        (RTO, {"dpo_checkpoint": "x", "reference": False, "kl_coefficient": 0.0}, "model.reference is false"),
+        (ABC, {"reward_model": "./nowhere"}, "model.reward_model: no folder './nowhere'"),
+        (ABC, {"reward_model": "x", "beta": 1.5}, "model.beta is 1.5"),
+    ],
+)
+def test_mistakes_name_the_setting(policy, make, settings, message):
+    with pytest.raises(UsageError, match=message):
+        make(policy=policy, **settings)
