@@ -1,5 +1,6 @@
 """The README points at what is there, and names what the code exports."""
 
+import json
 import re
 from pathlib import Path
 
@@ -22,3 +23,12 @@ def test_every_algorithm_is_in_the_table():
         name in algorithms.__all__ or name in tasks.__all__
         for name in re.findall(r"--(?:model|data.task) ([A-Z]\w+)", TEXT)
     )
+
+
+def test_what_the_table_calls_unbiased_the_certificate_does():
+    rows = json.loads((ROOT / "results/certificate/certificate.json").read_text())
+    table = dict(re.findall(r"^\| `(\w+)` \|[^|]+\| (yes|no)", TEXT, re.MULTILINE))
+    assert table.pop("Supervised") == "no" and set(table) == set(algorithms.__all__) - {"Algorithm", "Supervised"}
+    for name, unbiased in table.items():
+        found = [row for row in rows if re.match(rf"{name}\b", row["estimator"])]
+        assert (found[0]["expected"] == "unbiased") == (unbiased == "yes"), name  # the default comes first

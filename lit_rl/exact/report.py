@@ -46,10 +46,16 @@ Bernoulli with probability 1/2, entropy above 0.95 nats, boundary behind token 0
 response. In a table the scores of different states are orthogonal, which makes `segment_td` and `hold_mc` equally noisy
 at K=1; in a transformer they are not. DAPO's loss is of a step of one prompt.
 
+What is learned elsewhere is random here, so that nothing depends on its being any good: PPO's critic (values from
+N(0, 1/4), fixed before sampling; V is the true value where a row says so), RTO's DPO policy (its reference is uniform)
+and ABC's reward model, whose last token's attention is alpha. OnlineDPO stands where the policy still is its reference;
+it trains on the best and the worst of G.
+
 Symbols: g_t = E[r psi_t], what position t adds to g; p the chance of a reward; w_G(p) = sqrt((G-1)/G)
 E_k[sqrt(k/G (1 - k/G))] / (p (1-p)), k ~ Binomial(G, p); L_k the length of the segment between two cuts that t lies in
 and alpha_t how far along; beta the weight of the KL penalty; t is exact where its own advantage is known, being cut
-before and behind.
+before and behind; error of V: (1 - lambda) sum_l lambda^(l-1) E[psi_t e(s_(t+l))], e = V - V_pi, l from 1; c what is
+added to V, a spurious reward for the length; past alpha: the sum of alpha over the tokens before t.
 
 Made by `python -m lit_rl verify --report {folder}`.
 """
