@@ -203,7 +203,10 @@ def _gradient_row(row: SubFigure, results: Results, arms: list[str]) -> None:
 
 def _with_pretraining(results: Results) -> list[list[str]]:
     """The arms with a critic, of the groups in which one is pretrained."""
-    groups = [[arm for arm in arms if results.curve(arm, CRITIC[2])] for arms in results.groups.values()]
+    explained = CRITIC[0], CRITIC[2]
+    groups = [
+        [arm for arm in arms if any(results.first(arm, e) for e in explained)] for arms in results.groups.values()
+    ]
     return [arms for arms in groups if any(results.first(arm, CRITIC[0]) for arm in arms)]
 
 

@@ -1,0 +1,78 @@
+"""What cells need to have been made before: made once, named by its command, and counted."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ablations import figures, report, runner
+from ablations.results import load
+from ablations.stages import prepare, seconds
+from ablations.study import Arm, Preparation, Stage, Study
+from lit_rl.errors import UsageError
+
+TASK = {"class_path": "KeyToken", "init_args": {"vocabulary": 3, "length": 2}}
+SMALL = ("--prompts", "16", "--eval_prompts", "16", "--epochs", "1", "--start", "random", "--hidden_size", "8")
+SIZES = ("--layers", "1", "--heads", "1", "--data.task.vocabulary", "3", "--data.task.length", "2")
+SCORES = Stage("scores", ("fit-reward", "--data.task", "KeyToken", *SIZES, *SMALL, "--output", "{folder}"))
+TABLE = {"class_path": "lit_rl.policy.TabularPolicy", "init_args": {"vocabulary": 3, "length": 2}}
+
+
+def study(*arms: Arm) -> Study:
+    base = {
+        "model": {"init_args": {"policy": TABLE, "max_new_tokens": 2}},
+        "data": {"task": TASK, "prompts_per_iteration": 32, "rows_per_microbatch": 8, "eval_prompts": 4},
+        "trainer": {"max_epochs": 3, "check_val_every_n_epoch": 1, "accelerator": "cpu"},
+    }
+    return Study("s", "?", "here", arms, arms[0].name, "test/accuracy_sampled", (), base, seeds=(0,))
+
+
+def test_a_folder_is_named_by_its_command_and_fills_the_settings():
+    seeded = Stage("dpo", ("fit", "--seed_everything", "{seed}"), smoke=("--trainer.max_epochs", "1"))
+    assert seeded.at(0, False).folder != seeded.at(1, False).folder != seeded.at(1, True).folder
+    assert SCORES.at(0, False) == SCORES.at(1, False)
+    arm = Arm(
+        "a", {"model": {"class_path": "RTO", "init_args": {"dpo_checkpoint": "{dpo}/last.ckpt"}}}, None, (seeded,)
+    )
+    cells = study(arm).cells([0, 1])
+    for cell, seed in zip(cells, (0, 1), strict=True):
+        [made] = cell.preparations
+        assert cell.config["model"]["init_args"]["dpo_checkpoint"] == f"{made.folder}/last.ckpt"
+        assert made.args == ("fit", "--seed_everything", str(seed))
+    assert cells[0].hash != cells[1].hash
+
+
+def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
+    wrong = Preparation("mlruns/stages/wrong", ("fit-reward", "--prompts", "0", "--output", "{folder}"))
+    with pytest.raises(UsageError, match="fit-reward --prompts 0 .* failed: prompts is 0"):
+        prepare([wrong], 1)
+    assert not any(Path("mlruns").rglob("*wrong*"))
+
+
+def test_a_sweep_makes_its_stages_once_and_reports_what_they_took(tmp_path, capfd):
+    model = {"class_path": "ABC", "init_args": {"reward_model": "{scores}"}}
+    waiting = {"class_path": "PPO", "init_args": {"critic_pretraining": 2}}
+    arms = (
+        Arm("PPO", {"model": {"class_path": "PPO"}}),
+        Arm("PPO, pretrained", {"model": waiting}),
+        Arm("ABC", {"model": model}, None, (SCORES,)),
+    )
+    swept = study(*arms)
+    assert runner.run(swept, None, 2, False) == 0, capfd.readouterr().err
+    [made] = swept.cells()[2].preparations
+    record = json.loads((Path(made.folder) / "stage.json").read_text())
+    assert record["args"] == list(made.args) and seconds([made]) == record["seconds"] > 0
+    before = (Path(made.folder) / "stage.json").stat().st_mtime_ns
+    prepare([made], 1)
+    assert (Path(made.folder) / "stage.json").stat().st_mtime_ns == before
+
+    results = load(swept, False)
+    assert results.by_seed("ABC", "time/stages")[0] == pytest.approx(record["seconds"])
+    rows = {row[0]: dict(zip(report.COLUMNS, row, strict=True)) for row in report.table(results)}
+    assert " + " in rows["ABC"]["seconds"] and "+" not in rows["PPO"]["seconds"]
+    assert all(int(row["peak MiB"].replace(",", "")) > 100 for row in rows.values())
+    assert report.STAGES in report.limits(results)
+    drawn = figures.draw(results, tmp_path)
+    assert "critic.png" in drawn and (tmp_path / "critic.png").stat().st_size > 5000
+    curves = results.of("PPO, pretrained")[0].curves
+    assert list(curves["pretraining/bias"]) == [1, 2] and list(curves["critic/bias"]) == [3]
