@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from ablations.study import Preparation
+from ablations.tracking import commit
 from lit_rl.errors import UsageError
 
 RECORD = "stage.json"  # in the folder: how it was made, and how long that took
@@ -51,8 +52,9 @@ def _make(stage: Preparation) -> None:
         if run.returncode:
             reason = (run.stderr.strip() or "no message").splitlines()[-1].removeprefix("lit_rl: ")
             raise UsageError(f"the stage `python -m lit_rl {' '.join(stage.args)}` failed: {reason}")
-        record = {"args": stage.args, "seconds": time.perf_counter() - started}
+        record = {"commit": commit(), "args": stage.args, "seconds": time.perf_counter() - started}
         (part / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-        part.rename(folder)
+        if not folder.exists():  # another sweep may have made it meanwhile
+            part.rename(folder)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -92,6 +92,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(Transcripts, "transcripts")
         parser.add_lightning_class_args(IterationCheckpoint, "checkpoint")
         checkpoint = {"save_on_train_epoch_end": True, "every_n_epochs": 10, "save_last": True}
+        checkpoint["enable_version_counter"] = False  # a folder's last.ckpt is that of the last run
         parser.set_defaults({f"checkpoint.{key}": value for key, value in checkpoint.items()})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:

@@ -195,6 +195,12 @@ def _sample(task: Task, policy: CausalPolicy, recipe: Recipe, split: Split) -> R
     rollouts = LocalSampler().sample(policy, prompts, plan, [(seed, 0, stream, i) for i in range(len(chosen))])
     rollouts.examples = [examples[i] for i in chosen]
     rollouts.rewards = score_rows(task.score, rollouts, texts_of(rollouts, policy.decode))
+    rewards = rollouts.rewards
+    if recipe.objective == "outcomes" and (rewards.min() < 0 or rewards.max() > 1):
+        raise UsageError(
+            f"objective is outcomes, and the task's scores go from {rewards.min():g} to {rewards.max():g}, beyond "
+            "0..1; set objective pairs"
+        )
     if not len(ordered_pairs(rollouts)):
         raise UsageError(
             f"samples is {recipe.samples}: no two responses to one prompt of the split {split} have different scores, "
@@ -210,11 +216,6 @@ def _labels(rollouts: Rollouts, recipe: Recipe) -> tuple[torch.Tensor, torch.Ten
     if recipe.objective == "pairs":
         rows = ordered_pairs(rollouts)
         return rows, torch.ones(len(rows))
-    if rewards.min() < 0 or rewards.max() > 1:
-        raise UsageError(
-            f"objective is outcomes, and the task's scores go from {rewards.min():g} to {rewards.max():g}, beyond "
-            "0..1; set objective pairs"
-        )
     return torch.arange(len(rollouts))[:, None], rewards
 
 

@@ -7,6 +7,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from lit_rl.algorithms import OnlineDPO
 from lit_rl.algorithms.gradients import group_gradients
+from lit_rl.callbacks import Diagnostics
 from lit_rl.errors import UsageError
 from lit_rl.exact.certificate import Claim, certify
 from lit_rl.exact.formulas import preference
@@ -78,6 +79,16 @@ def test_offline_the_reference_is_asked(fit):
     assert again.response_ids.shape != moved.response_ids.shape or (again.response_ids != moved.response_ids).any()
 
 
+def test_offline_nothing_is_said_of_a_policy_that_did_not_sample(fit):
+    names = {}
+    for sampling in ("policy", "reference"):
+        trainer, _, _ = fit(OnlineDPO, callbacks=(Diagnostics(),), sampling=sampling)
+        names[sampling] = set(trainer.callback_metrics)
+    told = {"policy/kl", "policy/entropy", "diagnostic/entropy_ratio", "diagnostic/length_ratio", "diagnostic/distinct"}
+    assert told <= names["policy"] and not told & names["reference"]
+    assert "diagnostic/group_error" not in names["policy"]  # a pair is no baseline
+
+
 def test_a_pair_of_the_wrong_responses_is_caught():
     """Best against a middling one is not what the formula says."""
 
@@ -101,6 +112,7 @@ def test_settings_that_make_no_sense_are_refused(fit, policy):
         ({"beta": 0.0}, "model.beta is 0.0"),
         ({"reference": False}, "model.reference"),
         ({"kl_coefficient": 0.1}, "model.kl_coefficient"),
+        ({"clip_high": 0.2}, "model.clip_high"),
     ):
         with pytest.raises(UsageError, match=message):
             OnlineDPO(policy=policy, **settings)

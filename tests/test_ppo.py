@@ -123,13 +123,20 @@ def test_a_large_value_loss_does_not_slow_the_policy(fit):
     assert float(critic.norm()) == pytest.approx(0.5, rel=1e-3)
 
 
+def with_values(**settings):
+    """At its start of 0 the head would hide the critic's trunk."""
+    algorithm = PPO(**settings)
+    torch.nn.init.normal_(algorithm.critic.head.weight, generator=torch.Generator().manual_seed(0))
+    return algorithm
+
+
 def test_values_have_the_same_gradient_whatever_the_micro_batches(fit):
     gradients = []
     for rows in (2, 8):
         watch = Watch()
         options = {"gradient_clip_val": None, "accumulate_grad_batches": 8 // rows}
         data = {"rows_per_microbatch": rows, "prompts_per_iteration": 8}
-        fit(PPO, callbacks=(watch,), trainer=options, data=data)
+        fit(with_values, callbacks=(watch,), trainer=options, data=data)
         gradients.append(watch.clipped[1])
     assert float((gradients[0] - gradients[1]).norm()) < 1e-5 * float(gradients[1].norm())
 
@@ -146,6 +153,18 @@ def test_a_shared_trunk_is_trained_by_the_values_and_adds_no_model(fit):
     assert sum(p.numel() for p in shared.critic.parameters()) == shared.policy.model.config.hidden_size + 1
     trunk = copied.policy.model.base_model
     assert sum(p.numel() for p in copied.critic.trunk.parameters()) == sum(p.numel() for p in trunk.parameters())
+
+
+def test_values_are_in_single_precision_under_autocast(fit):
+    _, algorithm, data = fit(with_values, trainer={"precision": "bf16-mixed"})
+    values = data.rollouts.values
+    assert values.dtype == torch.float32
+    assert (values != values.bfloat16().float()).any() and algorithm.critic.head.weight.dtype == torch.float32
+
+
+def test_what_does_nothing_says_so(fit):
+    with pytest.warns(match="may be critic pretraining"):
+        fit(PPO, iterations=1, critic_pretraining=1)
 
 
 def test_a_value_does_not_see_the_token_that_it_is_the_baseline_of(task):

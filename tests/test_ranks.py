@@ -26,6 +26,8 @@ algorithm = {
     "OnlineDPO": lambda: OnlineDPO(max_new_tokens=48),
     "reuse": lambda: TRePO(max_new_tokens=48, samples=2, cuts=Stride(8), reuse=True, normalizer="token_mean"),
 }[name]()
+if name == "PPO":  # at 0 it would hide the critic's trunk
+    torch.nn.init.normal_(algorithm.critic.head.weight, generator=torch.Generator().manual_seed(0))
 rows = {"ReMax": 8, "PPO": 32, "OnlineDPO": 16, "reuse": 176}[name]  # of one optimizer step
 
 class Keep(Callback):

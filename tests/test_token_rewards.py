@@ -1,10 +1,13 @@
 """RTO and ABC: where their token rewards come from, and what they add up to."""
 
+import copy
+
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_rl.algorithms import ABC, PPO, RTO, OnlineDPO
+from lit_rl.callbacks import Diagnostics
 from lit_rl.errors import UsageError
 from lit_rl.policy import CausalPolicy
 from lit_rl.reward_fitting import from_policy
@@ -48,6 +51,23 @@ def test_the_dpo_policy_is_no_parameter_and_in_no_checkpoint(fit, dpo_checkpoint
     _, plain, _ = fit(PPO)
     assert algorithm.state_dict().keys() == plain.state_dict().keys()
     assert len(algorithm.frozen) == 2 and not any(p.requires_grad for m in algorithm.frozen for p in m.parameters())
+
+
+def test_a_dpo_policy_from_another_start_is_refused(dpo_checkpoint, policy):
+    moved = copy.deepcopy(policy)
+    next(moved.parameters()).data += 1e-3
+    with pytest.raises(UsageError, match="has learned from other weights than model.policy has"):
+        RTO(dpo_checkpoint, policy=moved)
+
+
+def test_probes_are_no_baseline_of_tokens_that_earn(fit, dpo_checkpoint):
+    names = {}
+    for make, settings in ((RTO, {"dpo_checkpoint": dpo_checkpoint}), (PPO, {}), (PPO, {"critic_pretraining": 1})):
+        trainer, _, _ = fit(make, callbacks=(Diagnostics(probe_every_n_iterations=1, probe_prompts=4),), **settings)
+        names[make, *settings] = set(trainer.callback_metrics)
+    rto, ppo, waiting = names.values()
+    assert "diagnostic/trace_ratio" in ppo and "diagnostic/trace_ratio" not in rto
+    assert "diagnostic/value_bias" in ppo & rto and "diagnostic/value_bias" not in waiting
 
 
 def test_abc_moves_a_share_of_the_reward_to_where_the_reward_model_looks(fit, reward_model):

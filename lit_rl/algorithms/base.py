@@ -56,6 +56,8 @@ class Algorithm(LightningModule):
         warmup_steps: optimizer steps of linear warm-up.
     """
 
+    compares_group = False  # whether a prompt's responses are each other's baseline
+
     def __init__(
         self,
         policy: CausalPolicy | None = None,
@@ -266,6 +268,8 @@ class Algorithm(LightningModule):
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         for count in ("current", "total"):
             progress[count]["completed"] = progress[count]["processed"]
+        for reference in self._reference:
+            checkpoint["reference"] = reference.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]

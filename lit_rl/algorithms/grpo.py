@@ -28,6 +28,8 @@ class GRPO(Algorithm):
         scale_by_std: divide by the group's standard deviation.
     """
 
+    compares_group = True
+
     def __init__(
         self,
         samples: int = 4,

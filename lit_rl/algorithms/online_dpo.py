@@ -36,6 +36,10 @@ class OnlineDPO(Algorithm):
         super().__init__(samples=samples, **kwargs)
         if not self._reference:
             raise UsageError("model.reference is false, but OnlineDPO compares the policy with its reference; keep it")
+        if self.normalizer != "row_sum" or self.clip_low is not None or self.clip_high is not None:
+            raise UsageError(
+                "model.normalizer, model.clip_low and model.clip_high: a pair has none of them; leave them out"
+            )
         if self.kl_coefficient > 0:
             raise UsageError(
                 "model.kl_coefficient: OnlineDPO keeps the policy near its start by model.beta; leave it 0"
@@ -71,4 +75,6 @@ class OnlineDPO(Algorithm):
 
     def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
         values = super()._describe(rollouts)
+        if self.sampling == "reference":  # of responses that the policy did not sample they would say something else
+            values = {name: value for name, value in values.items() if not name.startswith("policy/")}
         return {**values, "pairs/tied": values["group/zero_advantage"]}  # their share

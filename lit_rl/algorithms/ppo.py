@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
@@ -37,7 +38,8 @@ class PPO(Algorithm):
         weighting: ``to_go`` weighs a token by what is earned from there on; ``full`` by all that the response earns,
             with lambda 1: for token rewards that know the future.
         whiten: shift and scale an iteration's advantages (of one process) to mean 0 and deviation 1; biased.
-        value_clip: keeps a value within +- of what it was when its response was sampled; None leaves it free.
+        value_clip: keeps a value within +- of what it was when its response was sampled, in units of the reward; None
+            leaves it free, as pretraining does.
         value_coefficient: weight of the value loss.
         critic_learning_rate: of the critic's own parameters.
         critic_pretraining: iterations at most; 0 is none. They count in ``trainer.max_epochs``.
@@ -119,15 +121,14 @@ class PPO(Algorithm):
             mask = minibatch.mask
             denominator = row_denominator(mask, "token_mean", minibatch.window_tokens, self.plan.max_new_tokens)
             old, targets = minibatch.values, minibatch.value_targets
-            terms["value"] = self.value_coefficient * value_loss(
-                values, old, targets, mask, denominator, self.value_clip
-            )
+            clip = None if self.pretraining.active else self.value_clip
+            terms["value"] = self.value_coefficient * value_loss(values, old, targets, mask, denominator, clip)
         return terms
 
     def _values(self, rollouts: Rollouts) -> Tensor:
         if self.critic.trunk is not None:
             return self.critic(rollouts)
-        return self.critic.read(self.policy.logprobs_and_states(rollouts, self.plan.temperature)[1], rollouts)
+        return self.critic.read(self.policy.states(rollouts), rollouts)
 
     @staticmethod
     def _earned(rollouts: Rollouts) -> Tensor:
@@ -137,6 +138,14 @@ class PPO(Algorithm):
         return rewards if rollouts.token_rewards is None else rewards + rollouts.token_rewards
 
     # ---- Lightning's hooks --------------------------------------------------------------------------------------
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.whiten and self.trainer.world_size > 1:
+            raise UsageError("model.whiten is of one process's responses; set it to false with several")
+        iterations, most = int(self.pretraining.left), self.trainer.max_epochs
+        if self.pretraining.active and most is not None and 0 <= most <= self.trainer.current_epoch + iterations:
+            rank_zero_warn(f"all {most} iterations (trainer.max_epochs) may be critic pretraining; the policy waits")
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

@@ -15,6 +15,8 @@ class RLOO(Algorithm):
         samples: responses a prompt, at least 2.
     """
 
+    compares_group = True
+
     def __init__(self, samples: int = 4, **kwargs) -> None:
         if samples < 2:
             raise UsageError(f"model.samples is {samples}; RLOO compares the responses to a prompt: at least 2")

@@ -60,15 +60,18 @@ def trained_policy(checkpoint: str, policy: CausalPolicy) -> CausalPolicy:
     """A frozen copy of ``policy`` with the policy's weights of a checkpoint that ``fit`` has written.
 
     Raises:
-        UsageError: there is no such checkpoint, or it is of another model.
+        UsageError: there is no such checkpoint, it is of another model, or it has learned from another start.
     """
-    if not Path(checkpoint).is_file():
+    path = Path(checkpoint).expanduser()
+    if not path.is_file():
         raise UsageError(
             f"model.dpo_checkpoint: no file {checkpoint}; train one: fit --model OnlineDPO --model.sampling reference"
         )
     try:
-        state = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
-        weights = {name.removeprefix("policy."): x for name, x in state.items() if name.startswith("policy.")}
+        saved = torch.load(path, map_location="cpu", weights_only=True)
+        weights = {
+            name.removeprefix("policy."): x for name, x in saved["state_dict"].items() if name.startswith("policy.")
+        }
         trained = copy.deepcopy(policy).requires_grad_(False)
         trained.load_state_dict(weights)
     except Exception:  # whatever unpickling and loading raise
@@ -76,4 +79,9 @@ def trained_policy(checkpoint: str, policy: CausalPolicy) -> CausalPolicy:
             f"model.dpo_checkpoint: {checkpoint} holds no policy like model.policy; give a checkpoint of fit with the "
             "same model.policy"
         ) from None
+    if saved.get("reference", policy.fingerprint) != policy.fingerprint:
+        raise UsageError(
+            f"model.dpo_checkpoint: {checkpoint} has learned from other weights than model.policy has; train it with "
+            "the same model.policy and seed_everything"
+        )
     return trained

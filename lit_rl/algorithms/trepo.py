@@ -39,6 +39,8 @@ class TRePO(Algorithm):
         reuse: train on continuations.
     """
 
+    compares_group = True
+
     def __init__(
         self,
         samples: int = 4,

@@ -36,7 +36,7 @@ SIGNS = {
 ADVICE = {
     "critic_initialisation": "set model.critic_pretraining, or raise model.critic_learning_rate",
     "insufficient_sampling": "raise model.samples, or model.continuations where values come from continuations",
-    "poor_baseline": "raise model.samples, or take prompts that are neither always solved nor never",
+    "poor_baseline": "compare with more responses, or take prompts that are neither always solved nor never",
     "kl_collapse": "lower model.learning_rate, or raise model.kl_coefficient",
 }
 LEAST = ("explained_variance", "entropy_ratio", "distinct")  # limits from below
@@ -50,15 +50,15 @@ class Diagnostics(Callback):
     signature's is; the first flag is also a line on the terminal. r is a response's return, G the samples a prompt, K
     the continuations a cut; a metric's limit is the setting of its name.
 
-    ``critic_initialisation``, where the rollouts have the critic's values V and the targets R that it is fitted to,
+    ``critic_initialisation``, where there is a critic that is not being pretrained, of its values V and the targets R,
     over all tokens, and for the tokens of each third of their response with ``_early``, ``_middle``, ``_late`` behind:
         ``explained_variance`` 1 - Var(R - V) / Var(R); ``value_bias`` mean(V - R) / sd(R); ``value_slope`` of R on V,
         Cov(V, R) / Var(V). Flag: ``explained_variance`` over all tokens below its limit, or |``value_bias``| above.
     ``insufficient_sampling``, where G or K is at least 2:
         ``cut_error`` mean over cuts of s^2 / K, s^2 the variance of a cut's continuations, over Var(r) of all samples;
         ``cut_reliability`` the correlation over cuts of the means of two halves of the continuations, corrected to K
-        by Spearman and Brown; ``group_error`` mean over prompts of s^2 / G over Var(r), where neither a critic nor
-        continuations value the prompt. Flag: either error above ``sampling_error``.
+        by Spearman and Brown; ``group_error`` mean over prompts of s^2 / G over Var(r), where a prompt's samples are
+        compared with each other. Flag: either error above ``sampling_error``.
     ``poor_baseline``:
         ``zero_advantage`` the share of groups whose advantages are all 0. With probes, more responses to some of the
         prompts: ``zero_advantage_expected``, where G is at least 2, the unbiased estimate of E[p^G + (1 - p)^G], p a
@@ -70,8 +70,9 @@ class Diagnostics(Callback):
     ``kl_collapse``:
         ``entropy_ratio`` and ``length_ratio``, nats a token and tokens a response over those of the first iteration
         measured; ``distinct`` different responses of a group over G, where G is at least 2; ``clip_fraction`` of the
-        iteration before; ``kl_slope`` the least squares slope, in nats an iteration, of the mean of
-        log pi(response) / pi_ref(response) over the last ``kl_window`` measured iterations, once there are so many.
+        iteration before (none right after a resume); ``kl_slope`` the least squares slope, in nats an iteration, of
+        the mean of log pi(response) / pi_ref(response) over the last ``kl_window`` measured iterations, once there are
+        so many. Not where another policy is sampled.
         Flag: two at once beyond their limits; the length is where it has grown or shrunk by its limit's factor.
 
     An observer: it takes no random number from training and changes no weight; without probes it takes no forward pass.
@@ -160,10 +161,10 @@ class Diagnostics(Callback):
         rollouts: Rollouts = data.rollouts
         samples, total = rollouts.select(rollouts.sampled), data.sum_over_ranks
         values = {
-            **self._critic(samples, total),
+            **({} if _waiting(algorithm) else self._critic(samples, total)),
             **self._sampling(algorithm, rollouts, total),
             **self._baseline(trainer, algorithm, samples),
-            **self._collapse(trainer, samples, total),
+            **(self._collapse(trainer, samples, total) if algorithm.behaviour is algorithm.policy else {}),
         }
         metrics = {name: value for name, value in values.items() if math.isfinite(value)}
         for signature, names in SIGNS.items():
@@ -209,7 +210,7 @@ class Diagnostics(Callback):
         if variance <= 1e-12 * mean**2:  # rounding is no spread
             return {}
         values = {}
-        if plan.samples >= 2 and rollouts.values is None and not plan.fork_root:
+        if algorithm.compares_group and not plan.fork_root:
             values["group_error"] = _mean(squared_errors(own.view(-1, plan.samples)), total) / variance
         if plan.continuations >= 2:
             forked = (rollouts.origin >= 0).nonzero().squeeze(1)
@@ -240,7 +241,8 @@ class Diagnostics(Callback):
         self.probe_tokens += int(data.sum_over_ranks(probes.mask.sum()))
 
         values = {"probe_tokens": float(self.probe_tokens)}
-        if not algorithm.plan.pairs:  # a pair has no advantages that another baseline could change
+        # a pair has no advantages that another baseline could change, and probes earn nothing token by token
+        if not algorithm.plan.pairs and rollouts.token_rewards is None:
             values["trace_ratio"] = self._trace_ratio(trainer, algorithm, rollouts, rewards)
         if algorithm.plan.samples >= 2:
             alike = alike_probability(rewards, algorithm.plan.samples)
@@ -286,6 +288,12 @@ class Diagnostics(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start, self.kl, self.probe_tokens = (state_dict[name] for name in ("start", "kl", "probe_tokens"))
+
+
+def _waiting(algorithm: Any) -> bool:
+    """Whether the policy waits for its critic: that it is no good yet is known then."""
+    pretraining = getattr(algorithm, "pretraining", None)
+    return pretraining is not None and pretraining.active
 
 
 def _mean(x: Tensor, total: Total) -> float:

@@ -9,6 +9,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
+from lit_rl.callbacks.reward import RewardCallback
+
 MIB = 2**20
 
 
@@ -16,7 +18,7 @@ class Memory(Callback):
     """Logs MiB of each process, the largest of all ranks, at the end of every iteration:
 
     - ``memory/policy``, ``memory/critic``: parameters and buffers that are trained or go with them,
-    - ``memory/frozen``: models that are only used, the reference among them,
+    - ``memory/frozen``: models that are only used, the reference and reward models among them,
     - ``memory/optimizer``: the optimizer's state,
     - ``memory/peak``: the most so far; of what PyTorch has allocated on a GPU, elsewhere of the whole process.
     """
@@ -27,7 +29,10 @@ class Memory(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         algorithm: Any = pl_module
-        modules = {"policy": [algorithm.policy], "frozen": algorithm.frozen}
+        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+        scorers = [each.reward_model for each in callbacks if isinstance(each, RewardCallback)]
+        frozen = [*algorithm.frozen, *(model for model in scorers if model is not None)]
+        modules = {"policy": [algorithm.policy], "frozen": frozen}
         if isinstance(critic := getattr(algorithm, "critic", None), nn.Module):
             modules["critic"] = [critic]
         sizes = {name: sum(map(_size, each)) for name, each in modules.items()}

@@ -37,12 +37,12 @@ class RewardCallback(Callback):
         if scorer is not None and model is not None:
             raise UsageError("reward.scorer and reward.model are both set; leave one of them out")
         self.scorer, self.model = scorer, model
-        self._reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
+        self.reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.model is not None:
-            self._reward_model = RewardModel.load(self.model).requires_grad_(False).to(pl_module.device)
-            self._reward_model.check(pl_module.policy)  # type: ignore[arg-type]
+            self.reward_model = RewardModel.load(self.model).requires_grad_(False).to(pl_module.device)
+            self.reward_model.check(pl_module.policy)  # type: ignore[arg-type]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -51,7 +51,7 @@ class RewardCallback(Callback):
         rollouts = data.rollouts
         rollouts.rewards = self.score(trainer, pl_module, rollouts)
         values: dict[str, Any] = {}
-        if self._reward_model is not None:
+        if self.reward_model is not None:
             sampled = rollouts.select(rollouts.sampled)
             values["train/task_score"] = score_rows(data.task.score, sampled, texts_of(sampled, policy.decode)).mean()
         values |= {
@@ -65,13 +65,13 @@ class RewardCallback(Callback):
         """The rewards of every row, probes included: [N]."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         policy: Any = pl_module.policy
-        if self._reward_model is None:
+        if self.reward_model is None:
             score = self.scorer if self.scorer is not None else data.task.score
             texts = texts_of(rollouts, policy.decode)
             return score_rows(score, rollouts, texts, lambda done, n: report(trainer, "scoring", done, n))
         scores: list[Tensor] = []
         with torch.no_grad(), trainer.precision_plugin.forward_context():  # hooks run outside it
             for some in torch.arange(len(rollouts), device=rollouts.group.device).split(data.rows_per_microbatch):
-                scores.append(self._reward_model(rollouts.select(some)))
+                scores.append(self.reward_model(rollouts.select(some)))
                 report(trainer, "scoring", int(some[-1]) + 1, len(rollouts))
         return torch.cat(scores)

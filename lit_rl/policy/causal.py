@@ -1,5 +1,6 @@
 """The policy: a causal language model of transformers with its tokenizer."""
 
+import hashlib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -77,6 +78,14 @@ class CausalPolicy(nn.Module):
         """Of log-probabilities: that of the parameters, but at least float32."""
         return torch.promote_types(next(self.parameters()).dtype, torch.float32)
 
+    @property
+    def fingerprint(self) -> str:
+        """12 hexadecimal digits that tell these weights from others."""
+        digest = hashlib.sha256()
+        for parameter in self.parameters():
+            digest.update(parameter.detach().cpu().double().numpy().tobytes())
+        return digest.hexdigest()[:12]
+
     def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
         """Token ids of a chat up to where the answer begins, by the tokenizer's chat template."""
         ids: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -109,6 +118,10 @@ class CausalPolicy(nn.Module):
         width = rollouts.response_ids.shape[1]
         return self._logprobs(self._scaled(out, temperature), rollouts), out.hidden_states[-1][:, -width - 1 : -1]
 
+    def states(self, rollouts: Rollouts) -> Tensor:
+        """The model's last hidden state of each s_t, without logits: [N, T, H]."""
+        return states(self.model.base_model, rollouts)
+
     def logits(self, rollouts: Rollouts, temperature: float) -> Tensor:
         """The logits of pi(. | s_t) divided by ``temperature``: [N, T, V] in ``dtype``."""
         return self._scaled(self._run(rollouts), temperature)
@@ -135,6 +148,11 @@ def model_inputs(rollouts: Rollouts) -> dict[str, Any]:
         "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
         "use_cache": False,
     }
+
+
+def states(base: nn.Module, rollouts: Rollouts) -> Tensor:
+    """The last hidden state of each s_t, by a causal model without its head: [N, T, H]."""
+    return base(**model_inputs(rollouts)).last_hidden_state[:, -rollouts.response_ids.shape[1] - 1 : -1]
 
 
 def without_dropout(config: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from lit_rl.policy.causal import CausalPolicy, model_inputs
+from lit_rl.policy.causal import CausalPolicy, states
 from lit_rl.rollouts import Rollouts
 
 Trunk = Literal["copy", "shared"]
@@ -32,9 +32,9 @@ class Critic(nn.Module):
     def forward(self, rollouts: Rollouts) -> Tensor:
         """V(s_t) of responses, by the critic's own trunk: [N, T] float32, 0 where the mask is."""
         assert self.trunk is not None, "a shared trunk's hidden states go to `read`"
-        hidden = self.trunk(**model_inputs(rollouts)).last_hidden_state
-        return self.read(hidden[:, -rollouts.response_ids.shape[1] - 1 : -1], rollouts)
+        return self.read(states(self.trunk, rollouts), rollouts)
 
     def read(self, states: Tensor, rollouts: Rollouts) -> Tensor:
         """V(s_t) from hidden states [N, T, H]: [N, T], 0 where the mask is."""
-        return self.head(states.to(self.head.weight.dtype)).squeeze(-1) * rollouts.mask
+        with torch.autocast(states.device.type, enabled=False):  # in half precision a value would have three digits
+            return self.head(states.to(self.head.weight.dtype)).squeeze(-1) * rollouts.mask

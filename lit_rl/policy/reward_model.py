@@ -20,11 +20,12 @@ class RewardModel(nn.Module):
 
     Args:
         model: a decoder-only sequence classifier with one label, its head named ``score``, with eager attention.
+        setting: that it comes from, for messages.
     """
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, setting: str = "reward.model") -> None:
         super().__init__()
-        self.model = model.float()
+        self.model, self.setting = model.float(), setting
 
     @classmethod
     def load(cls, path: str, setting: str = "reward.model") -> "RewardModel":
@@ -55,10 +56,10 @@ class RewardModel(nn.Module):
                 f"{setting}: '{path}' is no reward model, a decoder with a trained head `score` of one label; "
                 "make one with python -m lit_rl fit-reward"
             )
-        return cls(model)
+        return cls(model, setting)
 
     def check(self, policy: CausalPolicy) -> None:
-        """That the model reads the policy's token ids.
+        """That the model may read the policy's token ids: it has as many tokens.
 
         Raises:
             UsageError: their vocabularies differ in size.
@@ -66,7 +67,7 @@ class RewardModel(nn.Module):
         own, other = self.model.config.vocab_size, policy.model.config.vocab_size
         if own != other:
             raise UsageError(
-                f"reward.model has a vocabulary of {own} tokens and the policy one of {other}; it reads the policy's "
+                f"{self.setting} has a vocabulary of {own} tokens and the policy one of {other}; it reads the policy's "
                 "token ids, so fit it to this policy"
             )
 
@@ -77,7 +78,8 @@ class RewardModel(nn.Module):
             UsageError: a row has more tokens than the model has positions.
         """
         out, last = self._run(rollouts)
-        return self.model.score(_at(out.last_hidden_state, last)).squeeze(-1).float()
+        with torch.autocast(last.device.type, enabled=False):  # in half precision different responses would tie
+            return self.model.score(_at(out.last_hidden_state, last).to(self.model.score.weight)).squeeze(-1)
 
     def attention(self, rollouts: Rollouts) -> Tensor:
         """How much of the response's last token's attention each token of the response gets (ABC, 2402.00782).
@@ -91,7 +93,8 @@ class RewardModel(nn.Module):
             UsageError: a row has more tokens than the model has positions.
         """
         out, last = self._run(rollouts, output_attentions=True)
-        weights = _at(out.attentions[-1].mean(1), last)
+        attention = out.attentions[-1]
+        weights = _at(attention.to(torch.promote_types(attention.dtype, torch.float32)).mean(1), last)
         over_response = weights[:, rollouts.prompt_ids.shape[1] :] * rollouts.filled
         return over_response / over_response.sum(1, keepdim=True)
 
@@ -101,7 +104,7 @@ class RewardModel(nn.Module):
         most = getattr(self.model.config, "max_position_embeddings", None)
         if most is not None and longest > most:
             raise UsageError(
-                f"reward.model has {most} positions, fewer than the {longest} tokens of a prompt with its response; "
+                f"{self.setting} has {most} positions, fewer than the {longest} tokens of a prompt with its response; "
                 "lower model.max_new_tokens, or fit a longer one"
             )
         out = self.model.base_model(**model_inputs(rollouts), **options)
