@@ -29,8 +29,8 @@ class TRePO(Algorithm):
 
     Args:
         samples: responses a prompt; with ``root = siblings`` at least 2.
-        cuts: the rule that cuts responses, of :mod:`lit_rl.functional.cuts`; None takes a stride of a
-            twelfth of ``max_new_tokens``, at least 2.
+        cuts: the rule that cuts responses, of :mod:`lit_rl.functional.cuts`; None takes a stride of an
+            eighth of ``max_new_tokens``, at least 2.
         continuations: of each cut (K).
         fill: the fill rule.
         mix: the constant of the fill ``mix``.
@@ -61,7 +61,7 @@ class TRePO(Algorithm):
         if mix and fill != "mix":
             raise UsageError(f"model.mix is {mix}, but model.fill is {fill}; only the fill mix takes it")
         super().__init__(samples=samples, **kwargs)
-        rule = cuts if cuts is not None else Stride(max(2, self.plan.max_new_tokens // 12))
+        rule = cuts if cuts is not None else Stride(max(2, self.plan.max_new_tokens // 8))
         if fill == "all_positions" and rule != Stride(1):
             raise UsageError("model.fill all_positions takes a cut before every token: model.cuts Stride with every 1")
         if fill == "masked_advantage" and not isinstance(rule, Bernoulli):
