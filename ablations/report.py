@@ -94,7 +94,7 @@ def answer(results: Results) -> str:
             metric = study.primary_metric
             gain = paired_interval(results.by_seed(arm, metric), results.by_seed(other, metric))
             verdict = f"No difference from {other} was resolved for"
-            if gain.low > 0 or gain.high < 0:
+            if gain.low < gain.high and (gain.low > 0 or gain.high < 0):  # equal in all of a few seeds is no certainty
                 verdict = f"`{metric}` is {'above' if gain.low > 0 else 'below'} that of {other}, in points:"
             groups.setdefault(verdict, []).append(f"{arm} {_percent(gain, signed=True)}")
     sentences = [f"{verdict} {', '.join(arms)}." for verdict, arms in sorted(groups.items(), reverse=True)]

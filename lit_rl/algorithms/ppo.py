@@ -38,8 +38,8 @@ class PPO(Algorithm):
         weighting: ``to_go`` weighs a token by what is earned from there on; ``full`` by all that the response earns,
             with lambda 1: for token rewards that know the future.
         whiten: shift and scale an iteration's advantages (of one process) to mean 0 and deviation 1; biased.
-        value_clip: keeps a value within +- of what it was when its response was sampled, in units of the reward; None
-            leaves it free, as pretraining does.
+        value_clip: keeps a value within +- of what it was when its response was sampled, in units of the reward (raise
+            it where rewards are not within 0..1); None leaves it free.
         value_coefficient: weight of the value loss.
         critic_learning_rate: of the critic's own parameters.
         critic_pretraining: iterations at most; 0 is none. They count in ``trainer.max_epochs``.
@@ -121,8 +121,8 @@ class PPO(Algorithm):
             mask = minibatch.mask
             denominator = row_denominator(mask, "token_mean", minibatch.window_tokens, self.plan.max_new_tokens)
             old, targets = minibatch.values, minibatch.value_targets
-            clip = None if self.pretraining.active else self.value_clip
-            terms["value"] = self.value_coefficient * value_loss(values, old, targets, mask, denominator, clip)
+            error = value_loss(values, old, targets, mask, denominator, self.value_clip)
+            terms["value"] = self.value_coefficient * error
         return terms
 
     def _values(self, rollouts: Rollouts) -> Tensor:
