@@ -68,7 +68,7 @@ STUDY = Study(
         "A run with each algorithm's defaults, not a ranking: they are matched neither in tokens nor in responses (32 "
         "prompts an iteration, with one response for REINFORCE, ReMax, PPO, RTO and ABC and four for the others), and "
         "no learning rate was tuned.",
-        f"'PPO, pretrained' fits its critic for {PRETRAINING} iterations before its policy's 50.",
+        f"'PPO, pretrained' has {50 + PRETRAINING} iterations, of which it spends at most {PRETRAINING} on its critic.",
         "RTO's DPO policy and ABC's reward model are made by the commands that a user has, for each seed from its "
         "policy's start; ABC's reward itself is the task's. Their time stands behind the plus.",
         "Peak memory is that of the whole process, with its libraries.",
