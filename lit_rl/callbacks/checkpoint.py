@@ -14,3 +14,6 @@ class IterationCheckpoint(ModelCheckpoint):
         last = trainer.current_epoch + 1 == trainer.max_epochs
         if last and self._last_global_step_saved != trainer.global_step and self.dirpath is not None:
             trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing: the last iteration is saved, and what comes after it could not be resumed exactly."""
