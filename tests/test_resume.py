@@ -57,25 +57,17 @@ def run(out, algorithm, kill=-1, resume=""):
     return subprocess.run(command, capture_output=True, text=True)
 
 
-@pytest.fixture(scope="module", params=["GRPO", "PPO"])
-def whole(request, tmp_path_factory):
-    """An algorithm, and the end of its run when nothing happens to it."""
-    folder = tmp_path_factory.mktemp("whole")
-    assert run(folder, request.param).returncode == 0
-    return request.param, torch.load(folder / "end.pt")
-
-
-def test_resume_is_bitwise(tmp_path, whole):
+@pytest.mark.parametrize("algorithm, killed_in", [("GRPO", 2), ("PPO", 3)])
+def test_resume_is_bitwise(tmp_path, algorithm, killed_in):
     """Killed by SIGKILL in the middle of an iteration: right after a validation, while a critic is pretrained."""
-    algorithm, expected = whole
-    killed_in = {"GRPO": 2, "PPO": 3}[algorithm]
-    assert run(tmp_path, algorithm, kill=killed_in).returncode == -signal.SIGKILL
-    assert not os.path.exists(tmp_path / "end.pt")
-    resumed = run(tmp_path, algorithm, resume=tmp_path / "last.ckpt")
+    assert run(tmp_path / "whole", algorithm).returncode == 0
+    assert run(tmp_path / "killed", algorithm, kill=killed_in).returncode == -signal.SIGKILL
+    assert not os.path.exists(tmp_path / "killed" / "end.pt")
+    resumed = run(tmp_path / "killed", algorithm, resume=tmp_path / "killed" / "last.ckpt")
     assert resumed.returncode == 0, resumed.stderr
-    again = torch.load(tmp_path / "end.pt")
-    assert expected["generated"] == again["generated"]
-    assert all(torch.equal(weights, again["weights"][key]) for key, weights in expected["weights"].items())
+    whole, again = (torch.load(tmp_path / name / "end.pt") for name in ("whole", "killed"))
+    assert whole["generated"] == again["generated"]
+    assert all(torch.equal(weights, again["weights"][key]) for key, weights in whole["weights"].items())
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 4, 5])

@@ -268,8 +268,6 @@ class Algorithm(LightningModule):
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
         for count in ("current", "total"):
             progress[count]["completed"] = progress[count]["processed"]
-        for reference in self._reference:
-            checkpoint["reference"] = reference.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]

@@ -1,7 +1,7 @@
 """Online DPO: the best against the worst response to a prompt."""
 
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -72,6 +72,11 @@ class OnlineDPO(Algorithm):
         assert minibatch.advantages is not None and minibatch.reference_logprobs is not None
         log_ratios = (logprobs - minibatch.reference_logprobs).sum(1)
         return {"policy": dpo_loss(log_ratios, minibatch.advantages[:, 0], self.beta)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        [reference] = self._reference
+        checkpoint["reference"] = reference.fingerprint  # what the policy implies is relative to it
 
     def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
         values = super()._describe(rollouts)

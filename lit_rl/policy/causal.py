@@ -83,7 +83,7 @@ class CausalPolicy(nn.Module):
         """12 hexadecimal digits that tell these weights from others."""
         digest = hashlib.sha256()
         for parameter in self.parameters():
-            digest.update(parameter.detach().cpu().double().numpy().tobytes())
+            digest.update(parameter.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:12]
 
     def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
