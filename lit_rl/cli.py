@@ -14,6 +14,9 @@ import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+from torch import distributed
+from torch.distributed import distributed_c10d
 
 from lit_rl import algorithms
 from lit_rl.callbacks import (
@@ -30,11 +33,13 @@ from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.fit_reward import fit_reward
 from lit_rl.parser import Parser, bare_tokens, with_default_classes
+from lit_rl.strategy import FSDP2
 from lit_rl.tracking import has_run, tracking_uri
 from lit_rl.verify import verify
 
 RUN_LOGGER = "lit_rl.run_logger.RunLogger"
 RUN_ID = "mlflow_run_id"  # in a checkpoint
+STRATEGIES = ("auto", "ddp", "fsdp2", "SingleDeviceStrategy", "DDPStrategy", FSDP2.__name__)  # and variants of ddp
 DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
 
 
@@ -110,6 +115,7 @@ class CLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self._settings
+        check_strategy(config.trainer.strategy)
         bare_tokens(config.data.task, config.model.init_args)
         if config.checkpoint.save_on_train_epoch_end is not True:
             raise UsageError(
@@ -121,6 +127,16 @@ class CLI(LightningCLI):
         if self._settings.trainer.enable_progress_bar is not False:
             kwargs["callbacks"].append(IterationProgress())
         return super().instantiate_trainer(**kwargs)
+
+
+def check_strategy(given: Any) -> None:
+    """Refuses, before anything starts, a strategy under which a process could not sample by itself."""
+    name = given if isinstance(given, str) else str(getattr(given, "class_path", type(given).__name__)).split(".")[-1]
+    if name not in STRATEGIES and not name.startswith("ddp_"):
+        advice = f"take {' or '.join(STRATEGIES[:3])}"
+        if name.lower().startswith(("fsdp", "modelparallel")):
+            advice = "take fsdp2, which shards on GPUs and on the CPU"
+        raise UsageError(f"trainer.strategy {name}: its processes can't have the weights whole for sampling; {advice}")
 
 
 def run_of(path: str) -> str | None:
@@ -168,10 +184,22 @@ def main() -> int:
         if sys.argv[1:] and not sys.argv[1].startswith("-"):
             sys.argv[2:] = with_default_classes(sys.argv[2:], DEFAULT_CLASSES)
         CLI()
+    except MisconfigurationException as error:  # Lightning's own, of Trainer flags
+        return fail(f"trainer: {' '.join(str(error).split())}")
     except Exception as error:
         usage = usage_error(error)
         if usage is None:
             raise
-        print(f"lit_rl: {usage}", file=sys.stderr)
-        return 2
+        return fail(str(usage))
     return 0
+
+
+def fail(message: str) -> int:
+    """Prints the user's mistake, in the process that is the first to find one; returns the exit code."""
+    try:
+        first = not distributed.is_initialized() or distributed_c10d._get_default_store().add("lit_rl/fail", 1) == 1
+    except RuntimeError:  # the first process is gone, and has said why
+        first = False
+    if first:
+        print(f"lit_rl: {message}", file=sys.stderr)
+    return 2

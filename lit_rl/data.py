@@ -15,6 +15,7 @@ from lit_rl.algorithms.base import Algorithm
 from lit_rl.callbacks.progress import report
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, check_length, demonstrate
 from lit_rl.tasks import GSM8KStyle, Task
@@ -220,6 +221,8 @@ class RolloutDataModule(LightningDataModule):
         prompts = self.task.prompts(split)
         trainer: Any = self.trainer
         n = min(len(prompts), self.eval_prompts or len(prompts))
+        if n < trainer.world_size:
+            raise UsageError(f"data.eval_prompts: {n} problems for {trainer.world_size} processes; each needs one")
         items = [(stream, i, prompts[i]) for i in range(trainer.global_rank, n, trainer.world_size)]
         return DataLoader(items, batch_size=self.eval_rows, collate_fn=list, num_workers=0)  # type: ignore[arg-type]
 
@@ -256,7 +259,7 @@ class RolloutDataModule(LightningDataModule):
         trainer: Any = self.trainer
         phase = "sampling" if trainer.training else "evaluation"
         show: Callable[[int, int], None] = lambda done, total: report(trainer, phase, done, total)  # noqa: E731
-        with torch.no_grad(), trainer.precision_plugin.forward_context():
+        with gathered(policy), torch.no_grad(), trainer.precision_plugin.forward_context():
             if plan.demonstrations:
                 rollouts = demonstrate(policy, prompts, examples, plan)
             else:

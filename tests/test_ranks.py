@@ -1,92 +1,132 @@
-"""Two processes do together what one does alone."""
+"""Two processes do together what one does alone, with DDP and with FSDP2."""
 
-import json
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
+import ranks
 import torch
 
-RUN = """
-import json, sys
-from pathlib import Path
-import torch
-from lightning import Callback, Trainer
-from lit_rl.algorithms import OnlineDPO, PPO, ReMax, TRePO
-from lit_rl.callbacks import Diagnostics, GradientVariance, RewardCallback
-from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
-from lit_rl.functional.cuts import Stride
-from lit_rl.tasks import GSM8KStyle
+STRATEGIES = ["ddp", "fsdp2"]
+each_strategy = pytest.mark.parametrize("strategy", STRATEGIES)
 
-torch.set_num_threads(1)
-ranks, out, name = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
-algorithm = {
-    "ReMax": lambda: ReMax(max_new_tokens=48, normalizer="token_mean"),
-    "PPO": lambda: PPO(max_new_tokens=48, samples=4),
-    "OnlineDPO": lambda: OnlineDPO(max_new_tokens=48),
-    "reuse": lambda: TRePO(max_new_tokens=48, samples=2, cuts=Stride(8), reuse=True, normalizer="token_mean"),
-}[name]()
-if name == "PPO":  # at 0 it would hide the critic's trunk
-    torch.nn.init.normal_(algorithm.critic.head.weight, generator=torch.Generator().manual_seed(0))
-rows = {"ReMax": 8, "PPO": 32, "OnlineDPO": 16, "reuse": 176}[name]  # of one optimizer step
 
-class Keep(Callback):
-    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
-        if trainer.is_global_zero:
-            torch.save([p.grad for p in pl_module.parameters() if p.grad is not None], out / "gradient.pt")
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """A folder with what one process (``one``) and two by each strategy have written."""
+    folder = tmp_path_factory.mktemp("ranks")
+    for name in ("one", *STRATEGIES):
+        (folder / name).mkdir()
+    ranks.ingredients(folder)
+    for name in ranks.NAMES:
+        ranks.run(name, folder / "one", 1, "auto")
+    for strategy in STRATEGIES:
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+        command = [*launch, ranks.__file__, strategy, str(folder / strategy)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    return folder
 
-data = RolloutDataModule(
-    GSM8KStyle(train_size=64, val_size=9), prompts_per_iteration=8, rows_per_microbatch=rows // ranks, seed=0
-)
-options = {**TRAINER_DEFAULTS, "max_epochs": 1, "check_val_every_n_epoch": 1, "gradient_clip_val": None}
-trainer = Trainer(
-    **options, accelerator="cpu", devices=ranks, strategy="ddp",
-    logger=False, enable_checkpointing=False, enable_progress_bar=False,
-    callbacks=[
-        RewardCallback(lambda e, ids, t: float(ids.sum() % 7)), GradientVariance(1), Keep(),
-        Diagnostics(probe_every_n_iterations=1, probe_prompts=8 // ranks, probe_samples=4),
-    ],
-)
-trainer.fit(algorithm, datamodule=data)
-assert trainer.global_step == 1
-if trainer.is_global_zero:
-    (out / "metrics.json").write_text(json.dumps({k: float(v) for k, v in trainer.callback_metrics.items()}))
+
+def load(folder: Path, name: str, iterations: int = 1) -> dict:
+    return torch.load(folder / f"{name}{iterations}.pt")
+
+
+def flat(tensors: dict[str, torch.Tensor]) -> torch.Tensor:
+    return torch.cat([x.double().reshape(-1) for x in tensors.values()])
+
+
+@each_strategy
+@pytest.mark.parametrize("name", ranks.NAMES)
+def test_loss_and_gradient_of_two_processes_are_those_of_one(results, name, strategy):
+    """Every model that is trained is in the gradient; its clipped step leads to the same weights."""
+    one, two = load(results / "one", name), load(results / strategy, name)
+    assert one["gradient"].keys() == two["gradient"].keys() and one["weights"].keys() == two["weights"].keys()
+    own = flat(one["gradient"])
+    assert float(own.norm()) > 0.1
+    assert float((flat(two["gradient"]) - own).norm()) < 1e-5 * float(own.norm())
+    assert float((flat(two["weights"]) - flat(one["weights"])).abs().max()) < 1e-5
+    losses = [name for name in one["metrics"] if name.startswith("loss/")]
+    assert losses and all(two["metrics"][x] == pytest.approx(one["metrics"][x], rel=1e-5, abs=1e-6) for x in losses)
+
+
+@each_strategy
+@pytest.mark.parametrize("name", ranks.NAMES)
+def test_metrics_of_two_processes_are_those_of_one(results, name, strategy):
+    """Gradient statistics, diagnostics, tokens, and accuracy on nine problems in batches of two, so that ranks have
+    different numbers of batches."""
+    one, two = (load(results / folder, name)["metrics"] for folder in ("one", strategy))
+    same = [name for name in one if not name.startswith(("time/", "memory/"))]
+    assert {"val/accuracy", "val/accuracy_sampled", "gradient/trace_cov", "train/reward"} <= set(same)
+    assert {name: two[name] for name in same} == pytest.approx({name: one[name] for name in same}, rel=1e-4, abs=1e-6)
+
+
+@each_strategy
+@pytest.mark.parametrize("name", ranks.NAMES)
+def test_groups_stay_on_one_rank(results, name, strategy):
+    """A rank has half of the prompts, each with all of its responses."""
+    one, two = (load(results / folder, name)["prompts"] for folder in ("one", strategy))
+    assert len(two) == ranks.PROMPTS / 2 and {count for _, count in two} == {count for _, count in one}
+
+
+def test_sharding_halves_what_a_process_keeps(results):
+    """Policy, critic, reference and optimizer states, up to what does not divide."""
+    whole, part = (load(results / strategy, "PPO")["metrics"] for strategy in STRATEGIES)
+    for name in ("policy", "critic", "frozen", "optimizer"):
+        assert part[f"memory/{name}"] == pytest.approx(whole[f"memory/{name}"] / 2, rel=0.05), name
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(results) -> torch.Tensor:
+    """PPO's weights after two iterations in one process."""
+    ranks.run("PPO", results / "one", 1, "auto", 2)
+    return flat(load(results / "one", "PPO", 2)["weights"])
+
+
+@each_strategy
+def test_a_checkpoint_of_one_process_goes_on_in_two(results, uninterrupted, strategy):
+    found = flat(load(results / strategy, "PPO", 2)["weights"])
+    assert float((found - uninterrupted).abs().max()) < 1e-4
+
+
+@each_strategy
+def test_a_checkpoint_of_two_processes_goes_on_in_one(results, uninterrupted, strategy, tmp_path):
+    (tmp_path / "one").mkdir()
+    ranks.run("PPO", tmp_path / "one", 1, "auto", 2, results / strategy / "PPO.ckpt")
+    found = flat(load(tmp_path / "one", "PPO", 2)["weights"])
+    assert float((found - uninterrupted).abs().max()) < 1e-4
+
+
+# ---- from the command line ------------------------------------------------------------------------------------------
+
+SCORER = """
+import os, pathlib, signal, time
+def reward(example, ids, text):
+    if os.environ.get("LOCAL_RANK") == "1":
+        pathlib.Path("died").write_text(str(time.time()))
+        os.kill(os.getpid(), signal.SIGKILL)
+    return float(len(ids))
 """
 
 
-@pytest.fixture(scope="module", params=["ReMax", "PPO", "OnlineDPO", "reuse"])
-def results(request, tmp_path_factory):
-    """Metrics and gradient of one rank and of two; with reuse their numbers of rows differ, and are filled up."""
-    found = []
-    for ranks in (1, 2):
-        folder = tmp_path_factory.mktemp(f"ranks{ranks}")
-        (folder / "run.py").write_text(RUN)  # Lightning starts the other rank with the same file
-        run = subprocess.run(
-            [sys.executable, folder / "run.py", str(ranks), folder, request.param],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-        )
-        assert run.returncode == 0, run.stderr
-        gradient = torch.cat([g.reshape(-1) for g in torch.load(folder / "gradient.pt")])
-        found.append((json.loads((folder / "metrics.json").read_text()), gradient))
-    return found
+def fit(folder: Path, *args: str) -> subprocess.CompletedProcess:
+    """``python -m lit_rl fit`` on two processes."""
+    (folder / "mortal.py").write_text(SCORER)
+    data = ["--data.prompts_per_iteration", "2", "--data.rows_per_microbatch", "4", "--model.max_new_tokens", "8"]
+    trainer = ["--trainer.accelerator", "cpu", "--trainer.devices", "2", "--trainer.logger", "false"]
+    command = [sys.executable, "-m", "lit_rl", "fit", "--model", "RLOO", *data, *trainer, *args]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300)
 
 
-def test_metrics_of_two_ranks_are_those_of_one(results):
-    """Nine validation problems, so that the ranks' shares differ; rewards, tokens and gradient statistics as well."""
-    (one, _), (two, _) = results
-    same = [name for name in one if not name.startswith("time/")]
-    assert {
-        "val/accuracy",
-        "gradient/trace_cov",
-        "diagnostic/entropy_ratio",
-        "tokens/generated",
-        "train/reward",
-    } <= set(same)
-    assert {name: two[name] for name in same} == pytest.approx({name: one[name] for name in same}, rel=1e-3, abs=1e-9)
+def test_a_process_that_dies_ends_the_run_within_a_minute(tmp_path):
+    done = fit(tmp_path, "--reward.scorer", "mortal.reward", "--trainer.strategy", "ddp")
+    assert time.time() - float((tmp_path / "died").read_text()) < 60
+    assert done.returncode not in (0, None) and "Error" in done.stderr
 
 
-def test_gradient_of_two_ranks_is_that_of_one(results):
-    (_, one), (_, two) = results
-    assert float((one - two).norm()) < 1e-5 * float(one.norm())
+def test_more_processes_than_groups_get_one_line(tmp_path):
+    done = fit(tmp_path, "--data.prompts_per_iteration", "1", "--trainer.strategy", "fsdp2")
+    said = [line for line in done.stderr.splitlines() if line.startswith("lit_rl:")]
+    assert done.returncode == 2 and len(said) == 1 and "data.prompts_per_iteration is 1" in said[0]

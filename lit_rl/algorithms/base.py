@@ -8,6 +8,7 @@ does the rest (accumulation, clipping, precision, several devices, checkpoints).
 import copy
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any, Literal
 
 import torch
@@ -26,6 +27,7 @@ from lit_rl.functional.losses import (
     row_denominator,
 )
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.policy.sharding import gathered, shard
 from lit_rl.rollouts import Rollouts, response_mask
 from lit_rl.sampling.base import SamplingPlan
 from lit_rl.tasks.base import Example
@@ -99,6 +101,7 @@ class Algorithm(LightningModule):
         self.accuracies = nn.ModuleDict(
             {split: nn.ModuleDict({name: MeanMetric() for name in ACCURACIES}) for split in ("val", "test")}
         )
+        self._evaluating = ExitStack()
         self._update_seconds = 0.0
         self._batch_started = 0.0
         self._restored_iterations = 0
@@ -207,6 +210,12 @@ class Algorithm(LightningModule):
 
     # ---- Lightning's hooks --------------------------------------------------------------------------------------
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:
+            for module in (self.policy, *self.frozen):
+                if isinstance(module, CausalPolicy):
+                    shard(module, self.device_mesh["data_parallel"])
+
     def on_fit_start(self) -> None:
         for module in self.frozen:
             module.to(self.device)
@@ -214,7 +223,8 @@ class Algorithm(LightningModule):
     def on_train_epoch_start(self) -> None:
         rollouts: Rollouts = self._data.rollouts
         started = self._now()
-        with self.trainer.precision_plugin.forward_context():  # hooks run outside it, and the ratio must start at 1
+        # hooks run outside the precision's context, and the ratio must start at 1
+        with gathered(self, *self.frozen), self.trainer.precision_plugin.forward_context():
             self.prepare(rollouts, self._data.rows_per_microbatch)
         self._update_seconds = self._now() - started
         self._log(self._describe(rollouts))
@@ -241,6 +251,14 @@ class Algorithm(LightningModule):
     def on_train_epoch_end(self) -> None:
         tokens = {f"tokens/{name}": float(count) for name, count in self._data.state_dict().items()}
         self._log({"time/update": self._update_seconds, **tokens})
+
+    def on_validation_start(self) -> None:
+        self._evaluating.enter_context(gathered(self.policy))  # ranks may have different numbers of batches
+
+    def on_validation_end(self) -> None:
+        self._evaluating.close()
+
+    on_test_start, on_test_end = on_validation_start, on_validation_end
 
     def validation_step(self, examples: list[Example], batch_idx: int) -> None:
         self._evaluate("val", examples)
@@ -286,7 +304,9 @@ class Algorithm(LightningModule):
             "group/zero_advantage": zero_advantage_share(trained.advantages, trained.group),
         }
         if trained.entropy is not None:
-            values["policy/entropy"] = trained.entropy.sum() / trained.mask.sum()  # nats a token
+            sums = torch.stack([trained.entropy.double().sum(), trained.mask.sum()])
+            entropy, tokens = self._data.sum_over_ranks(sums)  # a mean over tokens, of which ranks have not as many
+            values["policy/entropy"] = entropy / tokens  # nats a token
         if trained.old_logprobs is not None and trained.reference_logprobs is not None:
             # k1: the mean over responses of log pi(response) / pi_ref(response), in nats
             values["policy/kl"] = (trained.old_logprobs - trained.reference_logprobs).sum(1).mean()

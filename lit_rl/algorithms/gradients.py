@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.functional.variance import GradientStatistics, gradient_statistics
+from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
 
 
@@ -66,7 +67,8 @@ def measure_gradient(
     n, squares, total = 0, torch.zeros(()), torch.zeros(())
     tokens = sum_over_ranks(rollouts.mask[rollouts.trained].sum().float())
     rows = sum_over_ranks(rollouts.trained.sum().float())
-    for gradient in group_gradients(algorithm, rollouts, groups, float(tokens / rows), most_rows):
-        n, squares, total = n + 1, squares + gradient.square().sum().cpu(), total.to(gradient) + gradient
+    with gathered(algorithm.policy):
+        for gradient in group_gradients(algorithm, rollouts, groups, float(tokens / rows), most_rows):
+            n, squares, total = n + 1, squares + gradient.square().sum().cpu(), total.to(gradient) + gradient
     n, squares, total = int(sum_over_ranks(torch.tensor(n))), sum_over_ranks(squares), sum_over_ranks(total)
     return gradient_statistics(squares, total, n) if n > 1 else None

@@ -45,6 +45,7 @@ class OnlineDPO(Algorithm):
                 "model.kl_coefficient: OnlineDPO keeps the policy near its start by model.beta; leave it 0"
             )
         self.beta, self.sampling = beta, sampling
+        self._start = self._reference[0].fingerprint  # what the policy implies is relative to it
         self.plan = replace(self.plan, pairs=True)
 
     @property
@@ -75,8 +76,7 @@ class OnlineDPO(Algorithm):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        [reference] = self._reference
-        checkpoint["reference"] = reference.fingerprint  # what the policy implies is relative to it
+        checkpoint["reference"] = self._start
 
     def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
         values = super()._describe(rollouts)

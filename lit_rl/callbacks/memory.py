@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from lit_rl.callbacks.reward import RewardCallback
 
@@ -55,7 +56,8 @@ def _size(module: nn.Module) -> int:
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
-    return sum(x.numel() * x.element_size() for x in tensors)
+    parts = (x.to_local() if isinstance(x, DTensor) else x for x in tensors)
+    return sum(x.numel() * x.element_size() for x in parts)
 
 
 def _peak(device: torch.device) -> int:

@@ -1,0 +1,57 @@
+"""FSDP2: parameters in shards, a part on each rank, and whole again while a rank works on its own."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+
+
+def shard(module: nn.Module, mesh: DeviceMesh) -> None:
+    """Shards the parameters of each child of ``module`` over the mesh, a transformers model block by block.
+
+    A forward or backward pass of the child is from then on one that all ranks make together.
+    """
+    for child in module.children():
+        if isinstance(child, FSDPModule) or not any(True for _ in child.parameters()):
+            continue
+        blocks = set(getattr(child, "_no_split_modules", None) or ())
+        for each in [each for each in child.modules() if type(each).__name__ in blocks]:
+            fully_shard(each, mesh=mesh)
+        fully_shard(child, mesh=mesh, reshard_after_forward=True)
+
+
+@contextmanager
+def gathered(*modules: nn.Module) -> Iterator[None]:
+    """Within, what is sharded of the modules is whole: this rank computes with it, and waits for no other.
+
+    Ranks may make different numbers of passes, as sampling to the ends of their own responses takes. Gradients of
+    ``torch.autograd.grad`` are the rank's own. It costs the memory of whole parameters, and nothing where none is
+    sharded. All ranks enter and leave together.
+    """
+    sharded = [each for module in modules for each in module.modules() if isinstance(each, FSDPModule)]
+    if not sharded or _whole(sharded):
+        yield
+        return
+    for each in sharded:
+        _keep(each, True)
+        each.unshard()
+    try:
+        yield
+    finally:
+        for each in sharded:
+            _keep(each, False)
+            each.reshard()
+
+
+def _keep(module: FSDPModule, whole: bool) -> None:
+    module.set_reshard_after_forward(not whole, recurse=False)
+    module.set_reshard_after_backward(not whole, recurse=False)
+    module.set_requires_gradient_sync(not whole, recurse=False)
+
+
+def _whole(sharded: list[Any]) -> bool:
+    return not any(isinstance(parameter, DTensor) for each in sharded for parameter in each.parameters())

@@ -1,0 +1,21 @@
+"""FSDP2 as a strategy of Lightning's Trainer: ``strategy="fsdp2"``."""
+
+from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
+
+
+class FSDP2(ModelParallelStrategy):
+    """Shards policy, critic, reference, gradients and optimizer states over all processes; GPUs or CPU.
+
+    Checkpoints are whole, in one file: any strategy and any number of processes loads them. While a process samples or
+    prepares an iteration, it has the parameters whole (:func:`lit_rl.policy.sharding.gathered`).
+    """
+
+    def __init__(self) -> None:
+        super().__init__(tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+    def setup_environment(self) -> None:
+        self._data_parallel_size = self.num_nodes * self.num_processes  # Lightning's "auto" counts nodes
+        super().setup_environment()
+
+
+StrategyRegistry.register("fsdp2", FSDP2, "FSDP2 over all processes; its checkpoints are one file")

@@ -1,0 +1,142 @@
+"""One iteration of every algorithm, in one process or several: torchrun ranks.py STRATEGY FOLDER.
+
+The folder gets, of each algorithm, the metrics, the gradient of the first step and which rank sampled which prompt, and
+of PPO a checkpoint. FOLDER's parent holds what RTO and ABC need, see :func:`ingredients`.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning import Callback, Trainer, seed_everything
+from torch.distributed.tensor import DTensor
+
+from lit_rl import algorithms
+from lit_rl.callbacks import Diagnostics, GradientVariance, Memory, RewardCallback
+from lit_rl.cli import quiet
+from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.functional.cuts import Stride
+from lit_rl.policy import TokenTransformer
+from lit_rl.reward_fitting import from_policy
+from lit_rl.strategy import FSDP2
+from lit_rl.tasks import Additive
+
+LENGTH, PROMPTS = 12, 8
+ROWS = {"reuse": 384}  # of an optimizer step, where it is not the rows trained on; ranks have different numbers of them
+VARIANTS: dict[str, dict[str, Any]] = {
+    "shared": {"class": "PPO", "critic": "shared", "samples": 2},
+    "pretraining": {"class": "PPO", "critic_pretraining": 2, "pretraining_passes": 1, "samples": 2},
+    "offline": {"class": "OnlineDPO", "sampling": "reference"},
+    "reuse": {"class": "TRePO", "cuts": Stride(3), "reuse": True, "normalizer": "token_mean"},
+}
+NAMES = [*(name for name in algorithms.__all__ if name != "Algorithm"), *VARIANTS]
+
+
+class Told(Additive):
+    """With demonstrations of all lengths, for supervised learning."""
+
+    def prompts(self, split):
+        plain = super().prompts(split)
+        return plain.add_column("demonstration", ["1 " * (i % LENGTH) + "0" for i in range(len(plain))])
+
+
+def policy() -> TokenTransformer:
+    return TokenTransformer(5, length=LENGTH, eos=True, hidden_size=32, layers=2)
+
+
+def ingredients(folder: Path) -> None:
+    """A reward model for ABC and a DPO policy for RTO."""
+    seed_everything(1, verbose=False)
+    from_policy(policy()).model.save_pretrained(folder / "reward_model")
+    weights = {f"policy.{name}": value for name, value in policy().state_dict().items()}
+    torch.save({"state_dict": weights}, folder / "dpo.ckpt")
+
+
+def make(name: str, folder: Path) -> algorithms.Algorithm:
+    seed_everything(0, verbose=False)
+    settings = {"class": name, **VARIANTS.get(name, {})}
+    if name == "RTO":
+        settings["dpo_checkpoint"] = str(folder / "dpo.ckpt")
+    if name == "ABC":
+        settings["reward_model"] = str(folder / "reward_model")
+    cls = getattr(algorithms, settings.pop("class"))
+    algorithm = cls(policy=policy(), max_new_tokens=LENGTH, learning_rate=1e-2, warmup_steps=1, **settings)
+    if hasattr(algorithm, "critic"):  # at 0 it would hide the critic's trunk
+        torch.nn.init.normal_(algorithm.critic.head.weight)
+    return algorithm
+
+
+class Keep(Callback):
+    """The first gradient, and which rank sampled what."""
+
+    def __init__(self) -> None:
+        self.gradient: dict[str, torch.Tensor] = {}
+        self.prompts: list[tuple[int, int]] = []
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        rollouts = trainer.datamodule.rollouts
+        own = rollouts.group[rollouts.origin < 0]
+        assert set(own.tolist()) == set(range(len(rollouts.examples)))  # whole groups
+        self.prompts = [(trainer.global_rank, int(count)) for count in torch.bincount(own)]
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        if not self.gradient:
+            found = {name: p.grad for name, p in pl_module.named_parameters() if p.grad is not None}
+            whole = {name: g.full_tensor() if isinstance(g, DTensor) else g.clone() for name, g in found.items()}
+            self.gradient = whole
+
+
+def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1, resume: Path | None = None) -> Trainer:
+    """Trains, and writes ``<name>.pt`` into the folder."""
+    algorithm = make(name, folder.parent)
+    task = Told(vocabulary=5, length=LENGTH, eos=True)
+    rows = ROWS.get(name, PROMPTS * algorithm.plan.trained_rows)
+    data = RolloutDataModule(
+        task,
+        prompts_per_iteration=PROMPTS,
+        rows_per_microbatch=rows // (2 * ranks),
+        eval_prompts=9,
+        eval_rows=2,
+        seed=0,
+    )
+    keep = Keep()
+    options = {**TRAINER_DEFAULTS, "max_epochs": iterations, "check_val_every_n_epoch": 1, "gradient_clip_val": 1e-3}
+    trainer = Trainer(
+        **options,
+        accumulate_grad_batches=2,
+        accelerator="cpu",
+        devices=ranks,
+        strategy=strategy,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        callbacks=[
+            *(RewardCallback(), GradientVariance(1), Memory(), keep),
+            Diagnostics(probe_every_n_iterations=1, probe_prompts=PROMPTS // ranks, probe_samples=4),
+        ],
+    )
+    trainer.fit(algorithm, datamodule=data, ckpt_path=resume, weights_only=True)
+    assert trainer.global_step == iterations
+    metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    weights = trainer.strategy.lightning_module_state_dict()
+    if trainer.is_global_zero:
+        found = {"metrics": metrics, "gradient": keep.gradient, "prompts": keep.prompts, "weights": weights}
+        torch.save(found, folder / f"{name}{iterations}.pt")
+    if name == "PPO" and iterations == 1:
+        trainer.save_checkpoint(folder / "PPO.ckpt")
+    return trainer
+
+
+def main(strategy: str, folder: Path) -> None:
+    ranks = int(os.environ["WORLD_SIZE"])
+    for name in NAMES:
+        run(name, folder, ranks, FSDP2() if strategy == "fsdp2" else strategy)
+    run("PPO", folder, ranks, strategy, 2, folder.parent / "one" / "PPO.ckpt")
+
+
+if __name__ == "__main__":
+    quiet()
+    torch.set_num_threads(1)
+    main(sys.argv[1], Path(sys.argv[2]))
