@@ -1,4 +1,4 @@
-"""The embedded policy: a small Llama and its tokenizer, built from nothing but the task's text."""
+"""The embedded policies: small Llamas and their tokenizer, built from nothing but the task's text."""
 
 from collections.abc import Iterable
 
@@ -39,15 +39,15 @@ def build_tokenizer(texts: Iterable[str], vocabulary: int = 420) -> PreTrainedTo
     )
 
 
-def build_config(tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
-    """A Llama of about 0.4M parameters."""
+def build_config(tokenizer: PreTrainedTokenizerFast, hidden_size: int, layers: int, heads: int) -> LlamaConfig:
+    """A Llama with tied embeddings, eight thirds of its hidden size wide inside."""
     return LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=hidden_size,
+        intermediate_size=hidden_size * 8 // 3,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         max_position_embeddings=2048,
         tie_word_embeddings=True,
         bos_token_id=None,

@@ -41,32 +41,47 @@ class GSM8KStyle(WordProblems):
 
     A response takes about 20 tokens a step (35 at 2 steps, 150 at 8). The splits are disjoint in the arithmetic itself:
     two problems that differ only in the name and the thing counted stand in the same split. Column ``demonstration``
-    is a solution in which each step uses, with the event's ``error_rate``, a wrong operator with correct arithmetic:
-    a warm start on it leaves reinforcement learning an error to un-teach.
+    is a solution in which each step uses, with the event's ``error_rate`` times ``error_scale``, a wrong operator with
+    correct arithmetic: a warm start on it leaves reinforcement learning an error to un-teach.
 
     Args:
         steps: operations a problem, 2 to 8.
+        most_steps: where given, problems have ``steps`` to so many operations, each number equally likely.
+        error_scale: 0 to 1, of the planted errors' rates; 0 demonstrates right solutions.
         train_size, val_size, test_size: problems a split.
         seed: of the generator. The splits of two seeds are disjoint as well.
     """
 
     def __init__(
-        self, steps: int = 2, train_size: int = 8192, val_size: int = 256, test_size: int = 512, seed: int = 0
+        self,
+        steps: int = 2,
+        most_steps: int | None = None,
+        error_scale: float = 1.0,
+        train_size: int = 8192,
+        val_size: int = 256,
+        test_size: int = 512,
+        seed: int = 0,
     ) -> None:
         if not 2 <= steps <= 8:
             raise UsageError(f"data.task.steps is {steps}; choose 2 to 8")
-        self.steps, self.seed = steps, seed
+        if most_steps is not None and not steps <= most_steps <= 8:
+            raise UsageError(f"data.task.most_steps is {most_steps}; choose {steps} (data.task.steps) to 8")
+        if not 0 <= error_scale <= 1:
+            raise UsageError(f"data.task.error_scale is {error_scale}; choose 0 to 1")
+        self.steps, self.most_steps, self.error_scale, self.seed = steps, most_steps, error_scale, seed
         self.sizes: dict[str, int] = {"train": train_size, "val": val_size, "test": test_size}
         self._splits: dict[str, Dataset] = {}
 
     def prompts(self, split: Split) -> Dataset:
         if split not in self._splits:
-            rng = random.Random(f"{self.seed} {self.steps} {split}")
+            several = f"-{self.most_steps}" if self.most_steps is not None else ""
+            rng = random.Random(f"{self.seed} {self.steps}{several} {split}")
             rows: list[dict[str, Any]] = []
             while len(rows) < self.sizes[split]:
-                start, events = _draw(rng, self.steps)
+                steps = self.steps if self.most_steps is None else rng.randint(self.steps, self.most_steps)
+                start, events = _draw(rng, steps)
                 if _split(start, events) == split:
-                    rows.append(_tell(rng, start, events))
+                    rows.append(_tell(rng, start, events, self.error_scale))
             self._splits[split] = Dataset.from_list(rows)
         return self._splits[split]
 
@@ -92,12 +107,12 @@ def _split(start: int, events: list[tuple[Event, int]]) -> Split:
     return "val" if bucket == 8 else "test" if bucket == 9 else "train"
 
 
-def _tell(rng: random.Random, start: int, events: list[tuple[Event, int]]) -> dict[str, Any]:
+def _tell(rng: random.Random, start: int, events: list[tuple[Event, int]], error_scale: float) -> dict[str, Any]:
     name, items = rng.choice(NAMES), rng.choice(ITEMS)
     told = " ".join(event.sentence.format(name=name, n=n) for event, n in events)
     question = f"{name} has {start} {items}. {told} How many {items} does {name} have now?"
     operators = [event.operator for event, _ in events]
-    planted = [e.wrong_operator if rng.random() < e.error_rate else e.operator for e, _ in events]
+    planted = [e.wrong_operator if rng.random() < error_scale * e.error_rate else e.operator for e, _ in events]
     numbers = [n for _, n in events]
     return {
         "prompt": [{"role": "user", "content": question}],
