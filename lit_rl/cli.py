@@ -31,6 +31,7 @@ from lit_rl.callbacks import (
 )
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
+from lit_rl.export import export
 from lit_rl.fit_reward import fit_reward
 from lit_rl.parser import Parser, bare_tokens, with_default_classes
 from lit_rl.strategy import FSDP2
@@ -79,7 +80,7 @@ class CLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={
                 "prog": "python -m lit_rl",
-                "epilog": "And: python -m lit_rl verify, the certificate, and fit-reward, a reward model.",
+                "epilog": "And: python -m lit_rl verify, the certificate; fit-reward, a reward model; export.",
             },
             save_config_callback=LogConfig,
             trainer_defaults={**TRAINER_DEFAULTS, "logger": {"class_path": RUN_LOGGER}},
@@ -181,6 +182,8 @@ def main() -> int:
             return verify(sys.argv[2:])
         if sys.argv[1:2] == ["fit-reward"]:  # a Trainer of its own
             return fit_reward(sys.argv[2:])
+        if sys.argv[1:2] == ["export"]:
+            return export(sys.argv[2:])
         if sys.argv[1:] and not sys.argv[1].startswith("-"):
             sys.argv[2:] = with_default_classes(sys.argv[2:], DEFAULT_CLASSES)
         CLI()

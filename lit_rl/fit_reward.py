@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from lightning import Trainer, seed_everything
 
 from lit_rl.errors import UsageError
-from lit_rl.parser import DEFAULT_LENGTH, Parser, bare_tokens, with_default_classes
+from lit_rl.parser import DEFAULT_LENGTH, Parser, bare_tokens, free_folder, with_default_classes
 from lit_rl.policy import CausalPolicy, RewardModel
 from lit_rl.reward_fitting import (
     RewardFitting,
@@ -133,7 +133,7 @@ def fit_reward(args: list[str]) -> int:
     bare_tokens(config.data.task, model)
     config.model.policy, config.max_new_tokens = model.policy, model.max_new_tokens
     recipe = Recipe(**{field.name: config[field.name] for field in fields(Recipe)})
-    output = _free(recipe.output)
+    output = free_folder(recipe.output)
     seed_everything(recipe.seed_everything, verbose=False)
     objects = parser.instantiate(config)
     policy = objects.model.policy if objects.model.policy is not None else CausalPolicy()
@@ -217,23 +217,6 @@ def _labels(rollouts: Rollouts, recipe: Recipe) -> tuple[torch.Tensor, torch.Ten
         rows = ordered_pairs(rollouts)
         return rows, torch.ones(len(rows))
     return torch.arange(len(rollouts))[:, None], rewards
-
-
-def _free(folder: str) -> Path:
-    """The folder's path, its parent made, once nothing is found there.
-
-    Raises:
-        UsageError: something is there, or can't be made there.
-    """
-    path = Path(folder).expanduser().absolute()
-    try:
-        in_use = Path.cwd().is_relative_to(path)  # though empty: runs are logged there
-        if path.exists() and (in_use or not path.is_dir() or any(path.iterdir())):
-            raise UsageError(f"output: {folder} is there already, and in use or not empty; give a new folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"output: cannot make the folder {folder} ({error.strerror})") from None
-    return path
 
 
 def _write(

@@ -1,6 +1,7 @@
 """The parser behind every command line: one line for a mistake, and a help that can be read."""
 
 from argparse import SUPPRESS
+from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, NoReturn
 
@@ -97,3 +98,20 @@ def bare_tokens(task: Any, model: Any) -> None:
             raise UsageError(f"model.policy.{key} is {own} and data.task.{key} {value}; set both to the same")
     if model.max_new_tokens == DEFAULT_LENGTH:
         model.max_new_tokens = sizes["length"]
+
+
+def free_folder(folder: str) -> Path:
+    """The folder's path, its parent made, once nothing is found there.
+
+    Raises:
+        UsageError: something is there, or can't be made there.
+    """
+    path = Path(folder).expanduser().absolute()
+    try:
+        in_use = Path.cwd().is_relative_to(path)  # though empty: runs are logged there
+        if path.exists() and (in_use or not path.is_dir() or any(path.iterdir())):
+            raise UsageError(f"output: {folder} is there already, and in use or not empty; give a new folder")
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"output: cannot make the folder {folder} ({error.strerror})") from None
+    return path

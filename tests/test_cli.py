@@ -79,7 +79,7 @@ def test_fit_on_a_file_of_problems_from_a_config_alone(lit_rl, tmp_path):
         (["fit", "--data.rows_per_microbatch", "33"], "data.rows_per_microbatch"),
         (["fit", "--trainer.max_steps", "3"], "trainer.max_steps"),
         (["fit", "--trainer.strategy", "fsdp"], "trainer.strategy fsdp"),
-        (["fit", "--trainer.accelerator", "gpu"], "trainer: "),
+        (["fit", "--trainer.accelerator", "tpu"], "trainer: "),
         (["fit", "--checkpoint.save_on_train_epoch_end", "false"], "checkpoint.save_on_train_epoch_end"),
         (["fit", "--ckpt_path", "nowhere.ckpt"], "ckpt_path: no file nowhere.ckpt"),
         (["fit", "--ckpt_path", "last"], "ckpt_path: no file last"),

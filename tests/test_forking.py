@@ -6,7 +6,7 @@ from dataclasses import fields, replace
 import numpy as np
 import pytest
 import torch
-from test_sampling import encode, family
+from families import CONFIGS, encode, family
 from transformers import MistralConfig
 
 from lit_rl.errors import UsageError
@@ -50,7 +50,7 @@ class Setting:
         return self.known[key]
 
 
-@pytest.fixture(scope="module", params=["llama", "qwen2", "gpt2", "tokens", "tabular"])
+@pytest.fixture(scope="module", params=[*CONFIGS, "tokens", "tabular"])
 def setting(request, tmp_path_factory):
     return Setting(request.param, tmp_path_factory.mktemp(request.param))
 

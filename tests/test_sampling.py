@@ -1,41 +1,20 @@
 """The sampler against transformers' own generation, exact probabilities, and itself in another batch."""
 
 import copy
-from functools import partial
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import GPT2Config, LlamaConfig, Qwen2Config
+from families import CONFIGS, PROMPTS, encode, family
 
 from lit_rl.errors import UsageError
 from lit_rl.policy import CausalPolicy
-from lit_rl.policy.causal import DATA
+from lit_rl.policy.causal import DATA, model_inputs
 from lit_rl.rollouts import pad_left
 from lit_rl.sampling import LocalSampler, SamplingPlan, demonstrate
 
-PROMPTS = ["How many?", "Ann has 12 pens. Ann buys 3 more. How many pens does Ann have now?", "12+3="]
 
-
-def encode(policy, texts=PROMPTS):
-    return [policy.encode_prompt([{"role": "user", "content": text}]) for text in texts]
-
-
-def family(name: str, folder) -> CausalPolicy:
-    """A tiny random model of the family, sharp enough to have a clear favourite, with the embedded tokenizer."""
-    shared = {"vocab_size": 400, "eos_token_id": 1, "pad_token_id": 0, "bos_token_id": None, "initializer_range": 0.2}
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
-    configs = {
-        "llama": partial(LlamaConfig, **small),
-        "qwen2": partial(Qwen2Config, **small, num_key_value_heads=2),
-        "gpt2": partial(GPT2Config, n_embd=32, n_layer=2, n_head=4, attn_pdrop=0.1),
-    }
-    configs[name](**shared).save_pretrained(folder)
-    CausalPolicy().tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    return CausalPolicy(str(folder), weights="random")
-
-
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_greedy_is_that_of_transformers_one_prompt_at_a_time(name, tmp_path):
     policy = family(name, tmp_path)
     prompts = encode(policy)
@@ -49,7 +28,7 @@ def test_greedy_is_that_of_transformers_one_prompt_at_a_time(name, tmp_path):
         assert rollouts.response_ids[row, : rollouts.lengths[row]].tolist() == theirs.tolist()
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "gpt2"])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_logprobs_of_a_padded_table_are_those_of_each_row_alone(name, tmp_path):
     policy = family(name, tmp_path)
     prompts = encode(policy)
@@ -129,6 +108,30 @@ def test_demonstrations_are_the_tasks_own_text(policy, task):
         assert policy.decode(ids) == example["demonstration"] and ids[-1] == policy.eos_id
     with pytest.raises(UsageError, match="demonstration"):
         demonstrate(policy, [[2]], [{"prompt": []}], plan)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_padding_may_stand_left_or_right_of_a_prompt(name, tmp_path):
+    """The padding between a prompt and its response is no part of either."""
+    policy = family(name, tmp_path)
+    plan = SamplingPlan(samples=2, max_new_tokens=12)
+    left = LocalSampler().sample(policy, encode(policy), plan, [(i,) for i in range(3)])
+    assert not left.prompt_mask.all()
+    shift = (~left.prompt_mask).sum(1, keepdim=True)
+    columns = (torch.arange(left.prompt_mask.shape[1]) + shift) % left.prompt_mask.shape[1]
+    right = replace(
+        left, prompt_ids=left.prompt_ids.gather(1, columns), prompt_mask=left.prompt_mask.gather(1, columns)
+    )
+    assert right.prompt_mask[:, 0].all() and not right.prompt_mask[:, -1].all()
+    # the column before the response is where its first token is read: a prompt padded on the right ends elsewhere
+    ends = right.prompt_mask.sum(1) - 1
+    whole = policy.model(**model_inputs(right)).logits
+    first = whole[torch.arange(len(ends)), ends]
+    rest = whole[:, left.prompt_ids.shape[1] : -1]
+    logits = torch.cat([first[:, None], rest], 1).log_softmax(-1)
+    alone = logits.gather(-1, right.response_ids[..., None]).squeeze(-1) * right.mask
+    torch.testing.assert_close(alone, policy(left, 1.0), atol=2e-5, rtol=0)
 
 
 def test_pad_left():

@@ -5,7 +5,6 @@ log-probabilities and advantages, :meth:`Algorithm.training_step` takes micro-ba
 does the rest (accumulation, clipping, precision, several devices, checkpoints).
 """
 
-import copy
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -97,7 +96,7 @@ class Algorithm(LightningModule):
         # in a tuple: no parameter of this module, so in no optimizer, checkpoint or gradient synchronisation
         self._reference: tuple[CausalPolicy, ...] = ()
         if reference:
-            self._reference = (copy.deepcopy(self.policy).requires_grad_(False),)
+            self._reference = (self.policy.reference(),)
         self.accuracies = nn.ModuleDict(
             {split: nn.ModuleDict({name: MeanMetric() for name in ACCURACIES}) for split in ("val", "test")}
         )
@@ -274,13 +273,14 @@ class Algorithm(LightningModule):
 
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
         """The optimizer's parameter groups, each with the factor of its learning rate by optimizer steps taken."""
-        return [({"params": list(self.policy.parameters())}, self.warmup)]
+        return [({"params": [p for p in self.policy.parameters() if p.requires_grad]}, self.warmup)]
 
     def warmup(self, step: int) -> float:
         """The factor of the learning rate after ``step`` steps of what is warmed up."""
         return min(1.0, (step + 1) / max(1, self.warmup_steps))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["policy"] = dict(self.policy.recipe)
         # Lightning writes an epoch-end checkpoint before it counts the epoch as completed, and on resuming would
         # sample that epoch's rollouts a second time
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]

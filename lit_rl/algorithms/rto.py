@@ -1,7 +1,6 @@
 """RTO: PPO with the token rewards that a DPO policy implies."""
 
 import copy
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from lit_rl.algorithms.ppo import PPO
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.policy.checkpoints import load_policy, read_checkpoint
 from lit_rl.rollouts import Rollouts
 
 
@@ -62,26 +62,17 @@ def trained_policy(checkpoint: str, policy: CausalPolicy) -> CausalPolicy:
     Raises:
         UsageError: there is no such checkpoint, it is of another model, or it has learned from another start.
     """
-    path = Path(checkpoint).expanduser()
-    if not path.is_file():
-        raise UsageError(
-            f"model.dpo_checkpoint: no file {checkpoint}; train one: fit --model OnlineDPO --model.sampling reference"
-        )
-    try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        weights = {
-            name.removeprefix("policy."): x for name, x in saved["state_dict"].items() if name.startswith("policy.")
-        }
-        trained = copy.deepcopy(policy).requires_grad_(False)
-        trained.load_state_dict(weights)
-    except Exception:  # whatever unpickling and loading raise
-        raise UsageError(
-            f"model.dpo_checkpoint: {checkpoint} holds no policy like model.policy; give a checkpoint of fit with the "
-            "same model.policy"
-        ) from None
+    setting = "model.dpo_checkpoint"
+    saved = read_checkpoint(checkpoint, setting, "train one: fit --model OnlineDPO --model.sampling reference")
+    trained = copy.deepcopy(policy).requires_grad_(False)
+    load_policy(
+        trained,
+        saved,
+        f"{setting}: {checkpoint} holds no policy like model.policy; give one of fit with the same model.policy",
+    )
     if saved.get("reference", policy.fingerprint) != policy.fingerprint:
         raise UsageError(
-            f"model.dpo_checkpoint: {checkpoint} has learned from other weights than model.policy has; train it with "
-            "the same model.policy and seed_everything"
+            f"{setting}: {checkpoint} has learned from other weights than model.policy has; train it with the same "
+            "model.policy and seed_everything"
         )
     return trained

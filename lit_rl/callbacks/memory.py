@@ -36,7 +36,9 @@ class Memory(Callback):
         modules = {"policy": [algorithm.policy], "frozen": frozen}
         if isinstance(critic := getattr(algorithm, "critic", None), nn.Module):
             modules["critic"] = [critic]
-        sizes = {name: sum(map(_size, each)) for name, each in modules.items()}
+        own = {id(x) for x in algorithm.parameters()}  # a reference may be the policy without its adapters
+        sizes = {name: _bytes(x for module in each for x in _tensors(module)) for name, each in modules.items()}
+        sizes["frozen"] = _bytes(x for module in frozen for x in _tensors(module) if id(x) not in own)
         states = (x for optimizer in trainer.optimizers for state in optimizer.state.values() for x in state.values())
         sizes["optimizer"] = _bytes(x for x in states if isinstance(x, Tensor))
         sizes["peak"] = _peak(pl_module.device)
@@ -51,8 +53,8 @@ class Memory(Callback):
         )
 
 
-def _size(module: nn.Module) -> int:
-    return _bytes([*module.parameters(), *module.buffers()])
+def _tensors(module: nn.Module) -> list[Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:

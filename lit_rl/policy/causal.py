@@ -1,6 +1,8 @@
 """The policy: a causal language model of transformers with its tokenizer."""
 
+import copy
 import hashlib
+import os
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
@@ -10,35 +12,49 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lit_rl.errors import UsageError
+from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
 from lit_rl.rollouts import Rollouts
 
 DATA = Path(__file__).resolve().parents[2] / "data"
-EMBEDDED = "embedded"
+EMBEDDED = {"embedded": "warmstart", "embedded-mid": "mid"}  # their folders in data/
 
 
 class CausalPolicy(nn.Module):
     """pi(token | prefix), from any causal language model that transformers loads.
 
+    Attributes:
+        recipe: the arguments that load a model of the same shape; empty where there is nothing to load.
+
     Args:
-        path: a folder or a hub name for ``from_pretrained``; ``embedded`` is the warm-started model of ``data/``.
+        path: a folder or a hub name for ``from_pretrained``; ``embedded`` and ``embedded-mid`` are the warm-started
+            models of ``data/``.
         weights: ``pretrained``, or ``random`` to build the model from its config alone (with PyTorch's global seed).
         dtype: of the parameters. Leave float32 and set ``trainer.precision`` for mixed precision.
+        gradient_checkpointing: compute activations again in the backward pass, to keep fewer.
+        lora_rank: train adapters of this rank instead of the weights (2106.09685, by peft); the reference is then the
+            same model with its adapters off. 0 trains the weights.
+        lora_alpha: ``lora_alpha / lora_rank`` scales the adapters; None is twice the rank.
 
     Raises:
         UsageError: nothing can be loaded from ``path``, or its tokenizer lacks a chat template or an EOS token.
     """
 
+    recipe: dict[str, Any] = {}  # noqa: RUF012, replaced and never changed
+
     def __init__(
         self,
-        path: str = EMBEDDED,
+        path: str = "embedded",
         weights: Literal["pretrained", "random"] = "pretrained",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
+        gradient_checkpointing: bool = False,
+        lora_rank: int = 0,
+        lora_alpha: int | None = None,
     ) -> None:
         super().__init__()
-        source = (
-            str(DATA / "warmstart") if path == EMBEDDED else str(Path(path).expanduser()) if path[:1] == "~" else path
-        )
-        if source.startswith((".", "/")) and not Path(source).is_dir():
+        if lora_rank < 0:
+            raise UsageError(f"model.policy.lora_rank is {lora_rank}; 0 is without adapters")
+        source = str(DATA / EMBEDDED[path]) if path in EMBEDDED else os.path.expanduser(path)
+        if path.startswith((".", "/", "~")) and not Path(source).is_dir():
             raise UsageError(f"model.policy.path: no folder '{source}'; give a folder of save_pretrained or a hub name")
         try:
             config = AutoConfig.from_pretrained(source)
@@ -58,6 +74,11 @@ class CausalPolicy(nn.Module):
             raise UsageError(f"model.policy.path: the tokenizer of '{path}' has no chat template; set one and save it")
         if self.tokenizer.eos_token_id is None:
             raise UsageError(f"model.policy.path: the tokenizer of '{path}' has no EOS token; set one and save it")
+        if gradient_checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        if lora_rank:
+            add_adapters(model, lora_rank, 2 * lora_rank if lora_alpha is None else lora_alpha)
+        self.recipe = {"path": source, "dtype": dtype, "lora_rank": lora_rank, "lora_alpha": lora_alpha}
         eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         stop = model.generation_config.eos_token_id
         stops = {eos, *([] if stop is None else [stop] if isinstance(stop, int) else stop)}
@@ -68,6 +89,22 @@ class CausalPolicy(nn.Module):
         self.eos_id, self.pad_id = eos_id, pad_id
         self.register_buffer("stop_ids", torch.tensor(sorted(stop_ids), dtype=torch.long), persistent=False)
         self.stop_ids: Tensor
+
+    def reference(self) -> "CausalPolicy":
+        """The policy as it is now, to be kept: a frozen copy; with adapters itself with them off, which is for free."""
+        if not self.recipe.get("lora_rank"):
+            return copy.deepcopy(self).requires_grad_(False)
+        reference = CausalPolicy.__new__(CausalPolicy)
+        nn.Module.__init__(reference)
+        reference.tokenizer, reference.recipe = self.tokenizer, self.recipe
+        reference._adopt(AdaptersOff(self.model), self.eos_id, self.pad_id, self.stop_ids.tolist())
+        return reference
+
+    def save_pretrained(self, folder: Path) -> None:
+        """Writes model and tokenizer for ``from_pretrained``; adapters are merged into the weights."""
+        model = merged(self.model) if self.recipe["lora_rank"] else self.model
+        model.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     @property
     def device(self) -> torch.device:
@@ -80,9 +117,9 @@ class CausalPolicy(nn.Module):
 
     @property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits that tell these weights from others."""
+        """12 hexadecimal digits that tell these weights, adapters left out, from others."""
         digest = hashlib.sha256()
-        for parameter in self.parameters():
+        for parameter in (value for name, value in self.named_parameters() if "lora_" not in name):
             digest.update(parameter.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:12]
 

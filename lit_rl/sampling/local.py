@@ -41,6 +41,21 @@ class LocalSampler(Sampler):
         streams: Sequence[Stream],
         progress: Progress | None = None,
     ) -> Rollouts:
+        mode = policy.training
+        policy.eval()  # no dropout either way, but a model that checkpoints activations takes no cache in training
+        try:
+            return self._sample(policy, prompts, plan, streams, progress)
+        finally:
+            policy.train(mode)
+
+    def _sample(
+        self,
+        policy: CausalPolicy,
+        prompts: Sequence[Sequence[int]],
+        plan: SamplingPlan,
+        streams: Sequence[Stream],
+        progress: Progress | None,
+    ) -> Rollouts:
         rows, steps = plan.rows, plan.max_new_tokens
         batch = max(1, self.batch_rows // rows)  # whole prompts
         starts = range(0, len(prompts), batch)
