@@ -3,6 +3,7 @@
 from lit_rl.tasks.base import Example, Split, Task
 from lit_rl.tasks.gsm8k import GSM8K
 from lit_rl.tasks.gsm8k_style import GSM8KStyle
+from lit_rl.tasks.gsm_symbolic import GSMSymbolic
 from lit_rl.tasks.position_credit import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Bottleneck",
     "Example",
     "GSM8KStyle",
+    "GSMSymbolic",
     "KeyToken",
     "Pairwise",
     "Parity",

@@ -11,6 +11,8 @@ from lit_rl.errors import UsageError
 from lit_rl.tasks.answers import flexible_answer, strict_answer
 from lit_rl.tasks.base import Example, Split, Task
 
+INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number.\n"
+
 
 class WordProblems(Task):
     """Problems with columns ``question`` and ``answer``, where the answer ends in ``#### n``.
@@ -46,7 +48,7 @@ class GSM8K(WordProblems):
         self,
         path: str | None = None,
         held_out: int = 512,
-        instruction: str = "Solve the problem step by step. End with a line '#### ' and the number.\n",
+        instruction: str = INSTRUCTION,
     ) -> None:
         if held_out < 1:
             raise UsageError(f"data.task.held_out is {held_out}; validation takes at least 1 problem")
