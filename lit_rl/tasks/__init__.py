@@ -1,6 +1,7 @@
 """Tasks: prompts and rewards. Imports neither Lightning nor the algorithms."""
 
 from lit_rl.tasks.base import Example, Split, Task
+from lit_rl.tasks.custom import Custom
 from lit_rl.tasks.gsm8k import GSM8K
 from lit_rl.tasks.gsm8k_style import GSM8KStyle
 from lit_rl.tasks.gsm_symbolic import GSMSymbolic
@@ -10,6 +11,7 @@ __all__ = [
     "GSM8K",
     "Additive",
     "Bottleneck",
+    "Custom",
     "Example",
     "GSM8KStyle",
     "GSMSymbolic",

@@ -32,3 +32,8 @@ def split_of(text: str) -> Split:
     """The split of the problem that a text describes: a function of the text alone (8 : 1 : 1)."""
     bucket = hashlib.sha256(text.encode()).digest()[0] % 10
     return "val" if bucket == 8 else "test" if bucket == 9 else "train"
+
+
+def at_most_a_tenth(held_out: int, rows: int) -> int:
+    """How many of so many rows are kept from training for a split: ``held_out``, at most a tenth, at least one."""
+    return max(1, min(held_out, rows // 10))
