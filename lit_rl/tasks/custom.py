@@ -17,22 +17,22 @@ USUAL_NAMES = {"val": ("validation", "val"), "test": ("test",)}  # of splits
 
 
 class Custom(Task):
-    """Prompts of any source that `datasets` reads, scored by a function of yours.
+    """Prompts of any source that ``datasets`` reads, scored by a function of yours.
 
     Args:
-        path: a file (.json, .jsonl, .csv or .parquet), a folder of such files, a folder of `save_to_disk`, or a name on
-            the hub.
-        reward: `(example, ids, text) -> float`, by its import path on the command line, of a response's token ids and
-            its text. `example` is the source's row, with the chat messages as `prompt` and the answer as `answer`.
+        path: a file (.json, .jsonl, .csv or .parquet), a folder of such files, a folder of ``save_to_disk``, or a name
+            on the hub.
+        reward: ``(example, ids, text) -> float``, by its import path on the command line, of a response's token ids and
+            its text. ``example`` is the source's row, with chat messages as ``prompt`` and the answer as ``answer``.
         name: which configuration of the source, if it has several.
         prompt_column: holds a text or chat messages.
         answer_column: holds what the reward compares with, of any type; null if the reward needs nothing.
         instruction: put before each prompt; with chat messages, before the user's first.
-        train_split: the source's split to train on; a source without splits is one split `train`.
-        val_split: the source's split to validate on; null takes `validation` or `val` if the source has it, else
-            `held_out` training rows.
-        test_split: the source's split to test on; null takes `test` if the source has it, else `held_out` training
-            rows.
+        train_split: the source's split to train on; a source without splits is one split ``train``.
+        val_split: the source's split to validate on; null takes ``validation`` or ``val`` if the source has it, else
+            ``held_out`` training rows.
+        test_split: the source's split to test on; null takes ``test`` if the source has it, else ``held_out``
+            training rows.
         held_out: training rows kept for a split that the source does not have, at most a tenth of them.
 
     Raises:
