@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo verify test lint warmstart
+.PHONY: help demo verify test symbolic lint warmstart
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -19,6 +19,10 @@ verify: $(READY)  ## every estimator against the exact gradient, and results/cer
 
 test: $(READY)  ## the tests
 	@$(PY) -m pytest -n auto --dist loadfile
+
+symbolic: $(READY)  ## adds the task GSMSymbolic (reasoning-gym; needs a C compiler) and tests it
+	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'
+	@$(PY) -m pytest tests/test_gsm_symbolic.py
 
 lint: $(READY)  ## ruff and mypy
 	@$(PY) -m ruff format --check .

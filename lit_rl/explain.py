@@ -32,6 +32,18 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
         unknown = re.match(r"Expected a dot import path string: (\S+)|Import path (\S+\.\S+)", reason)
         if unknown:
             return f"{setting}: no class '{unknown[1] or unknown[2]}'{_offer(unknown[1] or '', package, base)}"
+    missing = re.match(r"the following arguments are required: (.+)", reason)
+    if keys and missing:
+        names = " and ".join(f"{setting}.{name}" for name in missing[1].split(", "))
+        return f"{names} must be given; see --{setting}.help"
+    path = re.match(r"Expected a dot import path string: (\S+)", reason)
+    if path:
+        return f"{setting}: '{path[1]}' is no import path; give one, like my_module.{path[1]}"
+    function = re.match(
+        r"Type \S*Callable\b.* expects a function or a callable class: (.*?)(\. Got value: .*)?$", reason
+    )
+    if function:
+        return f"{setting}: no such function ({function[1]}); give its import path, like my_module.my_function"
     option = re.match(r"Option '(\S+)' is not accepted", reason)
     if option:
         return f"{setting}.{option[1]} is not a setting of the chosen class; see --{setting}.help"

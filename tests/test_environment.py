@@ -15,8 +15,8 @@ def test_conda_environment_installs_what_make_installs():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     conda = [d for d in environment["dependencies"] if isinstance(d, str)]
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
-    install = next(line for line in (ROOT / "Makefile").read_text().splitlines() if "pip install" in line)
-    extra = re.search(r"-e '(\.\[\w+\])'", install)[1]
+    install = (ROOT / "Makefile").read_text().partition("$(READY): ")[2]
+    extra = re.search(r"pip install .*-e '(\.\[\w+\])'", install)[1]
     assert pip == ["-c constraints.txt", f"-e {extra}"]
     version = next(d for d in conda if d.startswith("python=")).split("=")[1]
     least = PROJECT["requires-python"].removeprefix(">=")

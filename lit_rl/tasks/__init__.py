@@ -1,16 +1,20 @@
 """Tasks: prompts and rewards. Imports neither Lightning nor the algorithms."""
 
 from lit_rl.tasks.base import Example, Split, Task
+from lit_rl.tasks.custom import Custom
 from lit_rl.tasks.gsm8k import GSM8K
 from lit_rl.tasks.gsm8k_style import GSM8KStyle
+from lit_rl.tasks.gsm_symbolic import GSMSymbolic
 from lit_rl.tasks.position_credit import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
 
 __all__ = [
     "GSM8K",
     "Additive",
     "Bottleneck",
+    "Custom",
     "Example",
     "GSM8KStyle",
+    "GSMSymbolic",
     "KeyToken",
     "Pairwise",
     "Parity",

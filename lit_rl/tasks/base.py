@@ -1,5 +1,6 @@
 """What a task is: prompts, and a score for a response."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from typing import Any, Literal
 
@@ -25,3 +26,14 @@ class Task(ABC):
     def score_flexible(self, example: Example, ids: Tensor, text: str) -> float:
         """A more lenient score, reported beside :meth:`score` and never trained on."""
         return self.score(example, ids, text)
+
+
+def split_of(text: str) -> Split:
+    """The split of the problem that a text describes: a function of the text alone (8 : 1 : 1)."""
+    bucket = hashlib.sha256(text.encode()).digest()[0] % 10
+    return "val" if bucket == 8 else "test" if bucket == 9 else "train"
+
+
+def at_most_a_tenth(held_out: int, rows: int) -> int:
+    """How many of so many rows are kept from training for a split: ``held_out``, at most a tenth, at least one."""
+    return max(1, min(held_out, rows // 10))

@@ -1,0 +1,72 @@
+"""GSM-Symbolic (2410.05229): GSM8K with other names and numbers, as reasoning-gym (2505.24760) makes it."""
+
+import random
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+from datasets import Dataset
+
+from lit_rl.errors import UsageError
+from lit_rl.tasks.base import Split, split_of
+from lit_rl.tasks.gsm8k import INSTRUCTION, WordProblems
+
+CHUNK = 1024  # problems made at a time
+FORMAT = " Give the result as your final answer. Do not include units."  # reasoning-gym's; the instruction says it here
+
+
+class GSMSymbolic(WordProblems):
+    """Templates of GSM8K's problems, filled with names and numbers at random, without end.
+
+    It is scored as GSM8K is, 0 or 1. (reasoning-gym's own score takes a response's first number, and pays 0.01 for a
+    wrong one.) No question stands in two splits, but all of them share the templates: the test is of other numbers,
+    not of other problems. Column ``demonstration`` is the worked solution, which ends in ``#### n``.
+
+    Args:
+        train_size, val_size, test_size: problems a split, all different.
+        seed: of the generator. The splits of two seeds are disjoint as well.
+        instruction: put before each question.
+
+    Raises:
+        UsageError: a size is below 1; when prompts are asked for, reasoning-gym is not installed.
+    """
+
+    def __init__(
+        self,
+        train_size: int = 8192,
+        val_size: int = 256,
+        test_size: int = 512,
+        seed: int = 0,
+        instruction: str = INSTRUCTION,
+    ) -> None:
+        self.seed, self.instruction = seed, instruction
+        self.sizes: dict[str, int] = {"train": train_size, "val": val_size, "test": test_size}
+        for split, size in self.sizes.items():
+            if size < 1:
+                raise UsageError(f"data.task.{split}_size is {size}; it is a count of at least 1")
+        self._splits: dict[str, Dataset] = {}
+
+    def prompts(self, split: Split) -> Dataset:
+        if split not in self._splits:
+            rows: dict[str, dict[str, Any]] = {}
+            for question, answer in _problems(f"{self.seed} {split}"):
+                if split_of(question) == split:
+                    prompt = [{"role": "user", "content": self.instruction + question}]
+                    rows[question] = {"prompt": prompt, "question": question, "answer": answer, "demonstration": answer}
+                if len(rows) == self.sizes[split]:
+                    break
+            self._splits[split] = Dataset.from_list(list(rows.values()))
+        return self._splits[split]
+
+
+def _problems(seed: str) -> Iterator[tuple[str, str]]:
+    """Questions, and solutions that end in ``#### n``, without end."""
+    try:
+        import reasoning_gym  # takes seconds
+    except ImportError:
+        raise UsageError("data.task GSMSymbolic takes reasoning-gym; pip install 'lit-rl[symbolic]'") from None
+    for chunk in count():
+        # seeds far apart: reasoning-gym draws the i-th problem from seed + i
+        chunk_seed = random.Random(f"{seed} {chunk}").getrandbits(63)
+        for item in reasoning_gym.create_dataset("gsm_symbolic", seed=chunk_seed, size=CHUNK):
+            yield item["question"].removesuffix(FORMAT), item["metadata"]["answer_cot"]
