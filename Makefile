@@ -4,8 +4,9 @@ ENV := $(or $(VIRTUAL_ENV),$(CONDA),$(CURDIR)/.venv)
 PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
+PEERS := $(ENV)/.lit-rl-peers-installed
 
-.PHONY: help demo verify test lint warmstart
+.PHONY: help demo verify test peers lint warmstart
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -19,6 +20,10 @@ verify: $(READY)  ## every estimator against the exact gradient, and results/cer
 
 test: $(READY)  ## the tests
 	@$(PY) -m pytest -n auto --dist loadfile
+
+peers: $(PEERS)  ## TRL's estimators against ours and the exact gradient, and results/peers anew (minutes)
+	@$(PY) -m pytest tests/test_peers.py
+	@$(PY) tests/peers_report.py
 
 lint: $(READY)  ## ruff and mypy
 	@$(PY) -m ruff format --check .
@@ -35,4 +40,8 @@ $(READY): pyproject.toml constraints.txt
 	   $(PY) -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' 2>/dev/null \
 	   || grep '^torch==' constraints.txt; } > $(READY).constraints
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[dev]'
+	@touch $@
+
+$(PEERS): $(READY)
+	@$(PY) -m pip install -q -c $(READY).constraints -e '.[peers]'
 	@touch $@
