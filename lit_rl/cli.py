@@ -159,6 +159,7 @@ def quiet() -> None:
     """Silences messages of libraries that a user can do nothing about."""
     warnings.filterwarnings("ignore", ".*LeafSpec.*")
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    warnings.filterwarnings("ignore", ".*gradient_checkpointing_enable.*")  # its new name is too new
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
 
 

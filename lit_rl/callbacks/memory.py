@@ -33,12 +33,11 @@ class Memory(Callback):
         callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
         scorers = [each.reward_model for each in callbacks if isinstance(each, RewardCallback)]
         frozen = [*algorithm.frozen, *(model for model in scorers if model is not None)]
-        modules = {"policy": [algorithm.policy], "frozen": frozen}
-        if isinstance(critic := getattr(algorithm, "critic", None), nn.Module):
-            modules["critic"] = [critic]
-        own = {id(x) for x in algorithm.parameters()}  # a reference may be the policy without its adapters
-        sizes = {name: _bytes(x for module in each for x in _tensors(module)) for name, each in modules.items()}
+        own = {id(x) for x in _tensors(algorithm)}  # a reference may be the policy without its adapters
+        sizes = {"policy": _bytes(_tensors(algorithm.policy))}
         sizes["frozen"] = _bytes(x for module in frozen for x in _tensors(module) if id(x) not in own)
+        if isinstance(critic := getattr(algorithm, "critic", None), nn.Module):
+            sizes["critic"] = _bytes(_tensors(critic))
         states = (x for optimizer in trainer.optimizers for state in optimizer.state.values() for x in state.values())
         sizes["optimizer"] = _bytes(x for x in states if isinstance(x, Tensor))
         sizes["peak"] = _peak(pl_module.device)
