@@ -1,7 +1,7 @@
 """One iteration of every algorithm, in one process or several: torchrun ranks.py STRATEGY FOLDER.
 
 The folder gets, of each algorithm, the metrics, the gradient of the first step and which rank sampled which prompt, and
-of PPO a checkpoint. FOLDER's parent holds what RTO and ABC need, see :func:`ingredients`.
+of some a checkpoint. FOLDER's parent holds what RTO and ABC need, see :func:`ingredients`.
 """
 
 import os
@@ -19,6 +19,7 @@ from lit_rl.cli import quiet
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.functional.cuts import Stride
 from lit_rl.policy import TokenTransformer
+from lit_rl.policy.lora import add_adapters
 from lit_rl.reward_fitting import from_policy
 from lit_rl.strategy import FSDP2
 from lit_rl.tasks import Additive
@@ -28,9 +29,11 @@ ROWS = {"reuse": 384}  # of an optimizer step, where it is not the rows trained 
 VARIANTS: dict[str, dict[str, Any]] = {
     "shared": {"class": "PPO", "critic": "shared", "samples": 2},
     "pretraining": {"class": "PPO", "critic_pretraining": 2, "pretraining_passes": 1, "samples": 2},
+    "adapters": {"class": "PPO", "samples": 2, "kl_coefficient": 0.1, "kl": "k3_loss"},
     "offline": {"class": "OnlineDPO", "sampling": "reference"},
     "reuse": {"class": "TRePO", "cuts": Stride(3), "reuse": True, "normalizer": "token_mean"},
 }
+RESUMED = ["PPO", "adapters"]
 NAMES = [*(name for name in algorithms.__all__ if name != "Algorithm"), *VARIANTS]
 
 
@@ -42,8 +45,12 @@ class Told(Additive):
         return plain.add_column("demonstration", ["1 " * (i % LENGTH) + "0" for i in range(len(plain))])
 
 
-def policy() -> TokenTransformer:
-    return TokenTransformer(5, length=LENGTH, eos=True, hidden_size=32, layers=2)
+def policy(lora_rank: int = 0) -> TokenTransformer:
+    policy = TokenTransformer(5, length=LENGTH, eos=True, hidden_size=32, layers=2)
+    if lora_rank:
+        add_adapters(policy.model, lora_rank, lora_rank)
+        policy.recipe = {"lora_rank": lora_rank}
+    return policy
 
 
 def ingredients(folder: Path) -> None:
@@ -62,7 +69,8 @@ def make(name: str, folder: Path) -> algorithms.Algorithm:
     if name == "ABC":
         settings["reward_model"] = str(folder / "reward_model")
     cls = getattr(algorithms, settings.pop("class"))
-    algorithm = cls(policy=policy(), max_new_tokens=LENGTH, learning_rate=1e-2, warmup_steps=1, **settings)
+    start = policy(lora_rank=4 if name == "adapters" else 0)
+    algorithm = cls(policy=start, max_new_tokens=LENGTH, learning_rate=1e-2, warmup_steps=1, **settings)
     if hasattr(algorithm, "critic"):  # at 0 it would hide the critic's trunk
         torch.nn.init.normal_(algorithm.critic.head.weight)
     return algorithm
@@ -124,8 +132,8 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
     if trainer.is_global_zero:
         found = {"metrics": metrics, "gradient": keep.gradient, "prompts": keep.prompts, "weights": weights}
         torch.save(found, folder / f"{name}{iterations}.pt")
-    if name == "PPO" and iterations == 1:
-        trainer.save_checkpoint(folder / "PPO.ckpt")
+    if name in RESUMED and iterations == 1:
+        trainer.save_checkpoint(folder / f"{name}.ckpt")
     return trainer
 
 
@@ -133,7 +141,8 @@ def main(strategy: str, folder: Path) -> None:
     ranks = int(os.environ["WORLD_SIZE"])
     for name in NAMES:
         run(name, folder, ranks, FSDP2() if strategy == "fsdp2" else strategy)
-    run("PPO", folder, ranks, strategy, 2, folder.parent / "one" / "PPO.ckpt")
+    for name in RESUMED:
+        run(name, folder, ranks, strategy, 2, folder.parent / "one" / f"{name}.ckpt")
 
 
 if __name__ == "__main__":

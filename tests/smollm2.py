@@ -70,7 +70,9 @@ def test_it_trains_for_two_iterations_and_tells_what_it_said(tmp_path, settings,
     print(model, settings["data.task"], json.dumps(said[0], indent=1))
     metrics = run.data.metrics
     rewards = client.get_metric_history(run.info.run_id, "train/reward")
-    assert [point.step for point in rewards] == [1, 2] and {"val/accuracy", "policy/kl", "gradient/trace_cov"} <= set(metrics)
+    assert [point.step for point in rewards] == [1, 2] and {"val/accuracy", "policy/kl", "gradient/trace_cov"} <= set(
+        metrics
+    )
     trained, start = saved(tmp_path), CausalPolicy(str(MODEL)).state_dict()
     assert any((trained[f"policy.{name}"] != value).any() for name, value in start.items())
 

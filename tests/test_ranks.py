@@ -78,25 +78,25 @@ def test_sharding_halves_what_a_process_keeps(results):
         assert part[f"memory/{name}"] == pytest.approx(whole[f"memory/{name}"] / 2, rel=0.05), name
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(results) -> torch.Tensor:
-    """PPO's weights after two iterations in one process."""
-    ranks.run("PPO", results / "one", 1, "auto", 2)
-    return flat(load(results / "one", "PPO", 2)["weights"])
+@pytest.fixture(scope="module", params=ranks.RESUMED)
+def uninterrupted(request, results) -> tuple[str, torch.Tensor]:
+    """The weights after two iterations in one process."""
+    ranks.run(request.param, results / "one", 1, "auto", 2)
+    return request.param, flat(load(results / "one", request.param, 2)["weights"])
 
 
 @each_strategy
 def test_a_checkpoint_of_one_process_goes_on_in_two(results, uninterrupted, strategy):
-    found = flat(load(results / strategy, "PPO", 2)["weights"])
-    assert float((found - uninterrupted).abs().max()) < 1e-4
+    name, whole = uninterrupted
+    assert float((flat(load(results / strategy, name, 2)["weights"]) - whole).abs().max()) < 1e-4
 
 
 @each_strategy
 def test_a_checkpoint_of_two_processes_goes_on_in_one(results, uninterrupted, strategy, tmp_path):
+    name, whole = uninterrupted
     (tmp_path / "one").mkdir()
-    ranks.run("PPO", tmp_path / "one", 1, "auto", 2, results / strategy / "PPO.ckpt")
-    found = flat(load(tmp_path / "one", "PPO", 2)["weights"])
-    assert float((found - uninterrupted).abs().max()) < 1e-4
+    ranks.run(name, tmp_path / "one", 1, "auto", 2, results / strategy / f"{name}.ckpt")
+    assert float((flat(load(tmp_path / "one", name, 2)["weights"]) - whole).abs().max()) < 1e-4
 
 
 # ---- from the command line ------------------------------------------------------------------------------------------

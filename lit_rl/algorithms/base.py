@@ -272,8 +272,11 @@ class Algorithm(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
-        """The optimizer's parameter groups, each with the factor of its learning rate by optimizer steps taken."""
-        return [({"params": [p for p in self.policy.parameters() if p.requires_grad]}, self.warmup)]
+        """The optimizer's parameter groups, each with the factor of its learning rate by optimizer steps taken.
+
+        Frozen parameters are in them too: FSDP2 numbers a checkpoint's by their place in the module.
+        """
+        return [({"params": list(self.policy.parameters())}, self.warmup)]
 
     def warmup(self, step: int) -> float:
         """The factor of the learning rate after ``step`` steps of what is warmed up."""

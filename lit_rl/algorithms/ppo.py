@@ -176,7 +176,7 @@ class PPO(Algorithm):
 
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
         [(policy, _)] = super().parameter_groups()
-        critic = {"params": [p for p in self.critic.parameters() if p.requires_grad], "lr": self.critic_learning_rate}
+        critic = {"params": list(self.critic.parameters()), "lr": self.critic_learning_rate}
         return [(policy, lambda step: self.warmup(self.pretraining.steps_since(step))), (critic, self.warmup)]
 
     def configure_gradient_clipping(

@@ -94,11 +94,7 @@ class CausalPolicy(nn.Module):
         """The policy as it is now, to be kept: a frozen copy; with adapters itself with them off, which is for free."""
         if not self.recipe.get("lora_rank"):
             return copy.deepcopy(self).requires_grad_(False)
-        reference = CausalPolicy.__new__(CausalPolicy)
-        nn.Module.__init__(reference)
-        reference.tokenizer, reference.recipe = self.tokenizer, self.recipe
-        reference._adopt(AdaptersOff(self.model), self.eos_id, self.pad_id, self.stop_ids.tolist())
-        return reference
+        return copy.deepcopy(self, {id(self.model): AdaptersOff(self.model)})  # all but the model is copied
 
     def save_pretrained(self, folder: Path) -> None:
         """Writes model and tokenizer for ``from_pretrained``; adapters are merged into the weights."""

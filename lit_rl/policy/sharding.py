@@ -16,7 +16,8 @@ def shard(module: nn.Module, mesh: DeviceMesh) -> None:
     A forward or backward pass of the child is from then on one that all ranks make together.
     """
     for child in module.children():
-        if isinstance(child, FSDPModule) or not any(True for _ in child.parameters()):
+        done = any(isinstance(each, FSDPModule) for each in child.modules())  # or part of it, as a policy's reference
+        if done or not any(True for _ in child.parameters()):
             continue
         blocks = set(getattr(child, "_no_split_modules", None) or ())
         for each in [each for each in child.modules() if type(each).__name__ in blocks]:
