@@ -1,5 +1,8 @@
 """FSDP2 as a strategy of Lightning's Trainer: ``strategy="fsdp2"``."""
 
+from typing import Any
+
+import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
 
@@ -16,6 +19,13 @@ class FSDP2(ModelParallelStrategy):
     def setup_environment(self) -> None:
         self._data_parallel_size = self.num_nodes * self.num_processes  # Lightning's "auto" counts nodes
         super().setup_environment()
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        module: Any = self.lightning_module
+        module.check_weights(
+            torch.load(checkpoint_path, mmap=True, weights_only=True, map_location="cpu")["state_dict"]
+        )
+        return super().load_checkpoint(checkpoint_path, weights_only)
 
 
 StrategyRegistry.register("fsdp2", FSDP2, "FSDP2 over all processes; its checkpoints are one file")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_rl.algorithms import RLOO
+from lit_rl.algorithms import PPO, RLOO
 from lit_rl.callbacks import IterationCheckpoint
 from lit_rl.errors import UsageError
 
@@ -42,6 +42,13 @@ def test_a_checkpoint_from_within_an_iteration_is_refused(fit, tmp_path):
     checkpoint = torch.load(sorted(tmp_path.glob("middle*.ckpt"))[0], weights_only=True)
     with pytest.raises(UsageError, match="ckpt_path"):
         algorithm.on_load_checkpoint(checkpoint)
+
+
+def test_a_checkpoint_of_another_algorithm_is_refused(fit, tmp_path):
+    trainer, _, _ = fit(RLOO, trainer={"enable_checkpointing": True})
+    trainer.save_checkpoint(tmp_path / "x.ckpt")
+    with pytest.raises(UsageError, match="ckpt_path: the checkpoint is of another algorithm or model"):
+        trainer.validate(PPO(), datamodule=trainer.datamodule, ckpt_path=tmp_path / "x.ckpt")
 
 
 def test_checkpoint_holds_the_policy_once_and_no_reference(fit, tmp_path):

@@ -6,7 +6,7 @@ does the rest (accumulation, clipping, precision, several devices, checkpoints).
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any, Literal
 
@@ -291,10 +291,24 @@ class Algorithm(LightningModule):
             progress[count]["completed"] = progress[count]["processed"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if "state_dict" in checkpoint:  # FSDP2 has looked at it, and taken it out
+            self.check_weights(checkpoint["state_dict"])
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         if progress["ready"] != progress["processed"]:
             raise UsageError("ckpt_path: not a checkpoint of the end of an iteration; choose one written there")
         self._restored_iterations = checkpoint["epoch"] + 1
+
+    def check_weights(self, saved: Mapping[str, Tensor]) -> None:
+        """That a checkpoint's ``state_dict`` has this module's names and shapes.
+
+        Raises:
+            UsageError: it has others.
+        """
+        if {name: x.shape for name, x in saved.items()} != {name: x.shape for name, x in self.state_dict().items()}:
+            raise UsageError(
+                "ckpt_path: the checkpoint is of another algorithm or model; give the settings of the run that wrote "
+                "it (config.yaml in MLflow)"
+            )
 
     # ---- metrics ------------------------------------------------------------------------------------------------
 
