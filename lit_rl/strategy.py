@@ -10,7 +10,8 @@ class FSDP2(ModelParallelStrategy):
     """Shards policy, critic, reference, gradients and optimizer states over all processes; GPUs or CPU.
 
     Checkpoints are whole, in one file: any strategy and any number of processes loads them. While a process samples or
-    prepares an iteration, it has the parameters whole (:func:`lit_rl.policy.sharding.gathered`).
+    prepares an iteration, it has the parameters whole (:func:`lit_rl.policy.sharding.gathered`), those of the frozen
+    policies too; a measurement of gradient variance takes three more vectors of the policy's size.
     """
 
     def __init__(self) -> None:

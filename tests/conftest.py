@@ -19,6 +19,14 @@ torch.set_num_threads(1)
 quiet()
 
 
+# the files that take longest, so that two processes end at about the same time
+LONG = ("test_ranks", "test_ablations_run", "test_verify", "test_resume", "test_ablations_stages", "test_cli")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG))
+
+
 @pytest.fixture(autouse=True)
 def away_from_the_repository(tmp_path, monkeypatch):
     """Runs, databases and reports of a test stay in its own folder."""

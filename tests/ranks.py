@@ -1,7 +1,7 @@
 """One iteration of every algorithm, in one process or several: torchrun ranks.py STRATEGY FOLDER.
 
-The folder gets, of each algorithm, the metrics, the gradient of the first step and which rank sampled which prompt, and
-of some a checkpoint. FOLDER's parent holds what RTO and ABC need, see :func:`ingredients`.
+The folder gets, of each algorithm, the metrics, the gradient of the first step and each rank's responses, and of some a
+checkpoint. FOLDER's parent holds what RTO and ABC need, see :func:`ingredients`.
 """
 
 import os
@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from lightning import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from torch.distributed.tensor import DTensor
 
 from lit_rl import algorithms
@@ -77,17 +78,19 @@ def make(name: str, folder: Path) -> algorithms.Algorithm:
 
 
 class Keep(Callback):
-    """The first gradient, and which rank sampled what."""
+    """The first gradient, and the responses of each group of this rank."""
 
     def __init__(self) -> None:
         self.gradient: dict[str, torch.Tensor] = {}
-        self.prompts: list[tuple[int, int]] = []
+        self.groups: list[list[list[int]]] = []
 
     def on_train_epoch_start(self, trainer, pl_module):
         rollouts = trainer.datamodule.rollouts
-        own = rollouts.group[rollouts.origin < 0]
-        assert set(own.tolist()) == set(range(len(rollouts.examples)))  # whole groups
-        self.prompts = [(trainer.global_rank, int(count)) for count in torch.bincount(own)]
+        self.groups = [[] for _ in rollouts.examples]
+        for group, ids, length in zip(rollouts.group, rollouts.response_ids, rollouts.lengths, strict=True):
+            self.groups[group].append(ids[:length].tolist())
+        for each in self.groups:
+            each.sort()  # continuations come in the order in which samples ended
 
     def on_before_optimizer_step(self, trainer, pl_module, optimizer):
         if not self.gradient:
@@ -106,7 +109,7 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
         prompts_per_iteration=PROMPTS,
         rows_per_microbatch=rows // (2 * ranks),
         eval_prompts=9,
-        eval_rows=2,
+        eval_rows=4,
         seed=0,
     )
     keep = Keep()
@@ -117,7 +120,7 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
         accelerator="cpu",
         devices=ranks,
         strategy=strategy,
-        logger=False,
+        logger=CSVLogger(folder, name=name, version=iterations),
         enable_checkpointing=False,
         enable_progress_bar=False,
         callbacks=[
@@ -129,18 +132,41 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
     assert trainer.global_step == iterations
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     weights = trainer.strategy.lightning_module_state_dict()
+    torch.save(keep.groups, folder / f"{name}{iterations}-{trainer.global_rank}.pt")
     if trainer.is_global_zero:
-        found = {"metrics": metrics, "gradient": keep.gradient, "prompts": keep.prompts, "weights": weights}
+        found = {"metrics": metrics, "gradient": keep.gradient, "weights": weights}
         torch.save(found, folder / f"{name}{iterations}.pt")
     if name in RESUMED and iterations == 1:
         trainer.save_checkpoint(folder / f"{name}.ckpt")
     return trainer
 
 
+class Exact(algorithms.GRPO):
+    """Refuses a first step at which the ratio is not exactly 1."""
+
+    def loss(self, minibatch, logprobs):
+        if self.global_step == 0:
+            assert torch.equal(logprobs, minibatch.old_logprobs)
+        return super().loss(minibatch, logprobs)
+
+
+def mixed(folder: Path, ranks: int, strategy: str) -> None:
+    """In mixed precision, with activations checkpointed."""
+    algorithm = Exact(policy=policy(), max_new_tokens=LENGTH, passes=2)
+    algorithm.policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+    data = RolloutDataModule(Told(5, LENGTH, True), prompts_per_iteration=PROMPTS, rows_per_microbatch=8, seed=0)
+    options = {**TRAINER_DEFAULTS, "max_epochs": 1, "logger": False, "enable_progress_bar": False}
+    flags = {"precision": "bf16-mixed", "accelerator": "cpu", "devices": ranks, "strategy": strategy}
+    Trainer(**options, **flags, enable_checkpointing=False, callbacks=[RewardCallback()]).fit(
+        algorithm, datamodule=data
+    )
+
+
 def main(strategy: str, folder: Path) -> None:
     ranks = int(os.environ["WORLD_SIZE"])
     for name in NAMES:
         run(name, folder, ranks, FSDP2() if strategy == "fsdp2" else strategy)
+    mixed(folder, ranks, strategy)
     for name in RESUMED:
         run(name, folder, ranks, strategy, 2, folder.parent / "one" / f"{name}.ckpt")
 

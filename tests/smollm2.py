@@ -1,4 +1,4 @@
-"""A real model on real problems, end to end: ``make real``; takes minutes, and is not in ``make test``.
+"""A real model on real problems, end to end: ``make real``; takes half an hour, and is not in ``make test``.
 
 GSM8K's lines come from the JSONL file that the environment variable GSM8K names, without it from the hub.
 """

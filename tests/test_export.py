@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from families import write
 from transformers import AutoModelForCausalLM
 
 from lit_rl.algorithms import RLOO
@@ -40,12 +41,15 @@ def test_mistakes_get_one_line_and_nothing_is_written(lit_rl, fit, tmp_path):
     trainer, _, _ = fit(RLOO, policy=CausalPolicy(), trainer={"enable_checkpointing": True})
     trainer.save_checkpoint("text.ckpt")
     torch.save({"state_dict": {}, "policy": TokenTransformer().recipe}, "tokens.ckpt")
+    torch.save({"state_dict": {}, "policy": CausalPolicy(weights="random").recipe}, "random.ckpt")
+    moved, other = ["--policy.path", "./nowhere"], ["--policy.path", write("llama", tmp_path / "x")]
     for path, output, said, options in (
         ("nowhere.ckpt", "out", "ckpt_path: no file nowhere.ckpt", []),
         (__file__, "out", "is no checkpoint", []),
         ("tokens.ckpt", "out", "holds no language model", []),
         ("text.ckpt", "full", "output: full is there already", []),
-        ("text.ckpt", "out", "policy.path: no folder", ["--policy.path", "./nowhere"]),
+        ("text.ckpt", "out", "policy.path: what the policy started from is not at ./nowhere", moved),
+        ("random.ckpt", "out", "is another model than that of random.ckpt", other),
     ):
         code, _, err = lit_rl("export", "--ckpt_path", path, "--output", output, *options)
         lines = [line for line in err.splitlines() if line.startswith("lit_rl: ")]

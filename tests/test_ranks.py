@@ -1,5 +1,6 @@
 """Two processes do together what one does alone, with DDP and with FSDP2."""
 
+import csv
 import subprocess
 import sys
 import time
@@ -55,7 +56,7 @@ def test_loss_and_gradient_of_two_processes_are_those_of_one(results, name, stra
 @each_strategy
 @pytest.mark.parametrize("name", ranks.NAMES)
 def test_metrics_of_two_processes_are_those_of_one(results, name, strategy):
-    """Gradient statistics, diagnostics, tokens, and accuracy on nine problems in batches of two, so that ranks have
+    """Gradient statistics, diagnostics, tokens, and accuracy on nine problems in batches of four, so that ranks have
     different numbers of batches."""
     one, two = (load(results / folder, name)["metrics"] for folder in ("one", strategy))
     same = [name for name in one if not name.startswith(("time/", "memory/"))]
@@ -66,9 +67,20 @@ def test_metrics_of_two_processes_are_those_of_one(results, name, strategy):
 @each_strategy
 @pytest.mark.parametrize("name", ranks.NAMES)
 def test_groups_stay_on_one_rank(results, name, strategy):
-    """A rank has half of the prompts, each with all of its responses."""
-    one, two = (load(results / folder, name)["prompts"] for folder in ("one", strategy))
-    assert len(two) == ranks.PROMPTS / 2 and {count for _, count in two} == {count for _, count in one}
+    """Each rank has every other prompt with all of its responses, probes and continuations, which are those of one."""
+    one = torch.load(results / "one" / f"{name}1-0.pt")
+    for rank in (0, 1):
+        assert torch.load(results / strategy / f"{name}1-{rank}.pt") == one[rank::2]
+    assert len({len(response) for group in one for response in group}) > 1
+
+
+@each_strategy
+@pytest.mark.parametrize("name", ranks.RESUMED)
+def test_metrics_are_logged_against_the_iteration(results, name, strategy):
+    """Those of validation too, of which one rank has twice the batches."""
+    with (results / strategy / name / "version_2" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["step"] for row in rows} == {"2"} and any(row["val/accuracy"] for row in rows)
 
 
 def test_sharding_halves_what_a_process_keeps(results):
@@ -103,6 +115,11 @@ def test_a_checkpoint_of_two_processes_goes_on_in_one(results, uninterrupted, st
 
 SCORER = """
 import os, pathlib, signal, time
+from lit_rl.errors import UsageError
+def mistaken(example, ids, text):
+    if os.environ.get("LOCAL_RANK") == "1":
+        raise UsageError("what one process alone has met")
+    return 1.0
 def reward(example, ids, text):
     if os.environ.get("LOCAL_RANK") == "1":
         pathlib.Path("died").write_text(str(time.time()))
@@ -126,7 +143,16 @@ def test_a_process_that_dies_ends_the_run_within_a_minute(tmp_path):
     assert done.returncode not in (0, None) and "Error" in done.stderr
 
 
-def test_more_processes_than_groups_get_one_line(tmp_path):
-    done = fit(tmp_path, "--data.prompts_per_iteration", "1", "--trainer.strategy", "fsdp2")
-    said = [line for line in done.stderr.splitlines() if line.startswith("lit_rl:")]
-    assert done.returncode == 2 and len(said) == 1 and "data.prompts_per_iteration is 1" in said[0]
+@pytest.mark.parametrize(
+    "settings, said",
+    [
+        (["--data.prompts_per_iteration", "1"], "data.prompts_per_iteration is 1"),  # fewer groups than processes
+        (["--reward.scorer", "mortal.mistaken"], "what one process alone has met"),
+    ],
+    ids=["all", "one"],
+)
+def test_a_mistake_gets_one_line_whichever_processes_meet_it(tmp_path, settings, said):
+    done = fit(tmp_path, *settings, "--trainer.strategy", "fsdp2")
+    lines = [line for line in done.stderr.splitlines() if line.startswith("lit_rl:")]
+    assert done.returncode == 2 and len(lines) == 1 and said in lines[0]
+    assert "Traceback" not in done.stderr

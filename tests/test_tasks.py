@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 
 import pytest
 import torch
@@ -76,10 +77,31 @@ def test_style_plants_errors_at_the_stated_rate():
     assert abs(sum(wrong) / len(wrong) - 0.5) < 4 * (0.25 / len(wrong)) ** 0.5
 
 
-@pytest.mark.parametrize("steps", [1, 9])
-def test_style_refuses_other_lengths(steps):
-    with pytest.raises(UsageError, match="data.task.steps"):
-        GSM8KStyle(steps=steps)
+def test_style_mixes_lengths_equally_often():
+    rows = GSM8KStyle(steps=4, most_steps=8, train_size=2000).prompts("train")
+    counts = Counter(len(row["answer"].splitlines()) - 1 for row in rows)
+    assert set(counts) == {4, 5, 6, 7, 8}
+    assert all(abs(count - 400) < 4 * (2000 * 0.2 * 0.8) ** 0.5 for count in counts.values())
+
+
+def test_style_scales_the_planted_errors():
+    right, planted = (GSM8KStyle(error_scale=scale, train_size=500).prompts("train") for scale in (0.0, 1.0))
+    assert right["demonstration"] == right["answer"] == planted["answer"] != planted["demonstration"]
+
+
+@pytest.mark.parametrize(
+    "settings, named",
+    [
+        ({"steps": 1}, "data.task.steps is 1"),
+        ({"steps": 9}, "data.task.steps is 9"),
+        ({"steps": 4, "most_steps": 3}, "data.task.most_steps is 3"),
+        ({"most_steps": 9}, "data.task.most_steps is 9"),
+        ({"error_scale": 1.5}, "data.task.error_scale is 1.5"),
+    ],
+)
+def test_style_refuses_other_settings(settings, named):
+    with pytest.raises(UsageError, match=named):
+        GSM8KStyle(**settings)
 
 
 @pytest.mark.parametrize(

@@ -211,9 +211,8 @@ class Algorithm(LightningModule):
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:
-            for module in (self.policy, *self.frozen):
-                if isinstance(module, CausalPolicy):
-                    shard(module, self.device_mesh["data_parallel"])
+            for module in (*self.children(), *(each for each in self.frozen if isinstance(each, CausalPolicy))):
+                shard(module, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         for module in self.frozen:
@@ -342,9 +341,10 @@ class Algorithm(LightningModule):
         """Logs means over the iteration and the ranks, against the number of iterations finished at its end."""
         fitting = self.trainer.state.fn == TrainerFn.FITTING
         finished = self.current_epoch + 1 if fitting else self.current_epoch or self._restored_iterations
-        self.log_dict(
-            {**values, "step": float(finished)}, on_step=False, on_epoch=True, batch_size=batch_size, sync_dist=True
-        )
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": batch_size, "sync_dist": True}
+        self.log_dict(values, **options)
+        # not its mean: over ranks with different numbers of batches Lightning's is another number
+        self.log("step", float(finished), reduce_fx="max", **options)
 
     def _now(self) -> float:
         """Seconds, once the device has done what it was given."""

@@ -16,7 +16,6 @@ from lit_rl.functional.critic import gae, value_loss, whiten
 from lit_rl.functional.diagnostics import agreement, pair_sums
 from lit_rl.functional.losses import row_denominator
 from lit_rl.policy.critic import Critic, Trunk
-from lit_rl.policy.sharding import shard
 from lit_rl.rollouts import Rollouts
 
 
@@ -139,11 +138,6 @@ class PPO(Algorithm):
         return rewards if rollouts.token_rewards is None else rewards + rollouts.token_rewards
 
     # ---- Lightning's hooks --------------------------------------------------------------------------------------
-
-    def configure_model(self) -> None:
-        super().configure_model()
-        if self.device_mesh is not None:
-            shard(self.critic, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
         super().on_fit_start()

@@ -36,8 +36,8 @@ class Credit(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data.task, PositionTask):
             raise UsageError("credit.every_n_iterations: exact credit takes a task of position credit; set it to 0")
-        if trainer.world_size > 1:
-            raise UsageError("credit.every_n_iterations: credit is measured in one process; set it to 0")
+        if trainer.world_size > 1 or pl_module.device_mesh is not None:
+            raise UsageError("credit.every_n_iterations: credit is measured in one process, without fsdp2; set it to 0")
         algorithm: Any = pl_module
         if algorithm.plan.max_new_tokens != data.task.length:
             raise UsageError(

@@ -53,6 +53,11 @@ class CausalPolicy(nn.Module):
         super().__init__()
         if lora_rank < 0:
             raise UsageError(f"model.policy.lora_rank is {lora_rank}; 0 is without adapters")
+        if lora_alpha is not None and (not lora_rank or lora_alpha <= 0):
+            raise UsageError(
+                f"model.policy.lora_alpha is {lora_alpha} and model.policy.lora_rank {lora_rank}; both are above 0, or "
+                "leave it out"
+            )
         source = str(DATA / EMBEDDED[path]) if path in EMBEDDED else os.path.expanduser(path)
         if path.startswith((".", "/", "~")) and not Path(source).is_dir():
             raise UsageError(f"model.policy.path: no folder '{source}'; give a folder of save_pretrained or a hub name")
@@ -78,7 +83,9 @@ class CausalPolicy(nn.Module):
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
             add_adapters(model, lora_rank, 2 * lora_rank if lora_alpha is None else lora_alpha)
-        self.recipe = {"path": source, "dtype": dtype, "lora_rank": lora_rank, "lora_alpha": lora_alpha}
+        place = os.path.abspath(source) if os.path.isdir(source) else source
+        self.recipe = {"path": place, "weights": weights, "dtype": dtype}
+        self.recipe |= {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
         eos, pad = self.tokenizer.eos_token_id, self.tokenizer.pad_token_id
         stop = model.generation_config.eos_token_id
         stops = {eos, *([] if stop is None else [stop] if isinstance(stop, int) else stop)}
@@ -135,7 +142,8 @@ class CausalPolicy(nn.Module):
     def forward(self, rollouts: Rollouts, temperature: float) -> Tensor:
         """log pi(a_t | s_t) [N, T] in ``dtype``, of logits divided by ``temperature``; 0 where the mask is.
 
-        A row's numbers depend, to the bit, on the width of the table it comes from, but not on the rows beside it.
+        A row's numbers depend on the width of the table it comes from, but (on a CPU, to the bit) not on the rows
+        beside it.
         """
         return self._logprobs(self.logits(rollouts, temperature), rollouts)
 

@@ -15,13 +15,17 @@ def add_adapters(model: PreTrainedModel, rank: int, alpha: int) -> None:
     They start at 0, with PyTorch's global seed.
 
     Raises:
-        UsageError: peft is not installed.
+        UsageError: peft is not installed, or too old for transformers.
     """
     try:
         from peft import LoraConfig  # optional
-    except ImportError:
-        raise UsageError("model.policy.lora_rank takes peft; pip install 'lit-rl[lora]', or leave it 0") from None
-    model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear"))
+
+        model.add_adapter(LoraConfig(r=rank, lora_alpha=alpha, target_modules="all-linear"))
+    except (ImportError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UsageError(
+            f"model.policy.lora_rank takes peft ({reason}); pip install 'lit-rl[lora]', or leave it 0"
+        ) from None
 
 
 class AdaptersOff(nn.Module):

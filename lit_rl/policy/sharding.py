@@ -11,11 +11,12 @@ from torch.distributed.tensor import DTensor
 
 
 def shard(module: nn.Module, mesh: DeviceMesh) -> None:
-    """Shards the parameters of each child of ``module`` over the mesh, a transformers model block by block.
+    """Shards a module's parameters over the mesh: its own, or those of each child, a transformers model by blocks.
 
-    A forward or backward pass of the child is from then on one that all ranks make together.
+    A forward or backward pass of what is sharded is from then on one that all ranks make together.
     """
-    for child in module.children():
+    own = any(True for _ in module.parameters(recurse=False))
+    for child in [module] if own else module.children():
         done = any(isinstance(each, FSDPModule) for each in child.modules())  # or part of it, as a policy's reference
         if done or not any(True for _ in child.parameters()):
             continue
@@ -34,9 +35,7 @@ def gathered(*modules: nn.Module) -> Iterator[None]:
     sharded. All ranks enter and leave together.
     """
     sharded = [each for module in modules for each in module.modules() if isinstance(each, FSDPModule)]
-    if not sharded or _whole(sharded):
-        yield
-        return
+    sharded = [each for each in sharded if not _whole(each)]  # the others are an outer context's
     for each in sharded:
         _keep(each, True)
         each.unshard()
@@ -54,5 +53,5 @@ def _keep(module: FSDPModule, whole: bool) -> None:
     module.set_requires_gradient_sync(not whole, recurse=False)
 
 
-def _whole(sharded: list[Any]) -> bool:
-    return not any(isinstance(parameter, DTensor) for each in sharded for parameter in each.parameters())
+def _whole(module: Any) -> bool:
+    return not any(isinstance(parameter, DTensor) for parameter in module.parameters())

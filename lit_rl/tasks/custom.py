@@ -154,16 +154,19 @@ def read(path: str, name: str | None) -> DatasetDict:
     """
     local = Path(path).expanduser()
     reader = READERS.get(local.suffix)
+    is_saved = (local / "state.json").is_file() or (local / "dataset_dict.json").is_file()
     if not local.exists() and (reader or path.startswith((".", "/", "~"))):
         raise UsageError(f"data.task.path: no file or folder {path}; give one, or a name on the hub")
     if local.is_file() and reader is None:
         raise UsageError(f"data.task.path: {path} is none of {', '.join(READERS)}; convert it")
+    if name is not None and (local.is_file() or is_saved):
+        raise UsageError(f"data.task.name is {name}, but {path} has no configurations; leave it out")
     if local.is_file() and not local.stat().st_size:
         raise UsageError(f"data.task.path: {path} is empty; give a file with rows")
     try:
         if local.is_file():
             found = load_dataset(reader, data_files=str(local))
-        elif (local / "state.json").is_file() or (local / "dataset_dict.json").is_file():
+        elif is_saved:
             found = load_from_disk(str(local))
         else:
             found = load_dataset(str(local.resolve()) if local.is_dir() else path, name)

@@ -33,7 +33,8 @@ class GSM8K(WordProblems):
 
     Without ``path`` it is the hub's ``openai/gsm8k``; its test split is the test split, and ``held_out`` training
     problems are the validation split. With ``path``, a JSONL file of ``{"question": ..., "answer": "... #### n"}``
-    lines, the validation and the test split are ``held_out`` problems each. Either way they are a tenth at most.
+    lines, the validation and the test split are ``held_out`` problems each. Either way they are a tenth at most, and
+    one at least.
 
     Args:
         path: a local JSONL file; None takes the hub's data set.
