@@ -15,13 +15,13 @@ from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer
 from lit_rl.sampling import LocalSampler, SamplingPlan
 
 STREAMS = [(5, 2), (5, 0), (5, 9)]  # of the prompts
-SAMPLERS = [LocalSampler(), LocalSampler(batch_rows=4), LocalSampler(compact_below=0.0), LocalSampler(1, 1.0)]
+SAMPLERS = [LocalSampler(), LocalSampler(batch_rows=4), LocalSampler(batch_rows=1)]
 PLAN = SamplingPlan(samples=2, greedy=True, cuts=Stride(3), continuations=2, temperature=0.8, max_new_tokens=11)
 ROOT = replace(PLAN, continuations=1, fork_root=True)
 RANDOM = replace(PLAN, cuts=Bernoulli(0.3), fork_root=True)
 PLANS = {"stride": PLAN, "root": ROOT, "random": RANDOM}
 each_plan = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=["all", "four rows", "never compacted", "one row"])
+each_sampler = pytest.mark.parametrize("sampler", SAMPLERS, ids=["all", "four rows", "one row"])
 
 
 class Setting:
@@ -291,7 +291,7 @@ def test_no_prefix_is_fed_again(setting, batch_rows):
         fed.append((columns, int(kwargs["attention_mask"].sum()) if columns > 1 else rows))
 
     handle = setting.policy.model.register_forward_pre_hook(watch, with_kwargs=True)
-    rollouts = setting.sample(RANDOM, LocalSampler(batch_rows, compact_below=1.0))
+    rollouts = setting.sample(RANDOM, LocalSampler(batch_rows))
     handle.remove()
     prompts, prefixes = sum(map(len, setting.prompts)), forked(rollouts)
     assert rollouts.prefilled == prompts + len(prefixes)

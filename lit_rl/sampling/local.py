@@ -8,8 +8,9 @@ from torch import Tensor
 
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
+from lit_rl.sampling.attention import one_token_attention
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan
-from lit_rl.sampling.decoding import Responses, Shelf, decode, fork, prefill
+from lit_rl.sampling.decoding import Batch, Responses, decode, fork, prefill
 
 Stream = tuple[int, ...]
 CUTS = 1  # behind a row's stream: the stream of its random cuts
@@ -18,19 +19,19 @@ CUTS = 1  # behind a row's stream: the stream of its random cuts
 class LocalSampler(Sampler):
     """Ancestral sampling with a KV cache, many rows at once.
 
-    A prompt is prefilled once and its cache copied to its rows. Finished rows leave the batch when fewer than
-    ``compact_below`` of its rows are alive. Tokens are drawn by inverting the cumulative distribution at a uniform
-    number of the row's own stream, so top-p and top-k, which would bias the importance ratio, have no place here.
-    Continuations start from the caches that the samples leave behind: of a prefix, its last token alone is fed again.
+    A prompt is prefilled once and its cache copied to its rows. Finished rows leave the batch at once. Tokens are drawn
+    by inverting the cumulative distribution at a uniform number of the row's own stream, so top-p and top-k, which
+    would bias the importance ratio, have no place here. Continuations start from the caches that the samples leave
+    behind: of a prefix, its last token alone is fed again.
 
     Args:
         batch_rows: rows decoded together. It bounds the memory: the caches of so many rows, and twice more of them
-            where there are continuations (what the samples left behind, and the continuations' own).
-        compact_below: share of rows alive under which the batch is compacted.
+            where there are continuations (what the samples left behind, and the continuations' own). A cache has room
+            for a quarter more tokens than it has, and is copied where it has to grow.
     """
 
-    def __init__(self, batch_rows: int = 512, compact_below: float = 0.85) -> None:
-        self.batch_rows, self.compact_below = batch_rows, compact_below
+    def __init__(self, batch_rows: int = 512) -> None:
+        self.batch_rows = batch_rows
 
     @torch.no_grad()
     def sample(
@@ -44,7 +45,8 @@ class LocalSampler(Sampler):
         mode = policy.training
         policy.eval()  # no dropout either way, but a model that checkpoints activations takes no cache in training
         try:
-            return self._sample(policy, prompts, plan, streams, progress)
+            with one_token_attention(policy.model):
+                return self._sample(policy, prompts, plan, streams, progress)
         finally:
             policy.train(mode)
 
@@ -73,13 +75,13 @@ class LocalSampler(Sampler):
 
             out = _blank(policy, names, steps)
             out.greedy = torch.tensor([g >= plan.samples for g in range(rows)], device=policy.device).repeat(len(some))
-            shelves: list[Shelf] | None = [] if plan.continuations else None
-            decode(policy, prefill(policy, some, rows), out, plan, self.compact_below, shelves, advance(0))
+            decoded = prefill(policy, some, rows, keep=plan.continuations > 0)
+            decode(policy, decoded, out, plan, advance(0))
             out.cuts = _cuts(plan, out, names)
             samples.append(out)
-            if shelves:
+            if plan.continuations:
                 prompt_ids = pad_left(some, policy.pad_id)[0].to(out.ids).repeat_interleave(rows, 0)
-                for continued in self._continue(policy, plan, shelves, out, names, prompt_ids, advance(1)):
+                for continued in self._continue(policy, plan, decoded, out, names, prompt_ids, advance(1)):
                     refed += len(continued.ids) // plan.continuations
                     continued.origin += start * rows
                     continuations.append(continued)
@@ -92,21 +94,24 @@ class LocalSampler(Sampler):
         self,
         policy: CausalPolicy,
         plan: SamplingPlan,
-        shelves: Sequence[Shelf],
+        decoded: Batch,
         samples: Responses,
         names: Sequence[Stream],
         prompt_ids: Tensor,
         progress: Callable[[int], None],
     ) -> Iterator[Responses]:
-        """K continuations of each sample from each of its cuts; ``prompt_ids`` [n, L], padded on the left."""
+        """K continuations of each sample from each of its cuts; ``prompt_ids`` [n, L], padded on the left.
+
+        Prefixes of about one length share a batch: they take as many slots, and leave as many tokens to write.
+        """
         copies, width = plan.continuations, plan.max_new_tokens
         tokens = torch.cat([prompt_ids, samples.ids], 1)
-        batch = max(1, self.batch_rows // copies)
-        forks = [(shelf, some) for shelf in shelves for some in samples.cuts[shelf.row].nonzero().split(batch)]
-        jobs = [(shelf, some) for shelf, some in forks if len(some)]
-        for i, (shelf, some) in enumerate(jobs):
+        forks = samples.cuts[decoded.row].nonzero()
+        forks = forks[forks[:, 1].argsort(stable=True)]
+        jobs = [some for some in forks.split(max(1, self.batch_rows // copies)) if len(some)]
+        for i, some in enumerate(jobs):
             which, cut = some.T
-            origin, slots = shelf.row[which], prompt_ids.shape[1] + cut - 1
+            origin, slots = decoded.row[which], prompt_ids.shape[1] + cut - 1
             last = tokens[origin].gather(1, slots[:, None]).squeeze(1)
             parent, at = origin.repeat_interleave(copies), cut.repeat_interleave(copies)
             prefix = response_mask(at, width)
@@ -116,12 +121,12 @@ class LocalSampler(Sampler):
             out.ids = torch.where(prefix, samples.ids[parent], out.ids)
             out.entropy = torch.where(prefix, samples.entropy[parent], out.entropy)
             out.origin, out.cut, out.lengths = parent, at, at.clone()
-            start = fork(policy, shelf, which, slots, last, copies, width - int(cut.min()))
+            start = fork(policy, decoded, which, slots, last, copies, width - int(cut.min()))
 
             def advance(step: int, i: int = i) -> None:
                 progress((i * width + step) // len(jobs))
 
-            decode(policy, start, out, plan, self.compact_below, None, advance)
+            decode(policy, start, out, plan, advance)
             inherited = response_mask(at + 1, width)  # the cut it was forked at is its own, too
             out.cuts = torch.where(inherited, samples.cuts[parent], _cuts(plan, out, own))
             yield out

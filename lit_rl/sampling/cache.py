@@ -1,0 +1,162 @@
+"""A KV cache with room to grow, whose rows may change places and stay behind when they are done."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values [rows, heads, slots, size], views of tensors with more slots and, perhaps, more rows.
+
+    A step writes its slot where there is room for it, and copies nothing. ``DynamicLayer`` copies all slots each step.
+
+    Args:
+        sliding_window: of the model's attention; kept for the mask alone, no slot is forgotten.
+        keep: rows that leave the view stay behind it.
+    """
+
+    keys: Any  # Tensor, once there is one
+    values: Any
+
+    def __init__(self, sliding_window: int | None, keep: bool) -> None:
+        super().__init__()
+        self.sliding_window, self.keep = sliding_window, keep
+        self._stride = 1  # of the rows in view, among all
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self._place([key_states, value_states], len(key_states), key_states.shape[2])
+            return self.keys, self.values
+        rows, start = self.keys.shape[::2]
+        end = start + key_states.shape[2]
+        if end > self._all_keys.shape[2]:
+            kept = len(self._all_keys) if self.keep else rows * self._stride
+            parts = self._all_keys[:kept, :, :start], self._all_values[:kept, :, :start]
+            self._place([_roomy(part, 1, end) for part in parts], rows, start)
+        self._show(rows, end)
+        self.keys.narrow(2, start, end - start).copy_(key_states)
+        self.values.narrow(2, start, end - start).copy_(value_states)
+        return self.keys, self.values
+
+    def batch_repeat_interleave(self, repeats: int) -> None:
+        if self.is_initialized:
+            rows, slots = self.keys.shape[::2]
+            parts = [_roomy(part, repeats, slots + 1) for part in (self.keys, self.values)]
+            self._place(parts, rows * repeats, slots)
+
+    def leave(self, holes: Tensor, movers: Tensor, rows: int) -> None:
+        """Shows the first ``rows`` alone, after ``movers`` [n] have taken the places of ``holes`` [n]."""
+        slots = self.keys.shape[2]
+        for whole in (self._all_keys[:, :, :slots], self._all_values[:, :, :slots]):
+            done = whole[holes] if self.keep else None
+            whole[holes] = whole[movers]
+            if done is not None:
+                whole[movers] = done
+        self._show(rows, slots)
+
+    def fork(self, which: Tensor, mask: Tensor, copies: int) -> "RoomyLayer":
+        """See :meth:`RowCache.fork`."""
+        forked = RoomyLayer(self.sliding_window, keep=False)
+        forked.lazy_initialization(self._all_keys, self._all_values)
+        forked._stride = copies
+        slots, behind = mask.shape[1], ~mask[:, None, :, None]
+        # slots of rows that left early were never written, and what is masked has to be finite nevertheless
+        parts = (whole[which, :, :slots].masked_fill_(behind, 0) for whole in (self._all_keys, self._all_values))
+        forked._place([_roomy(part, copies, slots + 1) for part in parts], len(which), slots)
+        return forked
+
+    def spread(self, since: int) -> None:
+        """Shows all copies of a fork, after each has got the slots that were filled in the one in view."""
+        rows, slots = self.keys.shape[::2]
+        for whole in (self._all_keys, self._all_values):
+            new = whole[:, :, since:slots].unflatten(0, (rows, self._stride))
+            new[:, 1:] = new[:, :1]
+        rows, self._stride = rows * self._stride, 1
+        self._show(rows, slots)
+
+    def _place(self, parts: Sequence[Tensor], rows: int, slots: int) -> None:
+        self._all_keys, self._all_values = parts
+        self._show(rows, slots)
+
+    def _show(self, rows: int, slots: int) -> None:
+        parts = (x[: rows * self._stride : self._stride] for x in (self._all_keys, self._all_values))
+        self.keys, self.values = (x.narrow(2, 0, slots) for x in parts)
+
+
+def _roomy(states: Tensor, repeats: int, least: int) -> Tensor:
+    """Rows [n, heads, slots, size], each so many times, with room for a quarter more slots than are needed."""
+    rows, heads, slots, size = states.shape
+    room = states.new_empty(rows, repeats, heads, least + least // 4 + 4, size)
+    room[..., :slots, :] = states[:, None]
+    return room.flatten(0, 1)
+
+
+class RowCache(DynamicCache):
+    """``DynamicCache`` with layers that have room. A kind of layer that is not attention's stays what it is.
+
+    Args:
+        config: of the model.
+        keep: rows that leave can still be copied.
+    """
+
+    layers: Any  # a list of them
+
+    def __init__(self, config: Any, keep: bool = False) -> None:
+        super().__init__(config=config)
+        self._config, self._forked = config, 0
+        attention = (DynamicLayer, DynamicSlidingWindowLayer)
+        self.layers = [
+            RoomyLayer(getattr(layer, "sliding_window", None), keep) if type(layer) in attention else layer
+            for layer in self.layers
+        ]
+
+    def leave(self, alive: Tensor) -> Tensor:
+        """Keeps the rows that are ``alive`` [rows] in view; returns the order [rows] in which rows now stand."""
+        count = int(alive.sum())
+        order = torch.arange(len(alive), device=alive.device)
+        holes, movers = (~alive[:count]).nonzero().squeeze(1), alive[count:].nonzero().squeeze(1) + count
+        order[holes], order[movers] = movers, holes
+        for layer in self._filled:
+            if isinstance(layer, RoomyLayer):
+                layer.leave(holes, movers, count)
+            else:
+                layer.batch_select_indices(order[:count])
+        return order
+
+    def fork(self, which: Tensor, mask: Tensor, copies: int) -> "RowCache | None":
+        """Prefixes of rows ``which`` [F], of those that have left too; :meth:`spread` makes ``copies`` rows of each.
+
+        None where a layer is not attention's, and what it remembers can't be cut.
+
+        Args:
+            mask: [F, slots] the slots of each prefix; the others are zeros.
+        """
+        if not all(isinstance(layer, RoomyLayer) for layer in self._filled):
+            return None
+        forked = RowCache(self._config)
+        forked.layers = [
+            each.fork(which, mask, copies) if isinstance(each, RoomyLayer) and each.is_initialized else each
+            for each in self.layers
+        ]
+        forked._forked = mask.shape[1]
+        return forked
+
+    def spread(self) -> None:
+        """Shows all copies that :meth:`fork` made room for, with the slots filled since then."""
+        for layer in self._filled:
+            layer.spread(self._forked)
+
+    @property
+    def window(self) -> int:
+        """Slots that the model's attention reaches back over."""
+        return min((getattr(each, "sliding_window", None) or sys.maxsize for each in self.layers), default=sys.maxsize)
+
+    @property
+    def _filled(self) -> list[Any]:
+        return [layer for layer in self.layers if layer.is_initialized]  # some models share a layer's with the next
