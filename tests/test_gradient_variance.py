@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from families import CONFIGS, encode, family
 from lightning import Callback
 
 from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax, TRePO
-from lit_rl.algorithms.gradients import group_gradients, measure_gradient
+from lit_rl.algorithms.gradients import _at_once, _one_by_one, group_gradients, measure_gradient
+from lit_rl.functional.cuts import Bernoulli
 from lit_rl.functional.variance import gradient_statistics
+from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer
+from lit_rl.sampling import LocalSampler
 
 
 def test_statistics_agree_with_numpys_covariance():
@@ -51,3 +55,32 @@ def test_mean_of_group_gradients_is_the_training_gradient(fit, algorithm, normal
     assert torch.linalg.norm(mean - seen["training"]) < 1e-5 * torch.linalg.norm(mean)
     trace = seen["groups"].double().var(0).sum()
     assert float(seen["measured"].trace_cov) == pytest.approx(float(trace), rel=1e-4)
+
+
+@pytest.mark.parametrize("name", [*CONFIGS, "tokens", "tabular", "lora"])
+def test_the_groups_together_give_the_sums_of_one_after_another(name, tmp_path):
+    """Also where groups have different numbers of rows, and where layers share a parameter or can't be taken apart."""
+    torch.manual_seed(0)
+    policy: CausalPolicy
+    if name in ("tokens", "tabular"):
+        policy = TokenTransformer(5, 12, eos=True) if name == "tokens" else TabularPolicy(4, 6, spread=1.0)
+        prompts = [[0], [0], [0]]
+    else:
+        policy = CausalPolicy(lora_rank=2) if name == "lora" else family(name, tmp_path)
+        prompts = encode(policy)
+    algorithm = TRePO(
+        policy=policy, samples=3, cuts=Bernoulli(0.3), reuse=True, max_new_tokens=6, normalizer="token_mean"
+    )
+    rollouts = LocalSampler().sample(policy, prompts, algorithm.plan, [(i,) for i in range(len(prompts))])
+    rollouts.examples = [{}] * len(prompts)
+    rollouts.rewards = rollouts.response_ids.sum(1) % 7 / 7.0
+    algorithm.prepare(rollouts, 8)
+    assert len(set(rollouts.group.bincount().tolist())) > 1
+    found = _at_once(algorithm, rollouts, None, 5.0, 64)
+    if name == "tabular":
+        assert found is None  # its one layer takes token ids and a mask
+        return
+    for whole, groups in ((found, None), (_at_once(algorithm, rollouts, 2, 5.0, 64), 2)):
+        n, squares, total = _one_by_one(algorithm, rollouts, groups, 5.0, 64)
+        assert whole[0] == n and float(whole[1]) == pytest.approx(float(squares), rel=1e-5)
+        assert torch.linalg.norm(whole[2] - total) < 1e-5 * torch.linalg.norm(total)

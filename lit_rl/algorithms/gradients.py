@@ -5,8 +5,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from lit_rl.algorithms.base import Algorithm
+from lit_rl.algorithms.per_group import gradients_of_groups, groups_at_once, recorded
 from lit_rl.functional.variance import GradientStatistics, gradient_statistics
 from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
@@ -64,11 +66,58 @@ def measure_gradient(
     Returns:
         None where there are fewer than two groups.
     """
-    n, squares, total = 0, torch.zeros(()), torch.zeros(())
     tokens = sum_over_ranks(rollouts.mask[rollouts.trained].sum().float())
     rows = sum_over_ranks(rollouts.trained.sum().float())
+    window = float(tokens / rows)
     with gathered(algorithm.policy):
-        for gradient in group_gradients(algorithm, rollouts, groups, float(tokens / rows), most_rows):
-            n, squares, total = n + 1, squares + gradient.square().sum().cpu(), total.to(gradient) + gradient
+        found = _at_once(algorithm, rollouts, groups, window, most_rows)
+        if found is None:
+            found = _one_by_one(algorithm, rollouts, groups, window, most_rows)
+    n, squares, total = found
     n, squares, total = int(sum_over_ranks(torch.tensor(n))), sum_over_ranks(squares), sum_over_ranks(total)
     return gradient_statistics(squares, total, n) if n > 1 else None
+
+
+Sums = tuple[int, Tensor, Tensor]  # over groups: how many, of |g|^2, of g [D]
+
+
+def _one_by_one(
+    algorithm: Algorithm, rollouts: Rollouts, groups: int | None, window_tokens: float, most_rows: int
+) -> Sums:
+    n, squares, total = 0, torch.zeros(()), torch.zeros(())
+    for gradient in group_gradients(algorithm, rollouts, groups, window_tokens, most_rows):
+        n, squares, total = n + 1, squares + gradient.square().sum().cpu(), total.to(gradient) + gradient
+    return n, squares, total
+
+
+def _at_once(
+    algorithm: Algorithm, rollouts: Rollouts, groups: int | None, window_tokens: float, most_rows: int
+) -> Sums | None:
+    """The same from one backward pass for many groups; None where the model's layers don't allow it."""
+    policy, count = algorithm.policy, len(rollouts.examples)
+    members = [((rollouts.group == group) & rollouts.trained).nonzero().squeeze(1) for group in range(count)[:groups]]
+    most = max(map(len, members))
+    once = min(groups_at_once(policy), most_rows // most)
+    if once < 2:
+        return None
+    places = {id(p): i for i, p in enumerate(p for p in policy.parameters() if p.requires_grad)}
+    totals: list[Any] = [0] * len(places)
+    squares = torch.zeros((), dtype=torch.float64, device=policy.device)
+    for start in range(0, len(members), once):
+        some = members[start : start + once]
+        numbers = pad_sequence(some, batch_first=True, padding_value=-1)
+        numbers = torch.nn.functional.pad(numbers, (0, most - numbers.shape[1]), value=-1).flatten()
+        part = rollouts.select(numbers.clamp(min=0))
+        part.mask = part.mask & (numbers >= 0)[:, None]
+        part.window_tokens = window_tokens
+        with torch.enable_grad():
+            with recorded(policy.model, len(part)) as calls:
+                logprobs = policy(part, algorithm.plan.temperature)
+            if not calls:
+                return None
+            # as in group_gradients: the loss is a mean over these rows, wanted is one over all trained ones
+            loss = len(part) * count / int(rollouts.trained.sum()) * algorithm.loss(part, logprobs)["policy"]
+        for parameter, gradients in gradients_of_groups(loss, calls, len(some)):
+            squares += torch.linalg.vector_norm(gradients.flatten(1), dim=1).double().square().sum()
+            totals[places[id(parameter)]] -= gradients.sum(0).flatten()
+    return len(members), squares.cpu(), torch.cat(totals)
