@@ -230,8 +230,9 @@ def _distributions(policy: CausalPolicy, task: PositionTask, prompt: list[int], 
             logits_to_keep=1,
         )
         levels.append((out.logits[:, -1] / temperature).log_softmax(-1))
-        cache.batch_repeat_interleave(_actions(task))
-        ids = torch.arange(_actions(task)).repeat(len(ids))[:, None]
+        if t + 1 < task.length:
+            cache.batch_repeat_interleave(_actions(task))
+            ids = torch.arange(_actions(task)).repeat(len(ids))[:, None]
     return torch.cat(levels)
 
 
