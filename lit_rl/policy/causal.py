@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
+from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, rows_at_once
 from lit_rl.rollouts import Rollouts
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -145,19 +146,18 @@ class CausalPolicy(nn.Module):
         A row's numbers depend on the width of the table it comes from, but (on a CPU, to the bit) not on the rows
         beside it.
         """
-        return self._logprobs(self.logits(rollouts, temperature), rollouts)
+        return self._read(rollouts, temperature, entropy=False)[0]
 
     def logprobs_and_entropy(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats."""
-        logits = self.logits(rollouts, temperature)
-        rows = [torch.special.entr(row.softmax(-1)).sum(-1) for row in logits]  # row by row, to spare memory
-        return self._logprobs(logits, rollouts), torch.stack(rows) * rollouts.mask
+        return self._read(rollouts, temperature, entropy=True)
 
     def logprobs_and_states(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the model's last hidden state of each s_t: [N, T, H]."""
         out = self._run(rollouts, output_hidden_states=True)
         width = rollouts.response_ids.shape[1]
-        return self._logprobs(self._scaled(out, temperature), rollouts), out.hidden_states[-1][:, -width - 1 : -1]
+        logprobs, _ = of_logits(self._scaled(out, temperature), rollouts.response_ids, entropy=False)
+        return logprobs * rollouts.mask, out.hidden_states[-1][:, -width - 1 : -1]
 
     def states(self, rollouts: Rollouts) -> Tensor:
         """The model's last hidden state of each s_t, without logits: [N, T, H]."""
@@ -174,10 +174,15 @@ class CausalPolicy(nn.Module):
         logits = out.logits[:, :-1].to(self.dtype)
         return logits if temperature == 1 else logits / temperature
 
-    @staticmethod
-    def _logprobs(logits: Tensor, rollouts: Rollouts) -> Tensor:
-        chosen = logits.gather(-1, rollouts.response_ids[..., None]).squeeze(-1)
-        return (chosen - logits.logsumexp(-1)) * rollouts.mask
+    def _read(self, rollouts: Rollouts, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
+        ids = rollouts.response_ids
+        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
+        head = plain_head(self.model) if len(ids) > rows_at_once(ids.shape[1], vocabulary) else None
+        if head is None:
+            read = of_logits(self.logits(rollouts, temperature), ids, entropy)
+        else:
+            read = in_pieces(head, self.states(rollouts), ids, temperature, self.dtype, entropy)
+        return read[0] * rollouts.mask, read[1] * rollouts.mask
 
 
 def model_inputs(rollouts: Rollouts) -> dict[str, Any]:

@@ -1,0 +1,59 @@
+"""Log-probabilities of tokens without the logits of a whole micro-batch in memory."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
+from torch.utils.checkpoint import checkpoint
+
+MOST_LOGITS = 2**25  # at once: 128 MiB in float32
+
+
+def rows_at_once(length: int, vocabulary: int) -> int:
+    """How many rows have their logits computed together."""
+    return max(1, MOST_LOGITS // (length * vocabulary))
+
+
+@torch.no_grad()
+def plain_head(model: Any) -> nn.Linear | None:
+    """The layer that makes a causal model's logits of its last hidden states.
+
+    None where more is done to them, and for a model sharded by FSDP2, whose layers are whole in its own forward alone.
+    """
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    if type(head) is not nn.Linear or isinstance(model, FSDPModule):
+        return None
+    ids = torch.arange(2, device=head.weight.device)[None]
+    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+    return head if torch.equal(head(states), model(input_ids=ids, use_cache=False).logits) else None
+
+
+def in_pieces(
+    head: nn.Linear, states: Tensor, ids: Tensor, temperature: float, dtype: torch.dtype, entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """:func:`of_logits` of a head's logits, some rows after others; a backward pass computes them again.
+
+    Args:
+        states: [N, T, H] hidden states.
+        dtype: of the logits.
+    """
+
+    def piece(some: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        return of_logits(head(some).to(dtype) / temperature, chosen, entropy)
+
+    rows = rows_at_once(ids.shape[1], head.weight.shape[0])
+    again = torch.is_grad_enabled()
+    pairs = zip(states.split(rows), ids.split(rows), strict=True)
+    parts = [checkpoint(piece, *pair, use_reentrant=False) if again else piece(*pair) for pair in pairs]
+    logprobs, entropies = zip(*parts, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def of_logits(logits: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
+    """log pi of the tokens [N, T] under logits [N, T, V], and the entropies [N, T] in nats, 0 if not asked for."""
+    logprobs = logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
+    if not entropy:
+        return logprobs, torch.zeros_like(logprobs)
+    # row by row, to spare memory
+    return logprobs, torch.stack([torch.special.entr(row.softmax(-1)).sum(-1) for row in logits])
