@@ -10,13 +10,14 @@ import time
 import traceback
 import warnings
 from multiprocessing.queues import SimpleQueue
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning import LightningModule, Trainer
 from transformers.utils.logging import disable_progress_bar
 
 from ablations.stages import seconds
+from ablations.status import Failure, Status
 from ablations.study import Cell, merge
 from ablations.tracking import Tracking
 from lit_rl.callbacks.progress import PhaseProgress
@@ -25,23 +26,6 @@ from lit_rl.errors import UsageError
 from lit_rl.run_logger import RunLogger
 
 SECONDS_BETWEEN_REPORTS = 0.2
-
-
-class Status(NamedTuple):
-    """What a running cell is doing."""
-
-    cell: str
-    phase: str
-    iteration: int
-    iterations: int
-    reward: float | None
-
-
-class Failure(NamedTuple):
-    """Why a cell failed; ``usage`` if it is a setting that the user can mend."""
-
-    reason: str
-    usage: bool
 
 
 class CellLogger(RunLogger):

@@ -7,7 +7,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
-from ablations.cell import Failure, Status
+from ablations.status import Failure, Status
 
 
 class SweepDisplay:

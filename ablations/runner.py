@@ -5,14 +5,17 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from typing import TYPE_CHECKING, Any
+from multiprocessing import forkserver
+from typing import Any
 
+from ablations.display import SweepDisplay
 from ablations.stages import prepare
+from ablations.status import Failure
 from ablations.study import Cell, Study
 from ablations.tracking import COMMIT, PARENT, SMOKE, SWEEP, Tracking, commit, identity, sweep
 
-if TYPE_CHECKING:
-    from ablations.cell import Failure
+# what a cell takes long to import; a worker that is forked from it starts in a moment
+SHARED = ["ablations.cell", "mlflow.store.tracking.sqlalchemy_store"]
 
 
 def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> int:
@@ -32,6 +35,9 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
         print(f"{len(cells) - len(pending)} of {len(cells)} cells already finished", file=sys.stderr)
     if not pending:
         return 0
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(SHARED)
+    forkserver.ensure_running()  # imports while this process goes on
     tracking.kill_stale(pending)
     arms = tracking.open_arms(pending, smoke)
     tags = {COMMIT: commit(), SMOKE: str(smoke).lower(), SWEEP: sweep()}
@@ -48,20 +54,20 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
 
 def _sweep(
     cells: Sequence[Cell], tracking: Tracking, tags: dict[str, dict[str, str]], jobs: int
-) -> "list[tuple[Cell, Failure]]":
+) -> list[tuple[Cell, Failure]]:
     """Runs the cells, with the tags of their arms; returns those that failed, and why."""
-    from ablations.cell import Failure, run_cell, start_worker  # slow to import
-    from ablations.display import SweepDisplay
-
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["ablations.cell", "mlflow"])  # a worker then starts in a moment
     queue = context.SimpleQueue()
     # a process of its own for each cell: its memory's peak is its own, too
-    options: dict[str, Any] = {"initializer": start_worker, "initargs": (queue, tracking.uri), "max_tasks_per_child": 1}
+    options: dict[str, Any] = {
+        "initializer": _start_worker,
+        "initargs": (queue, tracking.uri),
+        "max_tasks_per_child": 1,
+    }
     pool = ProcessPoolExecutor(min(jobs, len(cells)), context, **options)
     failures = []
     try:
-        futures = {pool.submit(run_cell, cell, tracking.name, tags[cell.arm]): cell for cell in cells}
+        futures = {pool.submit(_run_cell, cell, tracking.name, tags[cell.arm]): cell for cell in cells}
         remaining = set(futures)
         with SweepDisplay(len(cells)) as display:
             while remaining:
@@ -85,3 +91,15 @@ def _sweep(
     finally:
         pool.shutdown(cancel_futures=True)
     return failures
+
+
+def _start_worker(*args: Any) -> None:
+    from ablations.cell import start_worker
+
+    start_worker(*args)
+
+
+def _run_cell(*args: Any) -> Failure | None:
+    from ablations.cell import run_cell
+
+    return run_cell(*args)
