@@ -55,7 +55,7 @@ def attend(
     grouped = query.unflatten(1, (key.shape[1], -1)).squeeze(3)  # [B, key heads, heads of each, size]
     scores = torch.matmul(grouped * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(-1, -2))
     if attention_mask is not None:
-        scores.masked_fill_(~attention_mask, -torch.inf)
+        scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
     return torch.matmul(weights, value).flatten(1, 2)[:, None], None
 

@@ -92,7 +92,7 @@ class RoomyLayer(DynamicLayer):
 def _roomy(states: Tensor, repeats: int, least: int) -> Tensor:
     """Rows [n, heads, slots, size], each so many times, with room for a quarter more slots than are needed."""
     rows, heads, slots, size = states.shape
-    room = states.new_empty(rows, repeats, heads, least + least // 4 + 4, size)
+    room = states.new_empty(rows, repeats, heads, least + least // 4 + 8, size)
     room[..., :slots, :] = states[:, None]
     return room.flatten(0, 1)
 

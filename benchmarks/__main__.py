@@ -1,0 +1,71 @@
+"""``python -m benchmarks [NAME ...] [--json] [--report FOLDER]``."""
+
+import argparse
+import json
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from benchmarks.exact import exact
+from benchmarks.measure import Line, device, installed
+from benchmarks.performance import report
+from benchmarks.sampling import sampling
+from benchmarks.sweeps import sweeps
+from benchmarks.training import iteration, measured, memory
+from lit_rl.cli import quiet
+from lit_rl.policy import CausalPolicy
+
+ALL: dict[str, Callable[[], list[Line]]] = {
+    "sampling": lambda: sampling(CausalPolicy(), "512 rows, embedded"),
+    "iteration": iteration,
+    "measured": measured,
+    "memory": memory,
+    "exact": exact,
+    "sweeps": sweeps,
+}
+NEEDS = {"iteration": "trl"}  # what is in the extra peers alone
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours beside peers, as ratios.")
+    parser.add_argument("names", nargs="*", help=f"of {', '.join(ALL)} (default: all)")
+    parser.add_argument("--json", action="store_true", help="print a list of objects, one a line of the table")
+    parser.add_argument("--report", metavar="FOLDER", help="write scaling, profiles and kappa there, and no lines")
+    options = parser.parse_args(args)
+    unknown = [name for name in options.names if name not in ALL]
+    if unknown:
+        print(f"benchmarks: no benchmark '{unknown[0]}'; choose of {', '.join(ALL)}", file=sys.stderr)
+        return 2
+    missing = [name for name in options.names if name in NEEDS and not installed(NEEDS[name])]
+    if missing:
+        print(f"benchmarks: {missing[0]} needs {NEEDS[missing[0]]}: pip install -e '.[peers]'", file=sys.stderr)
+        return 2
+    quiet()
+    warnings.simplefilter("ignore")
+    if options.report:
+        report(Path(options.report))
+        return 0
+    lines: list[Line] = []
+    table = sys.stderr if options.json else sys.stdout
+    print(device(), file=table)
+    for name in options.names or ALL:
+        if name in NEEDS and not installed(NEEDS[name]):
+            print(f"{name}: left out, for {NEEDS[name]} is not installed (pip install -e '.[peers]')", file=sys.stderr)
+            continue
+        for line in ALL[name]():
+            lines.append(line)
+            met = "" if line.ratio >= line.target else f"   (asked for: {line.target:.3g})"
+            sizes = f"{line.ours:>10,.4g} {line.peer:>10,.4g} {line.unit:<8}"
+            print(f"{line.name:<86} {sizes} x {line.ratio:.3g}{met}", file=table, flush=True)
+    if options.json:
+        print(json.dumps([asdict(line) for line in lines], indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(torch.get_num_threads())
+    sys.exit(main())

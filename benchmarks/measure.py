@@ -1,0 +1,95 @@
+"""What a benchmark is made of."""
+
+import importlib.util
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+
+from lit_rl.algorithms import Algorithm
+from lit_rl.callbacks import RewardCallback
+from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.policy import CausalPolicy
+from lit_rl.tasks import GSM8KStyle
+from lit_rl.tasks.base import Example
+
+SAMPLES = 4
+
+
+@dataclass(frozen=True)
+class Line:
+    """One comparison. ``ratio`` is above 1 where ours is better, and ``target`` the ratio that is asked for."""
+
+    name: str
+    ours: float
+    peer: float
+    unit: str
+    ratio: float
+    target: float
+
+
+def rate(name: str, unit: str, target: float, ours: Callable[[], float], peer: Callable[[], float], rounds: int) -> Line:
+    """Two rates, each the median of some rounds, taken in turns after one of each to warm up; more is better.
+
+    The ratio is the median of the rounds', so that a machine that is slower for a while slows both.
+    """
+    ours(), peer()
+    pairs = [(ours(), peer()) for _ in range(rounds)]
+    left, right = (median(values) for values in zip(*pairs, strict=True))
+    return Line(name, left, right, unit, median(a / b for a, b in pairs), target)
+
+
+def limit(name: str, unit: str, ours: float, most: float) -> Line:
+    """A time or a size against the most that it may be."""
+    return Line(name, ours, most, unit, most / ours, 1.0)
+
+
+def seconds(work: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def problems(policy: CausalPolicy, count: int) -> tuple[list[Example], list[list[int]]]:
+    """The first training problems of the embedded task, and their prompts' ids."""
+    examples = list(GSM8KStyle().prompts("train").select(range(count)))
+    return examples, [policy.encode_prompt(example["prompt"]) for example in examples]
+
+
+def installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def device() -> str:
+    """What the numbers hold for."""
+    return f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+
+
+def fit(
+    algorithm: Algorithm, prompts: int, rows: int, iterations: int, accumulate: int = 1, callbacks: tuple[Any, ...] = ()
+) -> list[float]:
+    """Trains for some iterations on the embedded task; the seconds of each but the first."""
+    ends: list[float] = []
+
+    class Clock(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            ends.append(time.perf_counter())
+
+    settings: dict[str, Any] = {
+        **TRAINER_DEFAULTS,
+        "max_epochs": iterations,
+        "accumulate_grad_batches": accumulate,
+        "limit_val_batches": 0,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "accelerator": "cpu",
+    }
+    data = RolloutDataModule(GSM8KStyle(), prompts_per_iteration=prompts, rows_per_microbatch=rows, seed=0)
+    Trainer(**settings, callbacks=[RewardCallback(), *callbacks, Clock()]).fit(algorithm, datamodule=data)
+    return [after - before for before, after in itertools.pairwise(ends)]

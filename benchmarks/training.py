@@ -1,0 +1,69 @@
+"""Iterations, those that measure gradient noise among them, and the memory of a step with a large vocabulary."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from statistics import median
+from typing import Any
+
+from benchmarks.measure import Line, fit, limit
+from lit_rl.algorithms import GRPO, REINFORCE, Algorithm
+from lit_rl.callbacks import GradientVariance
+
+REPEATS = 3
+VOCABULARY = 150_000
+
+
+def iteration() -> list[Line]:
+    """GRPO beside TRL's, each in a process of its own, in turns."""
+    runs = [{name: _process("benchmarks.iteration", name) for name in ("ours", "trl")} for _ in range(REPEATS)]
+    times = [{name: median(run[name]["seconds"]) for name in run} for run in runs]
+    sizes = [{name: run[name]["peak"] for name in run} for run in runs]
+    return [
+        _smaller("GRPO, an iteration of 256 rows: TRL 1.16", "s", 2.0, times, "trl"),
+        _smaller("GRPO, peak memory of the process: TRL 1.16", "MiB", 1.0, sizes, "trl"),
+    ]
+
+
+def measured() -> list[Line]:
+    """An iteration that measures gradient noise of all groups beside one that does not, in turns."""
+    arms: dict[str, Callable[[], Algorithm]] = {
+        "GRPO, 64 x 4": lambda: GRPO(samples=4, max_new_tokens=64),
+        "REINFORCE, 256 x 1": lambda: REINFORCE(max_new_tokens=64),
+    }
+    lines = []
+    for name, build in arms.items():
+        times = []
+        for _ in range(REPEATS):
+            algorithm = build()
+            shape = 256 // algorithm.plan.samples, 64, 3
+            ours = median(fit(algorithm, *shape, callbacks=(GradientVariance(1),)))
+            times.append({"ours": ours, "peer": median(fit(build(), *shape))})
+        line = _smaller(f"an iteration with gradient noise, {name}: one without", "s", 1 / 1.5, times, "peer")
+        lines.append(line)
+    return lines
+
+
+def memory() -> list[Line]:
+    """What a step adds to the process's peak, at a vocabulary of 150,000, beside the logits that it reads."""
+    peaks = {rows: _process("benchmarks.vocabulary", str(rows)) for rows in (4, 16)}
+    whole = {rows: _process("benchmarks.vocabulary", str(rows), "whole") for rows in (4, 16)}
+    name = f"peak memory of a step of {{}} rows, {VOCABULARY:,} tokens: logits kept whole"
+    lines = [_smaller(name.format(r), "MiB", 1.0, [{"ours": peaks[r]["peak"], "peer": whole[r]["peak"]}], "peer") for r in peaks]
+    table = {rows: _process("benchmarks.vocabulary", "4", "ours", str(rows)) for rows in (8, 32)}
+    growth = table[32]["peak"] / table[8]["peak"]
+    lines.append(limit("peak memory of micro-batches of 4, 32 rows over 8: the micro-batch's bound", "x", growth, 1.1))
+    return lines
+
+
+def _smaller(name: str, unit: str, target: float, rounds: list[dict[str, float]], peer: str) -> Line:
+    ours, theirs = (median(each[key] for each in rounds) for key in ("ours", peer))
+    return Line(name, ours, theirs, unit, median(each[peer] / each["ours"] for each in rounds), target)
+
+
+def _process(module: str, *args: str) -> dict[str, Any]:
+    run = subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"python -m {module} {' '.join(args)}: {run.stderr.strip().splitlines()[-1]}")
+    return json.loads(run.stdout.splitlines()[-1])
