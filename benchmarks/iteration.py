@@ -4,6 +4,7 @@ The same model, prompts, lengths, temperature and updates: 32 prompts x 8 respon
 step over 4 micro-batches, no reference. Prints the seconds of each iteration but the first, and the process's peak.
 """
 
+import itertools
 import json
 import resource
 import sys
@@ -75,7 +76,7 @@ def trl() -> list[float]:
             callbacks=[Clock()],
         )
         trainer.train()
-    return [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    return [after - before for before, after in itertools.pairwise(ends)]
 
 
 if __name__ == "__main__":

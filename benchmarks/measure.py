@@ -33,15 +33,17 @@ class Line:
     target: float
 
 
-def rate(name: str, unit: str, target: float, ours: Callable[[], float], peer: Callable[[], float], rounds: int) -> Line:
-    """Two rates, each the median of some rounds, taken in turns after one of each to warm up; more is better.
+def rate(
+    name: str, unit: str, target: float, ours: Callable[[], float], peer: Callable[[], float], rounds: int
+) -> Line:
+    """Two rates in tokens a second, each the median of some rounds, taken in turns after one to warm up.
 
     The ratio is the median of the rounds', so that a machine that is slower for a while slows both.
     """
     ours(), peer()
     pairs = [(ours(), peer()) for _ in range(rounds)]
     left, right = (median(values) for values in zip(*pairs, strict=True))
-    return Line(name, left, right, unit, median(a / b for a, b in pairs), target)
+    return Line(name, left, right, "tokens/s", median(a / b for a, b in pairs), target)
 
 
 def limit(name: str, unit: str, ours: float, most: float) -> Line:

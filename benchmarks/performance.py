@@ -1,2 +1,4 @@
 from pathlib import Path
+
+
 def report(folder: Path) -> None: ...

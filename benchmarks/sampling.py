@@ -81,9 +81,9 @@ def sampling(policy: CausalPolicy, label: str, rounds: int = 7) -> list[Line]:
         return pairs[-1][0]
 
     lines = [
-        rate(f"sampling, {label}: transformers.generate", "tokens/s", 2.0, work.ours, work.generate, rounds),
-        rate(f"sampling, {label}: teacher-forced forward", "tokens/s", 0.5, work.ours, work.forward, rounds),
-        rate(f"TRePO's continuations, {label}: its samples", "tokens/s", 1.0, forks, lambda: pairs[-1][1], rounds),
+        rate(f"sampling, {label}: transformers.generate", 2.0, work.ours, work.generate, rounds),
+        rate(f"sampling, {label}: teacher-forced forward", 0.5, work.ours, work.forward, rounds),
+        rate(f"TRePO's continuations, {label}: its samples", 1.0, forks, lambda: pairs[-1][1], rounds),
     ]
     again, fed = work.fed_again
     # the last token of each prefix, a step of decoding, for the logits behind it

@@ -46,7 +46,8 @@ def sweeps() -> list[Line]:
         if jobs == 1:  # from one cell's start to the next's
             starts = [start for start, _, _ in times]
             beside = [
-                (after - start) / 1000 - fit for start, after, (_, _, fit) in zip(starts, starts[1:], times, strict=False)
+                (after - start) / 1000 - fit
+                for start, after, (_, _, fit) in zip(starts, starts[1:], times, strict=False)
             ]
     ratio = spent[1] / spent[2]
     return [

@@ -22,7 +22,7 @@ VOCABULARY, PROMPT, RESPONSE = 150_000, 32, 96
 def table(rows: int) -> Rollouts:
     lengths = torch.full((rows,), RESPONSE)
     return Rollouts(
-        prompt_ids=torch.randint(VOCABULARY, (rows, PROMPT)),
+        prompt_ids=torch.randint(VOCABULARY, (rows // 4, PROMPT)).repeat_interleave(4, 0),
         prompt_mask=torch.ones(rows, PROMPT, dtype=torch.bool),
         response_ids=torch.randint(VOCABULARY, (rows, RESPONSE)),
         lengths=lengths,

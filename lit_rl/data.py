@@ -158,7 +158,16 @@ class RolloutDataModule(LightningDataModule):
         numbers = torch.arange(steps * step).masked_fill(torch.arange(steps * step) >= count, -1).view(-1, unit)
         rng = np.random.default_rng([self.seed, self.stream, trainer.current_epoch, trainer.global_rank])
         order = np.concatenate([rng.permutation(len(numbers)) for _ in range(algorithm.passes)])
-        return numbers[torch.from_numpy(order)].reshape(-1, self.rows_per_microbatch)
+        return self._together(numbers[torch.from_numpy(order)].reshape(-1, step), unit)
+
+    def _together(self, steps: Tensor, unit: int) -> Tensor:
+        """The numbers of each optimizer step [steps, rows], groups together, for a micro-batch reads a prompt once."""
+        if unit > 1:  # numbers of rows that are chosen later, group by group
+            ordered = steps.sort(1).values
+        else:
+            groups = self.rollouts.group[self.rollouts.trained].cpu()
+            ordered = steps.gather(1, groups[steps.clamp(min=0)].argsort(dim=1, stable=True))
+        return ordered.reshape(-1, self.rows_per_microbatch)
 
     def _window_tokens(self, schedule: Tensor) -> list[float]:
         """For each micro-batch: the mean response tokens a row over its optimizer step and all ranks."""

@@ -79,7 +79,8 @@ def test_checkpointed_activations_change_neither_samples_nor_gradient(name, tmp_
             logprobs = policy(rollouts, 1.0)
         gradients.append((torch.autograd.grad(logprobs.sum(), list(policy.parameters())), sum(saved)))
     (own, kept), (again, few) = gradients
-    assert all(torch.equal(a, b) for a, b in zip(own, again, strict=True)) and few < kept
+    pairs = list(zip(own, again, strict=True))  # one reads prompts once and the other row by row
+    assert all(torch.linalg.norm(a - b) <= 1e-5 * torch.linalg.norm(a) for a, b in pairs) and few < kept
 
 
 def test_adapters_alone_are_trained_and_the_reference_costs_nothing(fit):

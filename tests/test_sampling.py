@@ -12,7 +12,8 @@ from families import CONFIGS, PROMPTS, encode, family
 from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Stride
 from lit_rl.policy import CausalPolicy
-from lit_rl.policy.causal import DATA, model_inputs
+from lit_rl.policy.causal import DATA
+from lit_rl.policy.reading import whole_inputs
 from lit_rl.rollouts import pad_left
 from lit_rl.sampling import LocalSampler, SamplingPlan, demonstrate
 
@@ -129,7 +130,7 @@ def test_padding_may_stand_left_or_right_of_a_prompt(name, tmp_path):
     assert right.prompt_mask[:, 0].all() and not right.prompt_mask[:, -1].all()
     # the column before the response is where its first token is read: a prompt padded on the right ends elsewhere
     ends = right.prompt_mask.sum(1) - 1
-    whole = policy.model(**model_inputs(right)).logits
+    whole = policy.model(**whole_inputs(right)).logits
     first = whole[torch.arange(len(ends)), ends]
     rest = whole[:, left.prompt_ids.shape[1] : -1]
     logits = torch.cat([first[:, None], rest], 1).log_softmax(-1)

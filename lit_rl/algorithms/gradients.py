@@ -107,11 +107,12 @@ def _at_once(
         some = members[start : start + once]
         numbers = pad_sequence(some, batch_first=True, padding_value=-1)
         numbers = torch.nn.functional.pad(numbers, (0, most - numbers.shape[1]), value=-1).flatten()
-        part = rollouts.select(numbers.clamp(min=0))
+        own = torch.stack([each[0] for each in some]).repeat_interleave(most)  # fills up with the group's own
+        part = rollouts.select(torch.where(numbers < 0, own, numbers))
         part.mask = part.mask & (numbers >= 0)[:, None]
         part.window_tokens = window_tokens
         with torch.enable_grad():
-            with recorded(policy.model, len(part)) as calls:
+            with recorded(policy.model, len(part), len(some)) as calls:
                 logprobs = policy(part, algorithm.plan.temperature)
             if not calls:
                 return None

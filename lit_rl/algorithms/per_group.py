@@ -32,18 +32,22 @@ def groups_at_once(model: nn.Module) -> int:
 
 
 @contextmanager
-def recorded(model: nn.Module, rows: int) -> Iterator[list[Call] | None]:
+def recorded(model: nn.Module, rows: int, groups: int) -> Iterator[list[Call] | None]:
     """The calls, within, of the layers that have trainable parameters and no layers inside.
 
-    ``torch.func`` takes them apart if each has one tensor, rows first, going in and one coming out; the list is left
-    empty where any has not, as with experts that take tokens from all rows.
+    ``torch.func`` takes them apart if each has one tensor, rows first or a group's prompt for each, going in and one
+    coming out; the list is left empty where any has not, as with experts that take tokens from all rows.
     """
     calls: list[Call] = []
     strange = False
 
     def record(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         nonlocal strange
-        plain = len(args) == 1 and not kwargs and all(isinstance(x, Tensor) and len(x) == rows for x in (*args, output))
+        plain = (
+            len(args) == 1
+            and not kwargs
+            and all(isinstance(x, Tensor) and len(x) in (rows, groups) for x in (*args, output))
+        )
         if plain and output.requires_grad:
             calls.append(Call(layer, args[0].detach(), output))
         else:
@@ -66,13 +70,14 @@ def gradients_of_groups(loss: Tensor, calls: list[Call], groups: int) -> Iterato
     Args:
         calls: with rows group by group, as many of each.
     """
-    received = torch.autograd.grad(loss, [call.output for call in calls])
+    received = torch.autograd.grad(loss, [call.output for call in calls], allow_unused=True)
+    used = [(call, gradient) for call, gradient in zip(calls, received, strict=True) if gradient is not None]
     uses: dict[int, int] = defaultdict(int)
-    for call in calls:
+    for call, _ in used:
         for parameter in _trainable(call.layer).values():
             uses[id(parameter)] += 1
     sums: dict[int, Tensor] = {}  # of parameters that are used more than once, so far
-    for call, gradient in zip(calls, received, strict=True):
+    for call, gradient in used:
         parameters = _trainable(call.layer)
         parts = _of_groups(call, gradient, parameters, groups)
         for name, parameter in parameters.items():

@@ -14,6 +14,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from lit_rl.errors import UsageError
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
 from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, rows_at_once
+from lit_rl.policy.reading import read
 from lit_rl.rollouts import Rollouts
 
 DATA = Path(__file__).resolve().parents[2] / "data"
@@ -154,10 +155,10 @@ class CausalPolicy(nn.Module):
 
     def logprobs_and_states(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the model's last hidden state of each s_t: [N, T, H]."""
-        out = self._run(rollouts, output_hidden_states=True)
-        width = rollouts.response_ids.shape[1]
-        logprobs, _ = of_logits(self._scaled(out, temperature), rollouts.response_ids, entropy=False)
-        return logprobs * rollouts.mask, out.hidden_states[-1][:, -width - 1 : -1]
+        options: dict[str, Any] = {"output_hidden_states": True}
+        logits, hidden = read(self.model, rollouts, lambda out: (out.logits, out.hidden_states[-1]), **options)
+        logprobs, _ = of_logits(self._scaled(logits, temperature), rollouts.response_ids, entropy=False)
+        return logprobs * rollouts.mask, hidden
 
     def states(self, rollouts: Rollouts) -> Tensor:
         """The model's last hidden state of each s_t, without logits: [N, T, H]."""
@@ -165,13 +166,10 @@ class CausalPolicy(nn.Module):
 
     def logits(self, rollouts: Rollouts, temperature: float) -> Tensor:
         """The logits of pi(. | s_t) divided by ``temperature``: [N, T, V] in ``dtype``."""
-        return self._scaled(self._run(rollouts), temperature)
+        return self._scaled(read(self.model, rollouts, lambda out: (out.logits,))[0], temperature)
 
-    def _run(self, rollouts: Rollouts, **kwargs: Any) -> Any:
-        return self.model(**model_inputs(rollouts), logits_to_keep=rollouts.response_ids.shape[1] + 1, **kwargs)
-
-    def _scaled(self, out: Any, temperature: float) -> Tensor:
-        logits = out.logits[:, :-1].to(self.dtype)
+    def _scaled(self, logits: Tensor, temperature: float) -> Tensor:
+        logits = logits.to(self.dtype)
         return logits if temperature == 1 else logits / temperature
 
     def _read(self, rollouts: Rollouts, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
@@ -185,20 +183,9 @@ class CausalPolicy(nn.Module):
         return read[0] * rollouts.mask, read[1] * rollouts.mask
 
 
-def model_inputs(rollouts: Rollouts) -> dict[str, Any]:
-    """What a transformers model takes to read prompts and responses whole."""
-    mask = torch.cat([rollouts.prompt_mask, rollouts.filled], 1).long()
-    return {
-        "input_ids": torch.cat([rollouts.prompt_ids, rollouts.response_ids], 1),
-        "attention_mask": mask,
-        "position_ids": (mask.cumsum(1) - 1).clamp(min=0),
-        "use_cache": False,
-    }
-
-
 def states(base: nn.Module, rollouts: Rollouts) -> Tensor:
     """The last hidden state of each s_t, by a causal model without its head: [N, T, H]."""
-    return base(**model_inputs(rollouts)).last_hidden_state[:, -rollouts.response_ids.shape[1] - 1 : -1]
+    return read(base, rollouts, lambda out: (out.last_hidden_state,), head=False)[0]
 
 
 def without_dropout(config: Any) -> None:

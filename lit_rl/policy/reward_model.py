@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from lit_rl.errors import UsageError
-from lit_rl.policy.causal import CausalPolicy, model_inputs, without_dropout
+from lit_rl.policy.causal import CausalPolicy, without_dropout
+from lit_rl.policy.reading import whole_inputs
 from lit_rl.rollouts import Rollouts
 
 
@@ -107,7 +108,7 @@ class RewardModel(nn.Module):
                 f"{self.setting} has {most} positions, fewer than the {longest} tokens of a prompt with its response; "
                 "lower model.max_new_tokens, or fit a longer one"
             )
-        out = self.model.base_model(**model_inputs(rollouts), **options)
+        out = self.model.base_model(**whole_inputs(rollouts), use_cache=False, **options)
         return out, rollouts.prompt_ids.shape[1] + rollouts.lengths - 1
 
 

@@ -134,13 +134,10 @@ class PrefixTable(nn.Module):
         output_hidden_states: bool = False,
         **_: Any,
     ) -> CausalLMOutputWithPast:
-        ids = input_ids
-        if past_key_values is not None:
-            as_keys = ids[:, None, :, None]
-            ids = past_key_values.update(as_keys, as_keys, 0)[0][:, 0, :, 0]
-        states = _states(ids, attention_mask, self.config)
+        states = _states(input_ids, attention_mask, past_key_values, self.config)
         known = states[:, -(logits_to_keep or input_ids.shape[1]) :]
-        hidden = (one_hot(states, self.config.hidden_size).to(self.table),) if output_hidden_states else None
+        fed = states[:, -input_ids.shape[1] :]
+        hidden = (one_hot(fed, self.config.hidden_size).to(self.table),) if output_hidden_states else None
         return CausalLMOutputWithPast(logits=self.table[known], hidden_states=hidden)
 
 
@@ -151,13 +148,19 @@ class PrefixIndicator(nn.Module):
         super().__init__()
         self.config = config
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> BaseModelOutputWithPast:
-        hidden = one_hot(_states(input_ids, attention_mask, self.config), self.config.hidden_size)
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, past_key_values: Any = None, **_: Any
+    ) -> BaseModelOutputWithPast:
+        states = _states(input_ids, attention_mask, past_key_values, self.config)
+        hidden = one_hot(states[:, -input_ids.shape[1] :], self.config.hidden_size)
         return BaseModelOutputWithPast(last_hidden_state=hidden.float())
 
 
-def _states(ids: Tensor, attention_mask: Tensor, config: Any) -> Tensor:
-    """The number of the prefix that ends with each token: [N, tokens]."""
+def _states(ids: Tensor, attention_mask: Tensor, cache: Any, config: Any) -> Tensor:
+    """The number of the prefix that ends with each token, those in the cache included: [N, tokens]."""
+    if cache is not None:
+        as_keys = ids[:, None, :, None]
+        ids = cache.update(as_keys, as_keys, 0)[0][:, 0, :, 0]
     state = torch.full_like(ids[:, 0], -1)  # before the prompt's one token
     states = []
     for token, real in zip(ids.T, attention_mask.T.bool(), strict=True):

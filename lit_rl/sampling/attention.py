@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
@@ -20,15 +20,15 @@ def one_token_attention(model: Any) -> Iterator[None]:
     The kernel works through rows and heads one by one, ours takes them all at once; a third of the time of decoding a
     small model is in there. Other models, and other devices, stay as they are.
     """
-    config = model.config
-    ours = getattr(config, "_attn_implementation", None) == "sdpa" and next(model.parameters()).device.type == "cpu"
-    if ours:
-        model.set_attn_implementation(NAME)
+    plain = [each for each in model.modules() if isinstance(each, PreTrainedModel)][:1]  # not a table, for one
+    ours = [each for each in plain if each.config._attn_implementation == "sdpa" and each.device.type == "cpu"]
+    for each in ours:
+        each.set_attn_implementation(NAME)
     try:
         yield
     finally:
-        if ours:
-            model.set_attn_implementation("sdpa")
+        for each in ours:
+            each.set_attn_implementation("sdpa")
 
 
 def attend(
