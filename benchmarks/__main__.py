@@ -8,11 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import torch
-
 from benchmarks.exact import exact
 from benchmarks.measure import Line, device, installed
-from benchmarks.performance import report
 from benchmarks.sampling import sampling
 from benchmarks.sweeps import sweeps
 from benchmarks.training import iteration, measured, memory
@@ -34,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours beside peers, as ratios.")
     parser.add_argument("names", nargs="*", help=f"of {', '.join(ALL)} (default: all)")
     parser.add_argument("--json", action="store_true", help="print a list of objects, one a line of the table")
-    parser.add_argument("--report", metavar="FOLDER", help="write scaling, profiles and kappa there, and no lines")
+    parser.add_argument("--report", metavar="FOLDER", help="write the lines there, and scaling, profiles and kappa")
     options = parser.parse_args(args)
     unknown = [name for name in options.names if name not in ALL]
     if unknown:
@@ -46,9 +43,6 @@ def main(args: Sequence[str] | None = None) -> int:
         return 2
     quiet()
     warnings.simplefilter("ignore")
-    if options.report:
-        report(Path(options.report))
-        return 0
     lines: list[Line] = []
     table = sys.stderr if options.json else sys.stdout
     print(device(), file=table)
@@ -61,11 +55,14 @@ def main(args: Sequence[str] | None = None) -> int:
             met = "" if line.ratio >= line.target else f"   (asked for: {line.target:.3g})"
             sizes = f"{line.ours:>10,.4g} {line.peer:>10,.4g} {line.unit:<8}"
             print(f"{line.name:<86} {sizes} x {line.ratio:.3g}{met}", file=table, flush=True)
+    if options.report:
+        from benchmarks.report import write  # matplotlib, of the extra ablations
+
+        write(Path(options.report), lines)
     if options.json:
         print(json.dumps([asdict(line) for line in lines], indent=1))
     return 0
 
 
 if __name__ == "__main__":
-    torch.set_num_threads(torch.get_num_threads())
     sys.exit(main())

@@ -6,7 +6,6 @@ step over 4 micro-batches, no reference. Prints the seconds of each iteration bu
 
 import itertools
 import json
-import resource
 import sys
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.measure import fit, peak
 from lit_rl.cli import quiet
 from lit_rl.policy import CausalPolicy
 from lit_rl.tasks import GSM8KStyle
@@ -23,7 +23,6 @@ PROMPTS, SAMPLES, MOST, ROWS, ITERATIONS = 32, 8, 64, 64, 5
 
 
 def ours() -> list[float]:
-    from benchmarks.measure import fit
     from lit_rl.algorithms import GRPO
 
     return fit(GRPO(samples=SAMPLES, max_new_tokens=MOST, reference=False), PROMPTS, ROWS, ITERATIONS, accumulate=4)
@@ -38,7 +37,7 @@ def trl() -> list[float]:
     examples = list(task.prompts("train").select(range(PROMPTS * ITERATIONS)))
     ends: list[float] = []
 
-    def reward(completions: Any, completion_ids: Any, number: Any, **_: Any) -> list[float]:
+    def reward(completions: Any, completion_ids: Any, number: Any, **_: Any) -> Any:
         texts = [messages[0]["content"] for messages in completions]
         rows = zip(number, completion_ids, texts, strict=True)
         return [task.score(examples[i], torch.tensor(ids), text) for i, ids, text in rows]
@@ -83,5 +82,4 @@ if __name__ == "__main__":
     quiet()
     warnings.simplefilter("ignore")
     spent = {"ours": ours, "trl": trl}[sys.argv[1]]()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"seconds": spent, "peak": peak}))
+    print(json.dumps({"seconds": spent, "peak": peak()}))

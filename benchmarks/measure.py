@@ -2,9 +2,12 @@
 
 import importlib.util
 import itertools
+import resource
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -33,9 +36,7 @@ class Line:
     target: float
 
 
-def rate(
-    name: str, unit: str, target: float, ours: Callable[[], float], peer: Callable[[], float], rounds: int
-) -> Line:
+def rate(name: str, target: float, ours: Callable[[], float], peer: Callable[[], float], rounds: int) -> Line:
     """Two rates in tokens a second, each the median of some rounds, taken in turns after one to warm up.
 
     The ratio is the median of the rounds', so that a machine that is slower for a while slows both.
@@ -61,6 +62,14 @@ def problems(policy: CausalPolicy, count: int) -> tuple[list[Example], list[list
     """The first training problems of the embedded task, and their prompts' ids."""
     examples = list(GSM8KStyle().prompts("train").select(range(count)))
     return examples, [policy.encode_prompt(example["prompt"]) for example in examples]
+
+
+def peak() -> float:
+    """MiB that this process has had in memory at most."""
+    status = Path("/proc/self/status")
+    if status.exists():  # what getrusage says on Linux is the parent's, where that had more
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def installed(package: str) -> bool:

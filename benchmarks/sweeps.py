@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import tempfile
+from functools import partial
 
 from ablations.runner import run
 from ablations.study import Arm, Study
@@ -40,7 +41,7 @@ def sweeps() -> list[Line]:
     for jobs in (1, 2):
         with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
             os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-            spent[jobs] = seconds(lambda jobs=jobs: run(STUDY, None, jobs, smoke=False))
+            spent[jobs] = seconds(partial(run, STUDY, None, jobs, False))
             cells = Tracking(STUDY.name).runs("cell")
         times = sorted((each.info.start_time, each.info.end_time, each.data.metrics["time/fit"]) for each in cells)
         if jobs == 1:  # from one cell's start to the next's

@@ -5,12 +5,12 @@ response. ``whole`` keeps the logits of a micro-batch.
 """
 
 import json
-import resource
 import sys
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from benchmarks.measure import peak
 from lit_rl.algorithms import GRPO
 from lit_rl.policy import pieces
 from lit_rl.policy.tokens import TokenPolicy
@@ -51,12 +51,12 @@ def main(rows: int, how: str, whole_table: int) -> float:
     if how == "whole":
         pieces.MOST_LOGITS = sys.maxsize
     rollouts = table(whole_table)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     algorithm.prepare(rollouts, rows)
     for part in torch.arange(whole_table).split(rows):
         minibatch = rollouts.select(part)
         sum(algorithm.loss(minibatch, *algorithm.predictions(minibatch)).values()).backward()  # type: ignore[union-attr]
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak() - before
 
 
 if __name__ == "__main__":

@@ -1,0 +1,115 @@
+"""Writes ``results/performance``: the lines, and where the time goes."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from benchmarks.measure import Line, device
+from benchmarks.performance import PHASES, kappa, operators, phases, scaling
+
+Row = dict[str, Any]
+COMMAND = "python -m benchmarks --report results/performance"
+
+
+def write(folder: Path, lines: Sequence[Line]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {"scaling": scaling(), "phases": phases(), "operators": operators(), "kappa": kappa()}
+    for name, rows in tables.items():
+        with (folder / f"{name}.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+    (folder / "lines.json").write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+    draw(folder, tables)
+    (folder / "report.md").write_text(text(lines, tables))
+
+
+def text(lines: Sequence[Line], tables: dict[str, list[Row]]) -> str:
+    parts = [
+        "# How fast it is",
+        f"`{COMMAND}`, {device()}. Ours and each peer in turns, medians; ratios above 1 are ours. "
+        "The machine is shared, so that single numbers vary by a fifth from run to run, ratios by a tenth.",
+        _table(
+            ["comparison", "ours", "peer", "", "ratio", "asked for"],
+            [[x.name, _short(x.ours), _short(x.peer), x.unit, _short(x.ratio), _verdict(x)] for x in lines],
+        ),
+        "## Where the time goes",
+        "![seconds by phase, and tokens a second](performance.png)",
+        "Seconds of an iteration of 256 responses on the embedded model, micro-batches of 64 rows, four optimizer "
+        "steps (TRePO's stride is 8 tokens, 2 continuations a cut):",
+        _pivot(tables["phases"], "algorithm", "phase", (*PHASES, "rest")),
+        "Of the operators, seconds; what is between them is Python and dispatch:",
+        _pivot(tables["operators"], "work", "kind", tuple(dict.fromkeys(row["kind"] for row in tables["operators"]))),
+        "## Scaling",
+        "Tokens a second, decoded and read at once (a forward pass for log-probabilities), of Llamas with random "
+        "weights over 420 tokens, all responses of one length:",
+        _rows(tables["scaling"]),
+        "## kappa",
+        "Decoded over trained tokens a second: what a token costs in a forward and backward pass over what it costs to "
+        "decode.",
+        _rows(tables["kappa"]),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def draw(folder: Path, tables: dict[str, list[Row]]) -> None:
+    """Phases as stacked bars, and the rates against rows and length."""
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    bars, by_rows, by_length = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
+    names = list(dict.fromkeys(row["algorithm"] for row in tables["phases"]))
+    left = [0.0] * len(names)
+    shades = ("#0b3954", "#1f6f8b", "#5fa8b8", "#b9d6dc", "#f2c57c", "#e08e45", "#b5482f", "#6b2737", "#cccccc")
+    for phase, shade in zip((*PHASES, "rest"), shades, strict=True):
+        values = [row["seconds"] for row in tables["phases"] if row["phase"] == phase]
+        bars.barh(names, values, left=left, color=shade, label=phase)
+        left = [a + b for a, b in zip(left, values, strict=True)]
+    bars.invert_yaxis()
+    bars.set_xlabel("seconds an iteration of 256 responses")
+    bars.legend(fontsize=7, ncols=3, frameon=False, loc="lower center", bbox_to_anchor=(0.5, 1.0))
+    for axis, by, label in ((by_rows, "rows", "rows at once"), (by_length, "length", "tokens a response")):
+        rows = [row for row in tables["scaling"] if row["by"] == by]
+        for key, name, shade in (("decoded_per_s", "decoded", "#b5482f"), ("read_per_s", "read at once", "#0b3954")):
+            axis.plot([row[by] for row in rows], [row[key] for row in rows], "o-", color=shade, label=name)
+        axis.set_xscale("log", base=2)
+        axis.set_xticks([row[by] for row in rows], [str(row[by]) for row in rows])
+        axis.minorticks_off()
+        axis.set_ylim(bottom=0)
+        axis.set_xlabel(label)
+    by_rows.set_ylabel("tokens / s")
+    by_rows.legend(fontsize=8, frameon=False)
+    for axis in (bars, by_rows, by_length):
+        axis.spines[["top", "right"]].set_visible(False)
+    for kind in ("png", "svg"):
+        figure.savefig(folder / f"performance.{kind}", dpi=150)
+
+
+def _pivot(rows: Sequence[Row], line: str, column: str, columns: Sequence[str]) -> str:
+    names = dict.fromkeys(row[line] for row in rows)
+    values = {(row[line], row[column]): row["seconds"] for row in rows}
+    sums = {name: sum(values[name, each] for each in columns) for name in names}
+    body = [[name, *(_short(values[name, each]) for each in columns), _short(sums[name])] for name in names]
+    return _table(["", *columns, "sum"], body)
+
+
+def _rows(rows: Sequence[Row]) -> str:
+    return _table(list(rows[0]), [[_short(value) for value in row.values()] for row in rows])
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[Any]]) -> str:
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
+
+
+def _verdict(line: Line) -> str:
+    return f"{line.target:.3g}" + ("" if line.ratio >= line.target else ", missed")
+
+
+def _short(value: Any) -> Any:
+    if not isinstance(value, float):
+        return value
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
