@@ -38,6 +38,7 @@ def text(lines: Sequence[Line], tables: dict[str, list[Row]]) -> str:
             ["comparison", "ours", "peer", "", "ratio", "asked for"],
             [[x.name, _short(x.ours), _short(x.peer), x.unit, _short(x.ratio), _verdict(x)] for x in lines],
         ),
+        *_missed(lines, tables),
         "## Where the time goes",
         "![seconds by phase, and tokens a second](performance.png)",
         "Seconds of an iteration of 256 responses on the embedded model, micro-batches of 64 rows, four optimizer "
@@ -55,6 +56,39 @@ def text(lines: Sequence[Line], tables: dict[str, list[Row]]) -> str:
         _rows(tables["kappa"]),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
+    """Why a target is missed, from what was measured beside it."""
+    decoding = {row["kind"]: row["seconds"] for row in tables["operators"] if row["work"] == "decoding"}
+    update = {row["phase"]: row["seconds"] for row in tables["phases"] if row["algorithm"] == "GRPO"}
+    found = []
+    for line in (line for line in lines if line.ratio < line.target):
+        if "generate" in line.name:
+            shared = decoding["matrix products"] + decoding["attention"] + decoding["other operators"]
+            found.append(
+                f"- {line.name}: {_percent(shared / sum(decoding.values()))} of decoding are operators that `generate` "
+                f"runs as well, row for row; copies are {_percent(decoding['copies'] / sum(decoding.values()))}, and "
+                f"what lies between operators {_percent(decoding['between operators'] / sum(decoding.values()))}."
+            )
+        elif "continuations" in line.name:
+            found.append(
+                f"- {line.name}: a continuation's token attends to its whole prefix, a sample's to half a response "
+                "on average, and each fork copies the prefix's cache once a continuation."
+            )
+        elif "TRL" in line.name and line.unit == "s":
+            floor = update["forward"] + update["backward"]
+            found.append(
+                f"- {line.name}: the forward and backward pass alone, which TRL makes as well, take {_short(floor)} s "
+                f"here; with nothing else the ratio would be {_short(line.peer / floor)}. TRL takes the "
+                "log-probabilities that the ratio starts from out of the training step itself; ours are computed "
+                "before it, for all algorithms and any number of steps."
+            )
+    return ["## What is missed, and why", "\n".join(found)] if found else []
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def draw(folder: Path, tables: dict[str, list[Row]]) -> None:

@@ -5,6 +5,7 @@ import torch
 from benchmarks.measure import SAMPLES, Line, problems, rate, seconds
 from lit_rl.functional.cuts import Stride
 from lit_rl.policy import CausalPolicy
+from lit_rl.policy.reading import whole_inputs
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 from lit_rl.sampling import LocalSampler, SamplingPlan
 
@@ -53,9 +54,9 @@ class Sampling:
 
     @torch.no_grad()
     def forward(self) -> float:
-        """Log-probabilities of the last :meth:`ours`, prompts read again for each row."""
-        parts = [self.rollouts.select(some) for some in torch.arange(len(self.rollouts)).split(64)]
-        return int(self.rollouts.mask.sum()) / seconds(lambda: [self.policy(part, 1.0) for part in parts])
+        """transformers' forward pass over the prompts and responses of the last :meth:`ours`, each row whole."""
+        parts = [whole_inputs(self.rollouts.select(some)) for some in torch.arange(len(self.rollouts)).split(64)]
+        return int(self.rollouts.mask.sum()) / seconds(lambda: [self.policy.model(**part) for part in parts])
 
     def continuations(self) -> tuple[float, float]:
         """Tokens a second of TRePO's continuations, what lies between a decoded batch and their end, and of samples."""
@@ -82,7 +83,7 @@ def sampling(policy: CausalPolicy, label: str, rounds: int = 7) -> list[Line]:
 
     lines = [
         rate(f"sampling, {label}: transformers.generate", 2.0, work.ours, work.generate, rounds),
-        rate(f"sampling, {label}: teacher-forced forward", 0.5, work.ours, work.forward, rounds),
+        rate(f"sampling, {label}: transformers' teacher-forced forward", 0.5, work.ours, work.forward, rounds),
         rate(f"TRePO's continuations, {label}: its samples", 1.0, forks, lambda: pairs[-1][1], rounds),
     ]
     again, fed = work.fed_again

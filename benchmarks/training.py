@@ -11,7 +11,7 @@ from benchmarks.measure import Line, fit, limit
 from lit_rl.algorithms import GRPO, REINFORCE, Algorithm
 from lit_rl.callbacks import GradientVariance
 
-REPEATS = 3
+REPEATS = 2
 VOCABULARY = 150_000
 
 
