@@ -2,7 +2,9 @@
 
 import importlib.util
 import itertools
+import json
 import resource
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -62,6 +64,14 @@ def problems(policy: CausalPolicy, count: int) -> tuple[list[Example], list[list
     """The first training problems of the embedded task, and their prompts' ids."""
     examples = list(GSM8KStyle().prompts("train").select(range(count)))
     return examples, [policy.encode_prompt(example["prompt"]) for example in examples]
+
+
+def process(module: str, *args: str) -> dict[str, Any]:
+    """What ``python -m module`` prints last, as JSON."""
+    run = subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True)
+    if run.returncode:
+        raise RuntimeError(f"python -m {module} {' '.join(args)}: {run.stderr.strip().splitlines()[-1]}")
+    return json.loads(run.stdout.splitlines()[-1])
 
 
 def peak() -> float:

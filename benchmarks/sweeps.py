@@ -1,15 +1,21 @@
-"""A sweep's cells on one core and on two, and what a cell costs beside its training."""
+"""A sweep's cells on one core and on two, and what a cell costs beside its training.
+
+Each sweep is in a process of its own, ``python -m benchmarks.sweeps JOBS``, for the second would find modules imported.
+"""
 
 import contextlib
 import io
+import itertools
+import json
 import os
+import sys
 import tempfile
 from functools import partial
 
 from ablations.runner import run
 from ablations.study import Arm, Study
 from ablations.tracking import Tracking
-from benchmarks.measure import Line, limit, seconds
+from benchmarks.measure import Line, limit, process, seconds
 
 CELLS = 8
 STUDY = Study(
@@ -37,21 +43,25 @@ STUDY = Study(
 
 
 def sweeps() -> list[Line]:
-    spent, beside = {}, []
-    for jobs in (1, 2):
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
-            os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-            spent[jobs] = seconds(partial(run, STUDY, None, jobs, False))
-            cells = Tracking(STUDY.name).runs("cell")
-        times = sorted((each.info.start_time, each.info.end_time, each.data.metrics["time/fit"]) for each in cells)
-        if jobs == 1:  # from one cell's start to the next's
-            starts = [start for start, _, _ in times]
-            beside = [
-                (after - start) / 1000 - fit
-                for start, after, (_, _, fit) in zip(starts, starts[1:], times, strict=False)
-            ]
-    ratio = spent[1] / spent[2]
+    runs = {jobs: process("benchmarks.sweeps", str(jobs)) for jobs in (1, 2)}
+    spent = {jobs: run["seconds"] for jobs, run in runs.items()}
     return [
-        Line(f"a sweep of {CELLS} cells, two jobs: one job", spent[2], spent[1], "s", ratio, 1.7),
-        limit("a cell beside its training, evaluation included: 3 s", "s", sum(beside) / len(beside), 3),
+        Line(f"a sweep of {CELLS} cells, two jobs: one job", spent[2], spent[1], "s", spent[1] / spent[2], 1.7),
+        limit("a cell beside its training, evaluation included: 3 s", "s", runs[1]["beside"], 3),
     ]
+
+
+def main(jobs: int) -> dict[str, float]:
+    """Seconds of the sweep, and of a cell from its start to the next's beside its training."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
+        os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
+        spent = seconds(partial(run, STUDY, None, jobs, False))
+        cells = Tracking(STUDY.name).runs("cell")
+    times = sorted((each.info.start_time, each.data.metrics["time/fit"]) for each in cells)
+    gaps = [(after - before) / 1000 for (before, _), (after, _) in itertools.pairwise(times)]
+    beside = [gap - fit for gap, (_, fit) in zip(gaps, times, strict=False)]
+    return {"seconds": spent, "beside": sum(beside) / len(beside)}
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(int(sys.argv[1]))))

@@ -1,13 +1,9 @@
 """Iterations, those that measure gradient noise among them, and the memory of a step with a large vocabulary."""
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
-from benchmarks.measure import Line, fit, limit
+from benchmarks.measure import Line, fit, limit, process
 from lit_rl.algorithms import GRPO, REINFORCE, Algorithm
 from lit_rl.callbacks import GradientVariance
 
@@ -17,7 +13,7 @@ VOCABULARY = 150_000
 
 def iteration() -> list[Line]:
     """GRPO beside TRL's, each in a process of its own, in turns."""
-    runs = [{name: _process("benchmarks.iteration", name) for name in ("ours", "trl")} for _ in range(REPEATS)]
+    runs = [{name: process("benchmarks.iteration", name) for name in ("ours", "trl")} for _ in range(REPEATS)]
     times = [{name: median(run[name]["seconds"]) for name in run} for run in runs]
     sizes = [{name: run[name]["peak"] for name in run} for run in runs]
     return [
@@ -49,10 +45,10 @@ def memory() -> list[Line]:
     """What a step adds to the process's peak, at a vocabulary of 150,000, beside the logits that it reads."""
     lines = []
     for rows in (4, 16):
-        sizes = {how: _process("benchmarks.vocabulary", str(rows), how)["peak"] for how in ("ours", "whole")}
+        sizes = {how: process("benchmarks.vocabulary", str(rows), how)["peak"] for how in ("ours", "whole")}
         name = f"peak memory of a step of {rows} rows, {VOCABULARY:,} tokens: logits kept whole"
         lines.append(_smaller(name, "MiB", 1.0, [sizes], "whole"))
-    table = {rows: _process("benchmarks.vocabulary", "4", "ours", str(rows)) for rows in (8, 32)}
+    table = {rows: process("benchmarks.vocabulary", "4", "ours", str(rows)) for rows in (8, 32)}
     growth = table[32]["peak"] / table[8]["peak"]
     lines.append(limit("peak memory of micro-batches of 4, 32 rows over 8: the micro-batch's bound", "x", growth, 1.1))
     return lines
@@ -61,10 +57,3 @@ def memory() -> list[Line]:
 def _smaller(name: str, unit: str, target: float, rounds: list[dict[str, float]], peer: str) -> Line:
     ours, theirs = (median(each[key] for each in rounds) for key in ("ours", peer))
     return Line(name, ours, theirs, unit, median(each[peer] / each["ours"] for each in rounds), target)
-
-
-def _process(module: str, *args: str) -> dict[str, Any]:
-    run = subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True)
-    if run.returncode:
-        raise RuntimeError(f"python -m {module} {' '.join(args)}: {run.stderr.strip().splitlines()[-1]}")
-    return json.loads(run.stdout.splitlines()[-1])

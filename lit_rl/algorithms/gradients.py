@@ -100,8 +100,7 @@ def _at_once(
     once = min(groups_at_once(policy), most_rows // most)
     if once < 2:
         return None
-    places = {id(p): i for i, p in enumerate(p for p in policy.parameters() if p.requires_grad)}
-    totals: list[Any] = [0] * len(places)
+    totals = {id(p): torch.zeros_like(p).flatten() for p in policy.parameters() if p.requires_grad}
     squares = torch.zeros((), dtype=torch.float64, device=policy.device)
     for start in range(0, len(members), once):
         some = members[start : start + once]
@@ -120,5 +119,5 @@ def _at_once(
             loss = len(part) * count / int(rollouts.trained.sum()) * algorithm.loss(part, logprobs)["policy"]
         for parameter, gradients in gradients_of_groups(loss, calls, len(some)):
             squares += torch.linalg.vector_norm(gradients.flatten(1), dim=1).double().square().sum()
-            totals[places[id(parameter)]] -= gradients.sum(0).flatten()
-    return len(members), squares.cpu(), torch.cat(totals)
+            totals[id(parameter)] -= gradients.sum(0).flatten()
+    return len(members), squares.cpu(), torch.cat(list(totals.values()))

@@ -32,7 +32,7 @@ def groups_at_once(model: nn.Module) -> int:
 
 
 @contextmanager
-def recorded(model: nn.Module, rows: int, groups: int) -> Iterator[list[Call] | None]:
+def recorded(model: nn.Module, rows: int, groups: int) -> Iterator[list[Call]]:
     """The calls, within, of the layers that have trainable parameters and no layers inside.
 
     ``torch.func`` takes them apart if each has one tensor, rows first or a group's prompt for each, going in and one
