@@ -36,7 +36,7 @@ def write(folder: Path, lines: Sequence[Line]) -> None:
 def text(lines: Sequence[Line], tables: dict[str, list[Row]]) -> str:
     parts = [
         "# How fast it is",
-        f"`{COMMAND}`, {device()}. Ours and each peer in turns, medians; ratios above 1 are ours. "
+        f"`{COMMAND}` (with a benchmark's name, its lines and the tables anew), {device()}. Ours and each peer in turns, medians; ratios above 1 are ours. "
         "The machine is shared, so that single numbers vary by a fifth from run to run, ratios by a tenth.",
         _table(
             ["comparison", "ours", "peer", "", "ratio", "asked for"],
@@ -93,6 +93,8 @@ def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
                 f"- {line.name}: it is one more forward and backward pass over all responses, as long as the update's, "
                 "and products for each group beside those for all."
             )
+        elif "sweep" in line.name:
+            found.append(f"- {line.name}: both times have the start in them, imports and the database, once a sweep.")
         else:
             found.append(f"- {line.name}.")
     return ["## What is missed, and why", "\n".join(found)] if found else []
