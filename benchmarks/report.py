@@ -37,8 +37,8 @@ def text(lines: Sequence[Line], tables: dict[str, list[Row]]) -> str:
     parts = [
         "# How fast it is",
         f"`{COMMAND}` (with a benchmark's name, its lines and the tables anew), {device()}. Ours and each peer in "
-        "turns, medians; ratios above 1 are ours. The machine is shared, so that single numbers vary by a fifth from run "
-        "to run, ratios by a tenth.",
+        "turns, medians; ratios above 1 are ours. The machine is shared, so that single numbers vary by a fifth from "
+        "run to run, ratios by a tenth.",
         _table(
             ["comparison", "ours", "peer", "", "ratio", "asked for"],
             [[x.name, _short(x.ours), _short(x.peer), x.unit, _short(x.ratio), _verdict(x)] for x in lines],
