@@ -88,5 +88,5 @@ def sampling(policy: CausalPolicy, label: str, rounds: int = 7) -> list[Line]:
     ]
     again, fed = work.fed_again
     # the last token of each prefix, a step of decoding, for the logits behind it
-    lines.append(Line(f"TRePO's prefix tokens fed again, {label}: prefill", again, fed, "tokens", fed / again, 10.0))
+    lines.append(Line(f"TRePO's prefix tokens fed again, {label}: prefill", again, fed, "tokens", fed / again, 1.0))
     return lines

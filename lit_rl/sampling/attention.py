@@ -17,8 +17,8 @@ NAME = "lit_rl_one_token"
 def one_token_attention(model: Any) -> Iterator[None]:
     """Within, a transformers model on a CPU that computes attention with PyTorch's kernel decodes with ours.
 
-    The kernel works through rows and heads one by one, ours takes them all at once; a third of the time of decoding a
-    small model is in there. Other models, and other devices, stay as they are.
+    The kernel works through rows and heads one by one, ours takes them all at once, which shows in decoding a small
+    model. Other models, and other devices, stay as they are.
     """
     plain = [each for each in model.modules() if isinstance(each, PreTrainedModel)][:1]  # not a table, for one
     ours = [each for each in plain if each.config._attn_implementation == "sdpa" and each.device.type == "cpu"]
