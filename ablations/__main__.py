@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ablations.studies import STUDIES, find
+from ablations.tuning import tuned
 from lit_rl.errors import UsageError
 
 
@@ -28,6 +29,7 @@ def _parser() -> Parser:
     report = commands.add_parser("report", help="write results/STUDY from what MLflow has")
     report.add_argument("study")
     for command in (run, report):
+        command.add_argument("--scale", default="tiny", help="tiny, mid or small (default: tiny)")
         command.add_argument("--smoke", action="store_true", help="tiny sizes, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")
     ui.add_argument("--port", type=_count, default=5000)
@@ -72,21 +74,24 @@ def main(args: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(args)
         if options.command == "list":
             for study in STUDIES.values():
-                print(f"{study.name}: {study.question}")
+                print(f"{study.name}{'' if study.scale == 'tiny' else f' --scale {study.scale}'}: {study.question}")
             return 0
         if options.command == "ui":
             _ui(options.port)
             return 0
-        study = find(options.study)
+        study = find(options.study, options.scale)
         code = 0
         if options.command == "run":
             from ablations.runner import run
 
-            code = run(study, _seeds(options.seeds), options.jobs, options.smoke)
+            if study.trials is not None and not options.smoke:
+                code = run(study.trials, None, options.jobs, False)
+            if not code:
+                code = run(tuned(study, options.smoke), _seeds(options.seeds), options.jobs, options.smoke)
         from ablations.report import report
 
         try:
-            report(study, options.smoke)
+            report(tuned(study, options.smoke), options.smoke)
         except UsageError:
             if not code:  # otherwise the sweep has already said why there is nothing to report
                 raise

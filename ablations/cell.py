@@ -119,12 +119,16 @@ def _run(cell: Cell, logger: CellLogger) -> None:
     model, data = cli.model, cli.datamodule
     trainer.logger = logger
     trainer.callbacks.insert(0, QueueProgress(str(cell), _queue))  # ModelCheckpoint has to stay last
-    trainer.validate(model, data, verbose=False)  # curves begin before the first iteration
+    if not cell.frozen:
+        trainer.validate(model, data, verbose=False)  # curves begin before the first iteration
     if cell.iterations:
         started = time.perf_counter()
         trainer.fit(model, data)
         spent = {"time/fit": time.perf_counter() - started}
         if cell.preparations:
             spent["time/stages"] = seconds(cell.preparations)
-        logger.log_metrics(spent, step=cell.iterations)
-    trainer.test(model, data, verbose=False)
+        logger.log_metrics(spent, step=trainer.current_epoch)
+        if not cell.frozen and trainer.current_epoch % trainer.check_val_every_n_epoch:
+            trainer.validate(model, data, verbose=False)  # and end behind the last
+    if not cell.frozen:
+        trainer.test(model, data, verbose=False)

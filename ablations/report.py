@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ablations import credit
+from ablations import comparisons, credit
 from ablations.results import Result, Results, load
 from ablations.statistics import Interval, mean_interval, paired_interval
 from ablations.study import Study
@@ -85,22 +85,6 @@ def table(results: Results) -> list[list[str]]:
     return rows
 
 
-def answer(results: Results) -> str:
-    """What the planned comparisons say of the primary metric, in a sentence or two."""
-    study = results.study
-    groups: dict[str, list[str]] = {}
-    for arm, other in study.comparisons:
-        if arm in results.arms and other in results.arms:
-            metric = study.primary_metric
-            gain = paired_interval(results.by_seed(arm, metric), results.by_seed(other, metric))
-            verdict = f"No difference from {other} was resolved for"
-            if gain.low < gain.high and (gain.low > 0 or gain.high < 0):  # equal in all of a few seeds is no certainty
-                verdict = f"`{metric}` is {'above' if gain.low > 0 else 'below'} that of {other}, in points:"
-            groups.setdefault(verdict, []).append(f"{arm} {_percent(gain, signed=True)}")
-    sentences = [f"{verdict} {', '.join(arms)}." for verdict, arms in sorted(groups.items(), reverse=True)]
-    return " ".join(sentences) or "No planned comparison has finished cells on both sides."
-
-
 def limits(results: Results) -> list[str]:
     """What to keep in mind when reading the answer."""
     study = results.study
@@ -138,7 +122,7 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         f"# {study.label(results.smoke)}",
         f"{study.question}\n\n{study.source}",
         "## Answer",
-        answer(results),
+        comparisons.answer(results),
         _table(COLUMNS, rows),
         *([_table(credit.COLUMNS, measured), credit.CAPTION] if (measured := credit.table(results)) else []),
         *(f"![{file}]({file})\n\n{caption}" for file, caption in figures.items()),

@@ -28,6 +28,8 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
         UsageError: no cell can run, because the tracking server cannot be used or a stage failed.
     """
     cells = study.cells(seeds, smoke)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(SHARED)
+    forkserver.ensure_running()  # imports while this process does
     tracking = Tracking(study.label(smoke))
     finished = tracking.finished_cells()
     pending = [cell for cell in cells if cell.hash not in finished]
@@ -35,9 +37,6 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
         print(f"{len(cells) - len(pending)} of {len(cells)} cells already finished", file=sys.stderr)
     if not pending:
         return 0
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(SHARED)
-    forkserver.ensure_running()  # imports while this process goes on
     tracking.kill_stale(pending)
     arms = tracking.open_arms(pending, smoke)
     tags = {COMMIT: commit(), SMOKE: str(smoke).lower(), SWEEP: sweep()}

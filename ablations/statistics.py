@@ -1,8 +1,10 @@
-"""Intervals over training seeds."""
+"""Intervals, tests and power over training seeds, which are the independent unit."""
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
+
+RESAMPLES = 9_999
 
 
 class Interval(NamedTuple):
@@ -11,6 +13,11 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
+
+
+def paired(a: Mapping[int, float], b: Mapping[int, float]) -> list[float]:
+    """a - b over the seeds that they have in common."""
+    return [a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())]
 
 
 def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -28,4 +35,118 @@ def mean_interval(values: Sequence[float], confidence: float = 0.95) -> Interval
 
 def paired_interval(a: Mapping[int, float], b: Mapping[int, float], confidence: float = 0.95) -> Interval:
     """Mean and Student t interval of a - b, given by seed, over the seeds they have in common."""
-    return mean_interval([a[seed] - b[seed] for seed in sorted(a.keys() & b.keys())], confidence)
+    return mean_interval(paired(a, b), confidence)
+
+
+def bca_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Mean and bias-corrected accelerated bootstrap interval (Efron 1987), from 9,999 resamples of a fixed stream.
+
+    It covers too little with few values: of normal ones about .89 instead of .95 with ten (measured in the tests).
+    """
+    if len(values) < 2 or min(values) == max(values):
+        mean = sum(values) / len(values) if values else math.nan
+        bound = mean if len(values) > 1 else math.nan
+        return Interval(mean, bound, bound)
+    import numpy as np
+    from scipy import stats
+
+    found = stats.bootstrap(
+        (np.asarray(values),), np.mean, n_resamples=RESAMPLES, confidence_level=confidence, rng=np.random.default_rng(0)
+    ).confidence_interval
+    return Interval(float(np.mean(values)), float(found.low), float(found.high))
+
+
+def sign_flip_p(differences: Sequence[float]) -> float:
+    """Exact two-sided p of paired differences: the share of the 2^n sign vectors with a mean at least as far from 0.
+
+    Valid where differences are symmetric around 0 if nothing differs, normal or not. With n seeds the smallest is
+    2^(1 - n). NaN for no differences.
+    """
+    n = len(differences)
+    if not n:
+        return math.nan
+    if n > 20:
+        raise ValueError(f"{n} differences have too many sign vectors to enumerate")
+    import numpy as np
+
+    d = np.asarray(differences, dtype=float)
+    signs = 1 - 2 * (np.arange(2**n)[:, None] >> np.arange(n) & 1)
+    means = np.abs(signs @ d)
+    return float(np.mean(means >= abs(d.sum()) - 1e-12 * np.abs(d).sum()))  # sums in another order round otherwise
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted p by Holm's step-down (1979): rejecting those below alpha keeps the chance of any false one below it.
+
+    NaN, a comparison that could not be made, stays NaN and is not counted.
+    """
+    order = sorted((p, i) for i, p in enumerate(p_values) if p == p)
+    adjusted, most = [math.nan] * len(p_values), 0.0
+    for rank, (p, i) in enumerate(order):
+        most = max(most, min(1.0, (len(order) - rank) * p))
+        adjusted[i] = most
+    return adjusted
+
+
+def power(difference: float, sd: float, seeds: int, alpha: float = 0.05) -> float:
+    """The chance that the two-sided paired t test sees a true mean difference, ``sd`` being that of the differences."""
+    from scipy import stats
+
+    shift = abs(difference) / sd * math.sqrt(seeds)
+    limit = stats.t.ppf(1 - alpha / 2, seeds - 1)
+    return float(stats.nct.sf(limit, seeds - 1, shift) + stats.nct.cdf(-limit, seeds - 1, shift))
+
+
+def seeds_needed(difference: float, sd: float, wanted: float = 0.8, alpha: float = 0.05, most: int = 10_000) -> int:
+    """The fewest seeds, at least 2 and at most ``most``, with which :func:`power` reaches ``wanted``."""
+    low, high = 1, 2
+    while high < most and power(difference, sd, high, alpha) < wanted:
+        low, high = high, min(most, 2 * high)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(difference, sd, middle, alpha) >= wanted else (middle, high)
+    return high
+
+
+class Waiting(NamedTuple):
+    """How long seeds took to reach something, those that never did right-censored at the end of their run.
+
+    Attributes:
+        reached, seeds: counts.
+        median: of the Kaplan-Meier estimate; NaN where half of the seeds never got there.
+        mean: the area below the Kaplan-Meier curve up to the shortest censored or longest waiting time, whichever is
+            the restriction: the mean time, counting what lies beyond as the restriction itself.
+    """
+
+    reached: int
+    seeds: int
+    median: float
+    mean: float
+
+
+def first_reached(curve: Mapping[float, float], level: float) -> float | None:
+    """Where a curve, value by place, first is at ``level`` or above; None if nowhere."""
+    return next((place for place, value in sorted(curve.items()) if value >= level), None)
+
+
+def waiting(reached: Sequence[float], censored: Sequence[float]) -> Waiting:
+    """Kaplan-Meier over the seeds.
+
+    Args:
+        reached: the times of those that got there.
+        censored: the ends of the runs of those that did not.
+    """
+    import numpy as np
+    from scipy import stats
+
+    n = len(reached) + len(censored)
+    if not reached:
+        return Waiting(0, n, math.nan, math.nan)
+    sample = stats.CensoredData(uncensored=reached, right=censored)
+    survival = stats.ecdf(sample).sf
+    below = survival.quantiles[survival.probabilities <= 0.5]
+    end = min(censored, default=max(reached))
+    times = np.concatenate([[0.0], np.minimum(survival.quantiles, end), [end]])
+    heights = np.concatenate([[1.0], survival.probabilities])
+    mean = float((np.diff(times) * heights).sum())
+    return Waiting(len(reached), n, float(below[0]) if len(below) else math.nan, mean)

@@ -20,6 +20,7 @@ from torch.distributed import distributed_c10d
 
 from lit_rl import algorithms
 from lit_rl.callbacks import (
+    Budget,
     Credit,
     Diagnostics,
     GradientVariance,
@@ -92,6 +93,7 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.add_lightning_class_args(RewardCallback, "reward")
+        parser.add_lightning_class_args(Budget, "budget")
         parser.add_lightning_class_args(GradientVariance, "gradient_variance")
         parser.add_lightning_class_args(Credit, "credit")
         parser.add_lightning_class_args(Diagnostics, "diagnostics")

@@ -39,6 +39,11 @@ def _reach(uri: str) -> None:
         ) from None
 
 
+def has_database(uri: str) -> bool:
+    """Whether something may have been logged there: false for an SQLite file that does not exist."""
+    return not uri.startswith("sqlite:///") or Path(uri.removeprefix("sqlite:///").split("?")[0]).exists()
+
+
 def experiment(name: str, uri: str) -> str:
     """The id of the experiment of that name, made (or restored) if there is none. So is a database.
 

@@ -1,12 +1,7 @@
-"""Grids, hashes and intervals: no training."""
+"""Grids and hashes: no training."""
 
-import math
-
-import numpy as np
 import pytest
-from scipy import stats
 
-from ablations.statistics import mean_interval, paired_interval
 from ablations.studies import STUDIES, find
 from ablations.study import Arm, Study, merge
 from lit_rl.errors import UsageError
@@ -78,31 +73,3 @@ def test_every_study_has_distinct_cells():
 def test_a_mistyped_study_is_guessed():
     with pytest.raises(UsageError, match="did you mean quickstart"):
         find("quickstrat")
-
-
-@pytest.mark.parametrize("confidence", [0.5, 0.95])
-def test_intervals_are_those_of_the_t_test(confidence):
-    rng = np.random.default_rng(0)
-    a, b = rng.normal(1, 2, 7), rng.normal(0, 1, 7)
-    low, high = stats.ttest_1samp(a, 0).confidence_interval(confidence)
-    assert mean_interval(list(a), confidence) == pytest.approx((a.mean(), low, high))
-    low, high = stats.ttest_rel(a, b).confidence_interval(confidence)
-    pairs = paired_interval(dict(enumerate(a)), dict(enumerate(b)), confidence)
-    assert pairs == pytest.approx((a.mean() - b.mean(), low, high))
-
-
-def test_only_common_seeds_are_paired():
-    a, b = {0: 1.0, 1: 5.0, 2: 3.0, 9: 100.0}, {2: 1.0, 1: 2.0, 0: 0.0, 4: -100.0}
-    assert paired_interval(a, b) == mean_interval([1.0, 3.0, 2.0])
-
-
-def test_one_seed_has_no_interval_and_none_no_mean():
-    one, none = mean_interval([2.0]), mean_interval([])
-    assert one.mean == 2 and math.isnan(one.low) and math.isnan(one.high)
-    assert math.isnan(none.mean)
-
-
-def test_intervals_cover_as_often_as_they_say():
-    rng = np.random.default_rng(1)
-    intervals = [mean_interval(list(rng.normal(3, 1, 4)), 0.8) for _ in range(2000)]
-    assert np.mean([each.low < 3 < each.high for each in intervals]) == pytest.approx(0.8, abs=0.03)

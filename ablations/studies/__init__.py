@@ -2,21 +2,27 @@
 
 import difflib
 
-from ablations.studies import all_algorithms, credit, quickstart
+from ablations.studies import all_algorithms, position_credit, quickstart
 from ablations.study import Study
 from lit_rl.errors import UsageError
 
-STUDIES: dict[str, Study] = {study.name: study for study in (quickstart.STUDY, credit.STUDY, all_algorithms.STUDY)}
+STUDIES: dict[str, Study] = {
+    study.key: study for study in (quickstart.STUDY, position_credit.STUDY, all_algorithms.STUDY)
+}
 
 
-def find(name: str) -> Study:
-    """The study of that name.
+def find(name: str, scale: str = "tiny") -> Study:
+    """The study of that name and scale.
 
     Raises:
         UsageError: there is none.
     """
-    if name in STUDIES:
-        return STUDIES[name]
-    near = difflib.get_close_matches(name, STUDIES, 1)
+    scales = {study.scale: study for study in STUDIES.values() if study.name == name}
+    if scale in scales:
+        return scales[scale]
+    if scales:
+        raise UsageError(f"--scale {scale}: {name} has {', '.join(scales)}")
+    names = list(dict.fromkeys(study.name for study in STUDIES.values()))
+    near = difflib.get_close_matches(name, names, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise UsageError(f"no study '{name}'{hint}; `python -m ablations list` names them: {', '.join(STUDIES)}")
+    raise UsageError(f"no study '{name}'{hint}; `python -m ablations list` names them: {', '.join(names)}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ablations.study import Arm, Config, Stage, Study, merge
+from ablations.study import Arm, Comparison, Config, Stage, Study, merge
 
 TASKS = ("GSM8KStyle", "KeyToken")
 PRETRAINING = 30  # iterations, on top of the others' 50
@@ -48,12 +48,12 @@ STUDY = Study(
     baseline="GSM8KStyle start",
     primary_metric="test/accuracy_sampled",
     comparisons=(
-        ("GSM8KStyle PPO, pretrained", "GSM8KStyle PPO"),
-        ("GSM8KStyle TRePO", "GSM8KStyle RLOO"),
-        ("GSM8KStyle OnlineDPO", "GSM8KStyle RLOO"),
-        ("GSM8KStyle RTO", "GSM8KStyle PPO"),
-        ("GSM8KStyle ABC", "GSM8KStyle PPO"),
-        ("KeyToken PPO, pretrained", "KeyToken PPO"),
+        Comparison(("GSM8KStyle PPO, pretrained",), ("GSM8KStyle PPO",)),
+        Comparison(("GSM8KStyle TRePO",), ("GSM8KStyle RLOO",)),
+        Comparison(("GSM8KStyle OnlineDPO",), ("GSM8KStyle RLOO",)),
+        Comparison(("GSM8KStyle RTO",), ("GSM8KStyle PPO",)),
+        Comparison(("GSM8KStyle ABC",), ("GSM8KStyle PPO",)),
+        Comparison(("KeyToken PPO, pretrained",), ("KeyToken PPO",)),
     ),
     arms=tuple(arm for task in TASKS for arm in _arms(task)),
     base={"trainer": {"max_epochs": 50, "accelerator": "cpu"}},

@@ -1,6 +1,6 @@
 """A first look: do the response-level algorithms un-teach the errors of the warm start?"""
 
-from ablations.study import Arm, Study
+from ablations.study import Arm, Comparison, Study
 
 GROUPS = {"prompts_per_iteration": 16}  # x 4 responses
 SINGLES = {"prompts_per_iteration": 64}  # x 1 response
@@ -15,7 +15,9 @@ STUDY = Study(
     "baseline. The supervised arm goes on with the warm start's own training, on as many demonstrations.",
     baseline="warm_start",
     primary_metric="test/accuracy_sampled",
-    comparisons=tuple((arm, "warm_start") for arm in ("REINFORCE", "RLOO", "ReMax", "GRPO", "supervised")),
+    comparisons=tuple(
+        Comparison((arm,), ("warm_start",)) for arm in ("REINFORCE", "RLOO", "ReMax", "GRPO", "supervised")
+    ),
     seeds=(0, 1, 2),
     arms=(
         Arm("warm_start", {"model": {"class_path": "GRPO"}, "data": GROUPS, "trainer": {"max_epochs": 0}}),

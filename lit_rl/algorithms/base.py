@@ -14,6 +14,7 @@ from lit_rl.algorithms.training import Training
 from lit_rl.errors import UsageError
 from lit_rl.functional.losses import Normalizer, kl_loss, policy_gradient_loss, row_denominator
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.policy.checkpoints import load_policy, read_checkpoint
 from lit_rl.rollouts import Rollouts, response_mask
 from lit_rl.sampling.base import SamplingPlan
 
@@ -37,6 +38,8 @@ class Algorithm(Training):
         kl: where the penalty goes: ``k1_reward`` lowers the reward by the sequence's log ratio; ``k2_loss`` and
             ``k3_loss`` add :func:`lit_rl.functional.losses.kl_loss`.
         reference: keep a frozen copy of the start, which ``policy/kl`` and the penalty need.
+        start: a checkpoint of ``fit`` with the same ``policy``, whose policy's weights are the start; None takes those
+            of ``policy``.
         learning_rate, betas, weight_decay: of AdamW.
         warmup_steps: optimizer steps of linear warm-up.
     """
@@ -56,6 +59,7 @@ class Algorithm(Training):
         kl_coefficient: float = 0.0,
         kl: Literal["k1_reward", "k2_loss", "k3_loss"] = "k1_reward",
         reference: bool = True,
+        start: str | None = None,
         learning_rate: float = 2e-4,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
@@ -70,6 +74,9 @@ class Algorithm(Training):
             raise UsageError("model.kl_coefficient is above 0 but model.reference is false; keep the reference")
         plan = SamplingPlan(samples=samples, temperature=temperature, max_new_tokens=max_new_tokens)
         policy = policy if policy is not None else CausalPolicy()
+        if start is not None:
+            saved = read_checkpoint(start, "model.start", "give a checkpoint that fit has written, or null")
+            load_policy(policy, saved, f"model.start: {start} holds no policy like model.policy")
         super().__init__(policy, plan, clip_low, clip_high, learning_rate, betas, weight_decay, warmup_steps)
         self._passes = passes
         self.normalizer: Normalizer = normalizer
@@ -126,6 +133,11 @@ class Algorithm(Training):
     def passes(self) -> int:
         """Over the next iteration's rollouts."""
         return self._passes
+
+    @property
+    def reference(self) -> CausalPolicy | None:
+        """The policy that training started from, if it is kept."""
+        return self._reference[0] if self._reference else None
 
     @property
     def frozen(self) -> tuple[nn.Module, ...]:

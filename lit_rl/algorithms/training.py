@@ -116,7 +116,8 @@ class Training(LightningModule):
 
     def on_train_epoch_end(self) -> None:
         tokens = {f"tokens/{name}": float(count) for name, count in self._data.state_dict().items()}
-        self._log({"time/update": self._update_seconds, **tokens})
+        steps = {"progress/optimizer_steps": float(self.global_step)}
+        self._log({"time/update": self._update_seconds, **steps, **tokens})
 
     def on_validation_start(self) -> None:
         self._evaluating.enter_context(gathered(self.policy))  # ranks may have different numbers of batches

@@ -1,5 +1,6 @@
 """Callbacks: scoring, and observers that change neither weights nor random numbers."""
 
+from lit_rl.callbacks.budget import Budget
 from lit_rl.callbacks.checkpoint import IterationCheckpoint
 from lit_rl.callbacks.credit import Credit
 from lit_rl.callbacks.diagnostics import Diagnostics
@@ -10,6 +11,7 @@ from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.callbacks.transcripts import Transcripts
 
 __all__ = [
+    "Budget",
     "Credit",
     "Diagnostics",
     "GradientVariance",

@@ -4,10 +4,11 @@ from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nan
+from torch.nn.functional import cosine_similarity
 
 from lit_rl.errors import UsageError
-from lit_rl.exact.tree import grow
+from lit_rl.exact.tree import Tree, grow
 from lit_rl.rollouts import Rollouts
 from lit_rl.tasks.position_credit import PositionTask, calibration_slope, credit_correlation, gradient_share
 
@@ -17,7 +18,17 @@ class Credit(Callback):
 
     - ``credit/correlation/t``, ``credit/slope/t``: of the advantages with the exact ones, over the rows,
     - ``credit/share/t``: the position's share of the gradient, |g_t| / sum |g_t| with g_t the mean of A_t psi_t,
-    - ``credit/exact/t``: the same of the exact expectation.
+    - ``credit/exact/t``: the same of the exact expectation,
+    - ``credit/recovered/t``: g_t . e_t / |e_t|^2, with e_t the exact g_t: how much of it the estimate has; its mean is
+      1 for an unbiased estimator and 0 for one that learns nothing there,
+    - ``credit/kl/t``: sum_s p(s) KL(pi(.|s) || pi_start(.|s)) over the states before position t, in nats; with
+      ``model.reference`` alone,
+
+    and of all positions together
+
+    - ``credit/cosine``: of the gradient with the exact one, ``credit/signal``: g . e / |e|^2,
+    - ``credit/norm_sq``: the squared norm of the exact one,
+    - ``credit/objective``: the exact mean reward.
 
     An observer: it draws no random number and changes no weight.
 
@@ -29,6 +40,7 @@ class Credit(Callback):
         if every_n_iterations < 0:
             raise UsageError(f"credit.every_n_iterations is {every_n_iterations}; 0 measures never")
         self.every_n_iterations = every_n_iterations
+        self._known: tuple[str, Tree, Tensor] | None = None  # of a policy that may still be the same
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
@@ -45,17 +57,37 @@ class Credit(Callback):
                 f"model.max_new_tokens to {data.task.length}"
             )
         rollouts = data.rollouts.select(data.rollouts.trained).to("cpu")
-        tree = grow(algorithm.policy, data.task, algorithm.plan.temperature)
+        tree, gradients = self._exact(algorithm, data.task)
         exact = tree.along(tree.advantages, rollouts.response_ids, rollouts.lengths)
+        estimated = _position_gradients(tree.policy, rollouts, algorithm.plan.temperature)
+        squares = gradients.square().sum(1)
         curves = {
             "correlation": credit_correlation(rollouts.advantages, exact, rollouts.mask),
             "slope": calibration_slope(rollouts.advantages, exact, rollouts.mask),
-            "share": gradient_share(_position_gradients(tree.policy, rollouts, algorithm.plan.temperature)),
-            "exact": gradient_share(tree.position_gradients()),
+            "share": gradient_share(estimated),
+            "exact": gradient_share(gradients),
+            "recovered": torch.where(squares > 1e-12 * squares.sum(), (estimated * gradients).sum(1) / squares, nan),
         }
+        if algorithm.reference is not None:
+            start = grow(algorithm.reference, data.task, algorithm.plan.temperature)
+            moved = tree.reach * (tree.logprobs.exp() * (tree.logprobs - start.logprobs)).sum(1)
+            curves["kl"] = torch.zeros(data.task.length, dtype=moved.dtype).index_add(0, tree.depth, moved)
         values = {f"credit/{name}/{t}": x for name, curve in curves.items() for t, x in enumerate(curve.tolist())}
+        total, whole = estimated.sum(0), gradients.sum(0)
+        values["credit/cosine"] = float(cosine_similarity(total, whole, dim=0))
+        values["credit/signal"] = float(total @ whole / whole.square().sum())
+        values["credit/norm_sq"] = float(whole.square().sum())
+        values["credit/objective"] = float(tree.objective)
         defined = {name: x for name, x in values.items() if x == x}
         pl_module.log_dict(defined, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def _exact(self, algorithm: Any, task: PositionTask) -> tuple[Tree, Tensor]:
+        """The tree under the policy, and its gradients by position [T, D]."""
+        fingerprint = algorithm.policy.fingerprint
+        if self._known is None or self._known[0] != fingerprint:
+            tree = grow(algorithm.policy, task, algorithm.plan.temperature)
+            self._known = fingerprint, tree, tree.position_gradients()
+        return self._known[1:]
 
 
 def _position_gradients(policy: Any, rollouts: Rollouts, temperature: float) -> Tensor:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -24,6 +25,7 @@ class RewardCallback(Callback):
         model: a reward model to score by, as a folder that ``fit-reward`` has written or a hub name. The task's score
             of the same samples is logged as ``train/task_score``: where it falls while ``train/reward`` rises, the
             policy exploits the reward model.
+        shuffle: a control in which nothing can be learned: an iteration's rewards, of each rank, in another order.
 
     Raises:
         UsageError: both are given.
@@ -33,10 +35,11 @@ class RewardCallback(Callback):
         self,
         scorer: Callable[[dict[str, Any], Tensor, str], float] | None = None,
         model: str | None = None,
+        shuffle: bool = False,
     ) -> None:
         if scorer is not None and model is not None:
             raise UsageError("reward.scorer and reward.model are both set; leave one of them out")
-        self.scorer, self.model = scorer, model
+        self.scorer, self.model, self.shuffle = scorer, model, shuffle
         self.reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -50,6 +53,9 @@ class RewardCallback(Callback):
         started = time.perf_counter()
         rollouts = data.rollouts
         rollouts.rewards = self.score(trainer, pl_module, rollouts)
+        if self.shuffle:
+            rng = np.random.default_rng([data.seed, data.stream, trainer.current_epoch, trainer.global_rank])
+            rollouts.rewards = rollouts.rewards[torch.from_numpy(rng.permutation(len(rollouts)))]
         values: dict[str, Any] = {}
         if self.reward_model is not None:
             sampled = rollouts.select(rollouts.sampled)

@@ -131,11 +131,11 @@ class Tree:
 
     def position_gradients(self) -> Tensor:
         """g_t = E[r psi_t], what position t adds to the gradient of J: [T, D]."""
-        logprobs = _distributions(self.policy, self.task, self.prompt, self.temperature)
-        weighted, depth = self.visits * self.advantages * logprobs, self.depth
+        levels = _levels(self.policy, self.task, self.prompt, self.temperature)
+        weights = (self.visits * self.advantages).split([len(level) for level in levels])
         parameters, rows = list(self.policy.parameters()), []
-        for t in range(self.task.length):
-            parts = torch.autograd.grad(weighted[depth == t].sum(), parameters, retain_graph=True)
+        for weight, level in zip(weights, levels, strict=True):  # each through the levels above it alone
+            parts = torch.autograd.grad((weight * level).sum(), parameters, retain_graph=True, materialize_grads=True)
             rows.append(torch.cat([part.reshape(-1) for part in parts]))
         return torch.stack(rows)
 
@@ -216,7 +216,12 @@ def _leaves(task: PositionTask) -> tuple[Tensor, Tensor]:
 
 
 def _distributions(policy: CausalPolicy, task: PositionTask, prompt: list[int], temperature: float) -> Tensor:
-    """log pi(. | s) of every state [X, V], differentiable: level by level, each state fed to the model once."""
+    """log pi(. | s) of every state [X, V], differentiable."""
+    return torch.cat(_levels(policy, task, prompt, temperature))
+
+
+def _levels(policy: CausalPolicy, task: PositionTask, prompt: list[int], temperature: float) -> list[Tensor]:
+    """The same, the states of each depth apart; each state is fed to the model once."""
     model: Any = policy.model
     cache, ids, levels = DynamicCache(config=model.config), torch.tensor([prompt]), []
     for t in range(task.length):
@@ -233,7 +238,7 @@ def _distributions(policy: CausalPolicy, task: PositionTask, prompt: list[int], 
         if t + 1 < task.length:
             cache.batch_repeat_interleave(_actions(task))
             ids = torch.arange(_actions(task)).repeat(len(ids))[:, None]
-    return torch.cat(levels)
+    return levels
 
 
 def _words(actions: int, length: int) -> Tensor:

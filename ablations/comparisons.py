@@ -1,0 +1,125 @@
+"""What a study's planned comparisons and controls came to."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import ablations.statistics as st
+from ablations.results import OVER_TOKENS, Results
+from ablations.study import Comparison
+
+COLUMNS = ("comparison", "difference", "BCa", "seeds", "p", "Holm p", "predicted", "found", "seeds for power .8")
+CAPTION = (
+    "Differences are in points, mean over seeds of the paired difference with its 95% t interval, beside it the BCa "
+    "bootstrap's. p is that of the exact sign-flip test, Holm's adjusts it for the {count}; found is what it says at "
+    ".05. The last column: with how many seeds a true difference of the size found would be seen four times in five."
+)
+ALPHA = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A comparison with its outcome; differences as fractions, not points.
+
+    Attributes:
+        differences: one a seed.
+        p, adjusted: of the sign-flip test, NaN without a pair of cells.
+    """
+
+    comparison: Comparison
+    metric: str
+    differences: tuple[float, ...]
+    p: float
+    adjusted: float
+
+    @property
+    def interval(self) -> st.Interval:
+        return st.mean_interval(self.differences)
+
+    @property
+    def found(self) -> str:
+        """``above`` or ``below`` where the adjusted p is below .05, otherwise ``equal``: no difference resolved."""
+        if not self.adjusted < ALPHA:
+            return "equal"
+        return "above" if self.interval.mean > 0 else "below"
+
+    @property
+    def seeds_needed(self) -> int | None:
+        n, mean = len(self.differences), self.interval.mean
+        if n < 2 or not mean:
+            return None
+        sd = math.sqrt(sum((d - mean) ** 2 for d in self.differences) / (n - 1))
+        return st.seeds_needed(mean, sd) if sd else 2
+
+
+def verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdict]:
+    """The outcomes of those comparisons that have finished cells on both sides, their p adjusted together."""
+    made = []
+    for comparison in comparisons:
+        if all(results.of(arm) for arm in comparison.arms + comparison.against):
+            metric = comparison.metric or results.study.primary_metric
+            sides = (results.mean_by_seed(arms, metric) for arms in (comparison.arms, comparison.against))
+            made.append((comparison, metric, st.paired(*sides)))
+    p = [st.sign_flip_p(differences) for _, _, differences in made]
+    return [
+        Verdict(comparison, metric, tuple(differences), alone, adjusted)
+        for (comparison, metric, differences), alone, adjusted in zip(made, p, st.holm(p), strict=True)
+    ]
+
+
+def table(found: Sequence[Verdict]) -> list[list[str]]:
+    """The rows below ``COLUMNS``."""
+    return [
+        [
+            str(each.comparison),
+            points(each.interval, signed=True),
+            bounds(st.bca_interval(each.differences)),
+            str(len(each.differences)),
+            number(each.p),
+            number(each.adjusted),
+            each.comparison.predicted,
+            each.found if each.p == each.p else "",
+            "" if (needed := each.seeds_needed) is None else f"{needed:,}",
+        ]
+        for each in found
+    ]
+
+
+def answer(results: Results) -> str:
+    """What the planned comparisons say, in a sentence or two."""
+    groups: dict[str, list[str]] = {}
+    for each in verdicts(results, results.study.comparisons):
+        other = " + ".join(each.comparison.against)
+        said = f"{metric_name(each.metric)} is {each.found} that of {other}, in points:"
+        verdict = f"No difference from {other} was resolved for" if each.found == "equal" else said
+        subject = " + ".join(each.comparison.arms)
+        if each.comparison.name:
+            verdict = "No difference was resolved:" if each.found == "equal" else f"Resolved, {each.found}:"
+            subject = each.comparison.name
+        groups.setdefault(verdict, []).append(f"{subject} {points(each.interval, signed=True)}")
+    sentences = [f"{verdict} {'; '.join(arms)}." for verdict, arms in sorted(groups.items(), reverse=True)]
+    return " ".join(sentences) or "No planned comparison has finished cells on both sides."
+
+
+def metric_name(metric: str) -> str:
+    """For a sentence."""
+    if metric.startswith(OVER_TOKENS):
+        return f"`{metric.removeprefix(OVER_TOKENS)}`, its mean over the budget of generated tokens,"
+    return f"`{metric}`"
+
+
+def points(interval: st.Interval, signed: bool = False) -> str:
+    """An accuracy, or a difference of two, with its interval if there is one, in points."""
+    sign = "+" if signed else ""
+    mean = f"{100 * interval.mean:{sign}.1f}"
+    return mean if interval.low != interval.low or interval.low == interval.high else f"{mean} {bounds(interval)}"
+
+
+def bounds(interval: st.Interval) -> str:
+    """In points; empty without bounds."""
+    return "" if interval.low != interval.low else f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+
+
+def number(p: float) -> str:
+    """A p."""
+    return "" if p != p else f"{p:.3f}" if p >= 0.001 else f"{p:.1g}"

@@ -1,0 +1,198 @@
+"""Which estimators see the tokens that matter, and what that is worth at equal tokens."""
+
+from typing import Any, NamedTuple
+
+from ablations.results import OVER_TOKENS
+from ablations.study import Arm, Comparison, Config, Stage, Study, Tuning, merge
+
+SIZES: Config = {"vocabulary": 4, "length": 8}
+POLICY: Config = {"hidden_size": 32, "layers": 1, "heads": 2}
+TOKENS = 256  # a policy update, continuations and greedy responses among them
+PRETRAINING = 6  # iterations
+ROUNDS, LARGER = 4, 4  # iterations in which a frozen policy's gradient is measured, of four times the tokens
+
+
+class Task(NamedTuple):
+    """Its arguments, the updates that its budget of tokens pays for, and those that make a half-trained policy."""
+
+    arguments: Config
+    updates: int
+    half: int = 0
+    credit: int = 0  # how often credit is measured
+
+
+TASKS = {
+    "Additive": Task({}, 64, 24),
+    "KeyToken": Task({"position": 5}, 32, 8, credit=8),
+    "Bottleneck": Task({"positions": [1, 3, 5]}, 48, 18, credit=12),
+    "Pairwise": Task({}, 48),
+    "Parity": Task({}, 64),
+}
+CUTS = {"class_path": "lit_rl.functional.cuts.Stride", "init_args": {"every": 2}}
+
+
+class Algorithm(NamedTuple):
+    """Its class, the prompts that make ``TOKENS`` tokens of responses of 8, and its arguments."""
+
+    model: str
+    prompts: int
+    arguments: Config = {}  # noqa: RUF012, never changed
+
+
+def _forked(fill: str) -> Algorithm:
+    """20 tokens a response: 8 and continuations of 6, 4 and 2."""
+    return Algorithm("TRePO", 3, {"samples": 4, "cuts": CUTS, "continuations": 1, "fill": fill})
+
+
+EXACT, LOOKS_AHEAD = "exact advantages", "TRePO, linear_value_mc"  # the latter a negative control: frozen only
+ALGORITHMS = {
+    "REINFORCE": Algorithm("REINFORCE", 32),
+    "RLOO": Algorithm("RLOO", 8, {"samples": 4}),
+    "ReMax": Algorithm("ReMax", 16),
+    "GRPO": Algorithm("GRPO", 8, {"samples": 4}),
+    "PPO": Algorithm("PPO", 32),
+    "PPO, pretrained": Algorithm("PPO", 32, {"critic_pretraining": PRETRAINING}),
+    "TRePO": _forked("segment_td"),
+    LOOKS_AHEAD: _forked("linear_value_mc"),
+    "TRePO, linear_advantage": _forked("linear_advantage"),
+    EXACT: Algorithm("lit_rl.exact.oracle.ExactAdvantage", 32),
+}
+WITH_EOS = (("KeyToken", "Bottleneck"), ("RLOO", "GRPO", "PPO, pretrained", "TRePO"))
+CONTROLLED = ("KeyToken", "Bottleneck", "Additive")
+
+
+def _config(task: str, name: str, eos: bool = False, larger: int = 1) -> Config:
+    algorithm, sizes = ALGORITHMS[name], SIZES | {"eos": eos}
+    chosen = {"class_path": f"lit_rl.tasks.{task}", "init_args": sizes | TASKS[task].arguments}
+    arguments = algorithm.arguments | ({"task": chosen} if name == EXACT else {})
+    policy = {"class_path": "lit_rl.policy.TokenTransformer", "init_args": POLICY | sizes}
+    prompts = larger * algorithm.prompts
+    rows = prompts * arguments.get("samples", 1)  # one update an iteration
+    return {
+        "model": {"class_path": algorithm.model, "init_args": arguments | {"policy": policy}},
+        "data": {"prompts_per_iteration": prompts, "rows_per_microbatch": rows, "task": chosen},
+        "credit": {"every_n_iterations": TASKS[task].credit},
+        "budget": {"generated_tokens": TOKENS * TASKS[task].updates},
+    }
+
+
+def _trained(task: str, name: str, eos: bool = False) -> Arm:
+    label = f"{task} with EOS" if eos else task
+    return Arm(f"{label} {name}", _config(task, name, eos), f"{label} RLOO", rate=name, trial=not eos, task=label)
+
+
+def _half_trained(task: str) -> Stage:
+    """RLOO for a while: rewards about half way from the start to what it ends with."""
+    settings: dict[str, Any] = {
+        "--model": "RLOO",
+        "--model.samples": 4,
+        "--model.policy": "lit_rl.policy.TokenTransformer",
+        **{f"--model.policy.{key}": value for key, value in (POLICY | SIZES).items()},
+        "--model.learning_rate": 3e-3,
+        "--data.task": task,
+        **{f"--data.task.{key}": value for key, value in (SIZES | TASKS[task].arguments).items()},
+        "--data.prompts_per_iteration": 8,
+        "--seed_everything": "{seed}",
+        "--trainer.max_epochs": TASKS[task].half,
+        "--trainer.check_val_every_n_epoch": 1000,
+        "--trainer.accelerator": "cpu",
+        "--trainer.enable_progress_bar": "false",
+        "--gradient_variance.every_n_iterations": 0,
+        "--checkpoint.dirpath": "{folder}",
+    }
+    args = [str(part) for pair in settings.items() for part in pair]
+    return Stage(f"half-{task}", ("fit", *args), ("--trainer.max_epochs", "1"))
+
+
+def _frozen(task: str, name: str) -> Arm:
+    stage = _half_trained(task)
+    frozen = {
+        "model": {"init_args": {"start": f"{{{stage.name}}}/last.ckpt", "learning_rate": 0.0}},
+        "trainer": {"max_epochs": ROUNDS + ALGORITHMS[name].arguments.get("critic_pretraining", 0)},
+        "budget": {"generated_tokens": None},
+        "gradient_variance": {"every_n_iterations": 1},
+        "credit": {"every_n_iterations": 1},
+    }
+    config = merge(_config(task, name, larger=LARGER), frozen)
+    return Arm(f"{task} {name}, frozen", config, f"{task} RLOO", (stage,), frozen=True, task=task)
+
+
+def _controls(task: str) -> tuple[Arm, ...]:
+    config, baseline = _config(task, "RLOO"), f"{task} RLOO"
+    untrained = merge(config, {"trainer": {"max_epochs": 0}})
+    again = merge(config, {"data": {"stream": 1}})
+    shuffled = merge(config, {"reward": {"shuffle": True}})
+    return (
+        Arm(f"{task} start", untrained, baseline, task=task),
+        Arm(f"{task} RLOO, other samples", again, baseline, rate="RLOO", trial=False, task=task),
+        Arm(f"{task} RLOO, shuffled rewards", shuffled, baseline, rate="RLOO", trial=False, task=task),
+    )
+
+
+def _over(tasks: Any, name: str) -> tuple[str, ...]:
+    return tuple(f"{task} {name}" for task in tasks)
+
+
+def _planned(arm: str, against: str, predicted: Any, because: str, tasks: Any = TASKS) -> Comparison:
+    where = "all tasks" if tasks is TASKS else " and ".join(tasks)
+    return Comparison(_over(tasks, arm), _over(tasks, against), predicted, because, f"{arm} against {against}, {where}")
+
+
+STUDY = Study(
+    name="position_credit",
+    question="Where the tokens that earn the reward are known: which estimators credit them, and what is that worth at "
+    "equal generated tokens?",
+    source="2506.02553 asks whether one reward a response suffices for PPO, GRPO and TRePO; the tasks are ours.",
+    baseline="KeyToken RLOO",
+    primary_metric=f"{OVER_TOKENS}val/accuracy_sampled",
+    comparisons=(
+        _planned(EXACT, "RLOO", "above", "no estimate of a baseline has less noise than the exact advantage"),
+        _planned("REINFORCE", "RLOO", "below", "without a baseline the noise is that of the reward itself"),
+        _planned(
+            "GRPO",
+            "PPO",
+            "above",
+            "the group is a baseline at once, a critic that starts at 0 is none yet",
+            ("KeyToken",),
+        ),
+        _planned("PPO, pretrained", "PPO", "above", "the policy does not start on a critic that knows nothing"),
+        _planned("TRePO", "RLOO", "below", "with one continuation a cut the noise shrinks by less than tokens grow"),
+        _planned("TRePO, linear_advantage", "TRePO", "below", "tokens between cuts are given noise alone"),
+    ),
+    controls=(
+        Comparison(
+            _over(CONTROLLED, "RLOO, other samples"),
+            _over(CONTROLLED, "RLOO"),
+            "equal",
+            "the same arm, other samples",
+            "RLOO against itself with other samples",
+        ),
+        Comparison(
+            _over(CONTROLLED, "RLOO, shuffled rewards"),
+            _over(CONTROLLED, "start"),
+            "equal",
+            "rewards that belong to other responses say nothing",
+            "RLOO with shuffled rewards against its start",
+            "test/accuracy_sampled",
+        ),
+    ),
+    arms=(
+        *(_trained(task, name) for task in TASKS for name in ALGORITHMS if name != LOOKS_AHEAD),
+        *(_trained(task, name, eos=True) for task in WITH_EOS[0] for name in WITH_EOS[1]),
+        *(arm for task in CONTROLLED for arm in _controls(task)),
+        *(_frozen(task, name) for task in CONTROLLED for name in ALGORITHMS),
+    ),
+    base={
+        "model": {"init_args": {"max_new_tokens": SIZES["length"], "normalizer": "row_sum"}},
+        "data": {"eval_prompts": 512, "eval_rows": 512},
+        "trainer": {"max_epochs": 1000, "check_val_every_n_epoch": 4, "accelerator": "cpu"},
+        "gradient_variance": {"every_n_iterations": 0},
+        "diagnostics": {"every_n_iterations": 0},
+        "checkpoint": {"every_n_epochs": 1000},
+    },
+    seeds=tuple(range(10)),
+    tuning=Tuning((1e-3, 3e-3, 1e-2), (100,)),
+    hours=1.5,
+    smoke={"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}, "data": {"eval_prompts": 8}},
+    notes=("Mechanism, not language models: one transformer layer, 4 tokens, responses of 8.",),
+)
