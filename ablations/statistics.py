@@ -1,7 +1,7 @@
 """Intervals, tests and power over training seeds, which are the independent unit."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 RESAMPLES = 9_999
@@ -54,6 +54,20 @@ def bca_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
         (np.asarray(values),), np.mean, n_resamples=RESAMPLES, confidence_level=confidence, rng=np.random.default_rng(0)
     ).confidence_interval
     return Interval(float(np.mean(values)), float(found.low), float(found.high))
+
+
+def jackknife_interval(statistic: Callable[[Sequence[int]], float], seeds: Sequence[int]) -> Interval:
+    """A statistic of some seeds, with the t interval of Tukey's pseudo-values n f(all) - (n - 1) f(all but one).
+
+    For smooth functions of means, such as the logarithm of a ratio of them. The mean is f(all).
+    """
+    n, whole = len(seeds), statistic(seeds)
+    if n < 2:
+        return Interval(whole, math.nan, math.nan)
+    without = [statistic([other for other in seeds if other != seed]) for seed in seeds]
+    interval = mean_interval([n * whole - (n - 1) * value for value in without])
+    half = (interval.high - interval.low) / 2
+    return Interval(whole, whole - half, whole + half)
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
@@ -114,8 +128,7 @@ class Waiting(NamedTuple):
     Attributes:
         reached, seeds: counts.
         median: of the Kaplan-Meier estimate; NaN where half of the seeds never got there.
-        mean: the area below the Kaplan-Meier curve up to the shortest censored or longest waiting time, whichever is
-            the restriction: the mean time, counting what lies beyond as the restriction itself.
+        mean: of the times, each cut at the first end of a run that did not get there (the restricted mean).
     """
 
     reached: int

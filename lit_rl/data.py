@@ -244,6 +244,8 @@ class RolloutDataModule(LightningDataModule):
         rollouts = self.sample(policy, plan, examples, [(stream, index) for stream, index, _ in batch])
         texts = texts_of(rollouts, policy.decode)
         strict = score_rows(self.task.score, rollouts, texts)
+        if type(self.task).score_flexible is Task.score_flexible:  # the strict one again
+            return rollouts, strict, strict
         return rollouts, strict, score_rows(self.task.score_flexible, rollouts, texts)
 
     def probe(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:

@@ -72,6 +72,7 @@ def _config(task: str, name: str, eos: bool = False, larger: int = 1) -> Config:
         "model": {"class_path": algorithm.model, "init_args": arguments | {"policy": policy}},
         "data": {"prompts_per_iteration": prompts, "rows_per_microbatch": rows, "task": chosen},
         "credit": {"every_n_iterations": TASKS[task].credit},
+        "trainer": {"check_val_every_n_epoch": TASKS[task].updates // 8},
         "budget": {"generated_tokens": TOKENS * TASKS[task].updates},
     }
 
@@ -184,10 +185,11 @@ STUDY = Study(
     ),
     base={
         "model": {"init_args": {"max_new_tokens": SIZES["length"], "normalizer": "row_sum"}},
-        "data": {"eval_prompts": 512, "eval_rows": 512},
-        "trainer": {"max_epochs": 1000, "check_val_every_n_epoch": 4, "accelerator": "cpu"},
+        "data": {"eval_prompts": 256},
+        "trainer": {"max_epochs": 1000, "accelerator": "cpu"},
         "gradient_variance": {"every_n_iterations": 0},
         "diagnostics": {"every_n_iterations": 0},
+        "transcripts": {"every_n_iterations": 0},
         "checkpoint": {"every_n_epochs": 1000},
     },
     seeds=tuple(range(10)),

@@ -1,0 +1,67 @@
+"""How figures look: sizes, colours and frames that they share."""
+
+import math
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+
+from ablations.results import Results
+
+# Okabe and Ito's colours, which the colour-blind tell apart; the baseline is black
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+STYLE: dict[Any, Any] = {
+    "font.size": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "legend.frameon": False,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "ablations",  # the same numbers give the same file
+}
+WIDTH = 7.0  # inches: two columns of text
+
+
+def label(results: Results, arm: str) -> str:
+    """The arm's name within its task."""
+    return arm.removesuffix(", frozen").removeprefix(results.study.arm(arm).task).strip()
+
+
+def colours(results: Results) -> dict[str, str]:
+    """By arm; equal labels of different tasks have one colour."""
+    return {arm: "black" if n < 0 else COLOURS[n % len(COLOURS)] for arm, n in _numbers(results).items()}
+
+
+def dashes(results: Results, arm: str) -> str:
+    """Solid lines, and broken ones where the colours are used up."""
+    return ("-", "--", ":")[max(0, _numbers(results)[arm]) // len(COLOURS) % 3]
+
+
+def _numbers(results: Results) -> dict[str, int]:
+    """-1 for baselines, the others counted in the order of their labels."""
+    study, numbers = results.study, dict[str, int]()
+    baselines = {label(results, study.baseline_of(arm)) for arm in study.arm_names}
+    for arm in study.arm_names:
+        if (own := label(results, arm)) not in baselines:
+            numbers.setdefault(own, len(numbers))
+    return {arm: numbers.get(label(results, arm), -1) for arm in study.arm_names}
+
+
+def rows(figure: Figure, results: Results) -> list[tuple[SubFigure, list[str]]]:
+    """A row of panels for each group of arms with one baseline."""
+    groups = list(results.groups.values())
+    return list(zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups, strict=True))
+
+
+def legend(row: Any, ax: Axes) -> None:
+    """Below a figure or a row of it."""
+    handles, labels = ax.get_legend_handles_labels()
+    width = 0.35 + 0.058 * max(map(len, labels), default=0)  # inches, of an entry
+    columns = max(1, min(6, int(WIDTH / width)))
+    row.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.6, columnspacing=1.2)
+
+
+def frame(seen: list[float], least: float = -math.inf, most: float = math.inf) -> tuple[float, float]:
+    """Limits of an axis around the values seen: intervals from few seeds would dwarf them."""
+    low, high = (f([v for v in seen if math.isfinite(v)], default=0.0) for f in (min, max))
+    margin = 0.15 * (high - low) or 1.0
+    return max(least, low - margin), min(most, high + margin)
