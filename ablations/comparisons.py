@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ablations.statistics as st
-from ablations.results import OVER_TOKENS, Results
+from ablations.results import OVER_TOKENS, RECOVERED, Results
 from ablations.study import Comparison
 
 COLUMNS = ("comparison", "difference", "BCa", "seeds", "p", "Holm p", "predicted", "found", "seeds for power .8")
 CAPTION = (
-    "Differences are in points, mean over seeds of the paired difference with its 95% t interval, beside it the BCa "
+    "differences are in points, mean over seeds of the paired difference with its 95% t interval, beside it the BCa "
     "bootstrap's. p is that of the exact sign-flip test, Holm's adjusts it for the {count}; found is what it says at "
-    ".05. The last column: with how many seeds a true difference of the size found would be seen four times in five."
+    ".05, with fewer than 8 seeds the t interval. The last column: with how many seeds a true difference of the size "
+    "found would be seen four times in five."
 )
 ALPHA = 0.05
+ENOUGH_SEEDS = 8  # for a claim; with fewer no test of six comparisons can reach .05
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,15 @@ class Verdict:
 
     @property
     def found(self) -> str:
-        """``above`` or ``below`` where the adjusted p is below .05, otherwise ``equal``: no difference resolved."""
-        if not self.adjusted < ALPHA:
+        """``above`` or ``below`` where the adjusted p is below .05, otherwise ``equal``: no difference resolved.
+
+        With too few seeds for the test it is the t interval that tells, if it has a width.
+        """
+        mean, low, high = self.interval
+        few = len(self.differences) < ENOUGH_SEEDS
+        if not ((low < high and low * high > 0) if few else self.adjusted < ALPHA):
             return "equal"
-        return "above" if self.interval.mean > 0 else "below"
+        return "above" if mean > 0 else "below"
 
     @property
     def seeds_needed(self) -> int | None:
@@ -65,6 +72,29 @@ def verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdic
         Verdict(comparison, metric, tuple(differences), alone, adjusted)
         for (comparison, metric, differences), alone, adjusted in zip(made, p, st.holm(p), strict=True)
     ]
+
+
+def sections(results: Results) -> list[str]:
+    """The planned comparisons and the controls as Markdown."""
+    parts = []
+    study = results.study
+    for title, wanted, name in (
+        ("Planned comparisons", study.comparisons, "planned comparisons"),
+        ("Controls", study.controls, "controls"),
+    ):
+        found = verdicts(results, wanted)
+        if found:
+            rows = [*table(found)]
+            text = "\n".join(f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows))
+            reasons = "\n".join(
+                f"- {each.comparison}: {each.comparison.predicted}, for {each.comparison.because}."
+                for each in found
+                if each.comparison.because
+            )
+            metrics = " and ".join(dict.fromkeys(metric_name(each.metric) for each in found))
+            said = f"Of {metrics} {CAPTION.format(count=f'{len(found)} {name}')}"
+            parts += [f"## {title}", text, said, *([f"Predicted:\n\n{reasons}"] if reasons else [])]
+    return parts
 
 
 def table(found: Sequence[Verdict]) -> list[list[str]]:
@@ -104,7 +134,10 @@ def answer(results: Results) -> str:
 def metric_name(metric: str) -> str:
     """For a sentence."""
     if metric.startswith(OVER_TOKENS):
-        return f"`{metric.removeprefix(OVER_TOKENS)}`, its mean over the budget of generated tokens,"
+        return f"`{metric.removeprefix(OVER_TOKENS)}` (its mean over the budget of generated tokens)"
+    if metric.startswith(RECOVERED):
+        positions = ", ".join(str(int(t) + 1) for t in metric.removeprefix(RECOVERED).split("+"))
+        return f"the part of the exact gradient that is recovered at the positions {positions}"
     return f"`{metric}`"
 
 
@@ -112,12 +145,14 @@ def points(interval: st.Interval, signed: bool = False) -> str:
     """An accuracy, or a difference of two, with its interval if there is one, in points."""
     sign = "+" if signed else ""
     mean = f"{100 * interval.mean:{sign}.1f}"
-    return mean if interval.low != interval.low or interval.low == interval.high else f"{mean} {bounds(interval)}"
+    flat = interval.low != interval.low or interval.low == interval.high
+    return mean if flat else f"{mean} {bounds(interval, signed)}"
 
 
-def bounds(interval: st.Interval) -> str:
+def bounds(interval: st.Interval, signed: bool = True) -> str:
     """In points; empty without bounds."""
-    return "" if interval.low != interval.low else f"[{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
+    sign = "+" if signed else ""
+    return "" if interval.low != interval.low else f"[{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
 
 
 def number(p: float) -> str:

@@ -36,8 +36,9 @@ class Noise(NamedTuple):
 
 
 def arms(results: Results) -> list[str]:
-    """The frozen arms with finished cells."""
-    return [arm.name for arm in results.study.arms if arm.frozen and results.of(arm.name)]
+    """The frozen arms with measured gradients, if those of their baselines are."""
+    found = [arm.name for arm in results.study.arms if arm.frozen and measured(results, arm.name)]
+    return [arm for arm in found if baseline(results, arm) in found]
 
 
 def baseline(results: Results, arm: str) -> str:
@@ -47,7 +48,7 @@ def baseline(results: Results, arm: str) -> str:
 
 def measured(results: Results, arm: str) -> dict[int, Noise]:
     """By seed."""
-    return {cell.seed: _noise(results, cell) for cell in results.of(arm)}
+    return {cell.seed: noise for cell in results.of(arm) if (noise := _noise(results, cell)) is not None}
 
 
 def signal(found: Mapping[int, Noise]) -> Interval:
@@ -73,15 +74,18 @@ def table(results: Results, names: Sequence[str]) -> list[list[str]]:
         found, other = measured(results, arm), measured(results, baseline(results, arm))
         own = signal(found)
         ratios = [_factor(relative(found, other, cost)) if arm != baseline(results, arm) else "1" for cost in COSTS]
-        label = arm.removesuffix(", frozen").removeprefix(results.study.arm(arm).task).strip()
-        rows.append([label, str(len(found)), f"{own.mean:.2f} [{own.low:.2f}, {own.high:.2f}]", *ratios])
+        rows.append([results.label(arm), str(len(found)), f"{own.mean:.2f} [{own.low:.2f}, {own.high:.2f}]", *ratios])
     return rows
 
 
-def _noise(results: Results, cell: Result) -> Noise:
+def _noise(results: Results, cell: Result) -> Noise | None:
+    """None where fewer than two iterations behind critic pretraining were measured."""
     config = merge(results.study.base, results.study.arm(cell.arm).config)
     arguments, prompts = config["model"]["init_args"], config["data"]["prompts_per_iteration"]
-    steps = [step for step in cell.curves["gradient/trace_cov"] if step > arguments.get("critic_pretraining", 0)]
+    waits = arguments.get("critic_pretraining", 0)
+    steps = [step for step in cell.curves.get("gradient/trace_cov", {}) if step > waits]
+    if len(steps) < 2:
+        return None
     tokens, seconds = cell.axis("tokens"), cell.curves[SECONDS]
     spent = [(tokens[b] - tokens[a], seconds[b] - seconds[a]) for a, b in pairwise(sorted(steps)) if b == a + 1]
     return Noise(

@@ -8,13 +8,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ablations import comparisons, credit
-from ablations.results import Result, Results, load
-from ablations.statistics import Interval, mean_interval, paired_interval
+from ablations import comparisons, credit, front, frozen, tasks
+from ablations.comparisons import ENOUGH_SEEDS, points
+from ablations.results import FOLDER, Result, Results, load
+from ablations.statistics import mean_interval, paired_interval
 from ablations.study import Study
 
-FOLDER = Path("results")
-ENOUGH_SEEDS = 8
 COLUMNS = (
     "arm",
     "seeds",
@@ -26,6 +25,12 @@ COLUMNS = (
     "peak MiB",
     "tr Σ / n at start",
     "tr Σ / ‖G‖² at start",
+)
+NOISE = (
+    "Σ is the covariance of the gradient of one prompt's group of responses, G its mean. tr Σ / n, with n groups, is "
+    "the variance of an iteration's gradient; compare it between arms of equal G (REINFORCE, RLOO and ReMax with one "
+    "loss denominator; rescaled advantages have another G). tr Σ / ‖G‖² is the ratio of the means over seeds of "
+    "unbiased estimates; 'unresolved' where the 95% interval of ‖G‖² reaches 0."
 )
 STAGES = (
     "Seconds behind a plus: what is made before a cell runs, a reward model or a DPO policy. Its tokens are not among "
@@ -50,6 +55,9 @@ def report(study: Study, smoke: bool) -> Path:
     rows = table(results)
     path = folder / "report.md"
     path.write_text(_markdown(results, rows, figures), encoding="utf-8")
+    if not smoke:
+        front.summarize(results, folder, command(results))
+        front.write()
     shown = Table(title=study.label(smoke), box=box.SIMPLE_HEAD)
     for column in COLUMNS[:SHOWN]:
         shown.add_column(column, no_wrap=True)
@@ -73,9 +81,9 @@ def table(results: Results) -> list[list[str]]:
             [
                 arm,
                 str(len(cells)),
-                _percent(mean_interval(list(results.by_seed(arm, "test/accuracy").values()))),
-                _percent(mean_interval(list(results.by_seed(arm, "test/accuracy_sampled").values()))),
-                "" if arm == baseline else _percent(gain, signed=True),
+                points(mean_interval(list(results.by_seed(arm, "test/accuracy").values()))),
+                points(mean_interval(list(results.by_seed(arm, "test/accuracy_sampled").values()))),
+                "" if arm == baseline else points(gain, signed=True),
                 f"{fmean(cell.generated for cell in cells):,.0f}",
                 _seconds(cells),
                 f"{fmean(peaks):,.0f}" if (peaks := list(results.by_seed(arm, "memory/peak").values())) else "",
@@ -90,13 +98,10 @@ def limits(results: Results) -> list[str]:
     study = results.study
     counts = {arm: len(results.of(arm)) for arm in study.arm_names}
     found = [
-        "Brackets are 95% t intervals over training seeds; gains are paired by seed, so that both sides answered the "
-        "same problems with the same sampling streams. The problems are the same for all seeds, and the intervals know "
-        "nothing of others. They are not corrected for the number of comparisons.",
-        "Σ is the covariance of the gradient of one prompt's group of responses, G its mean. tr Σ / n, with n groups, "
-        "is the variance of an iteration's gradient; compare it between arms of equal G (REINFORCE, RLOO and ReMax "
-        "with one loss denominator; rescaled advantages have another G). tr Σ / ‖G‖² is the ratio of the means over "
-        "seeds of unbiased estimates; 'unresolved' where the 95% interval of ‖G‖² reaches 0.",
+        "Brackets are 95% t intervals over training seeds, if nothing else is said; gains are paired by seed: both "
+        "sides started from the same weights and answered the same problems. The problems are the same for all seeds, "
+        "and the intervals know nothing of others. They are not corrected for the number of comparisons.",
+        *([NOISE] if any(results.first(arm, "gradient/norm_sq") for arm in results.arms) else []),
         *([STAGES] if any(cell.stage_seconds for cell in results.cells) else []),
         *study.notes,
     ]
@@ -109,43 +114,82 @@ def limits(results: Results) -> list[str]:
     return found
 
 
+def command(results: Results) -> str:
+    """What runs these cells again."""
+    seeds, scale = results.seeds, results.study.scale
+    parts = ["python -m ablations run", results.study.name]
+    if scale != "tiny":
+        parts.append(f"--scale {scale}")
+    if seeds != list(results.study.seeds):
+        counted = seeds == list(range(len(seeds)))
+        parts.append(f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}")
+    return " ".join([*parts, *(["--smoke"] if results.smoke else [])])
+
+
 def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) -> str:
     study = results.study
-    seeds = results.seeds
-    counted = seeds == list(range(len(seeds)))
-    options = f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}{' --smoke' if results.smoke else ''}"
     commits = sorted({cell.commit for cell in results.cells})
     outdated = f" {results.outdated} cells of earlier settings left out." if results.outdated else ""
     tokens = sum(cell.generated for cell in results.cells)
     seconds = sum(cell.seconds for cell in results.cells)
+    by_task = tasks.tables(results)
     lines = [
         f"# {study.label(results.smoke)}",
         f"{study.question}\n\n{study.source}",
         "## Answer",
         comparisons.answer(results),
-        _table(COLUMNS, rows),
+        *comparisons.sections(results),
+        *([] if by_task else [_table(COLUMNS, rows)]),
+        *(part for caption, columns, cells in by_task for part in (caption, _table(columns, cells))),
+        *_frozen(results),
         *([_table(credit.COLUMNS, measured), credit.CAPTION] if (measured := credit.table(results)) else []),
         *(f"![{file}]({file})\n\n{caption}" for file, caption in figures.items()),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits(results)),
         "## How it was made",
-        f"    python -m ablations run {study.name} {options}",
+        f"    {command(results)}",
         f"Commit {', '.join(commits)}{' (mixed: not all cells ran the same code)' if len(commits) > 1 else ''}. "
         f"{len(results.cells)} cells, {tokens:,.0f} generated tokens, {seconds:,.0f} seconds of training, one thread a "
         f"cell.{outdated} The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
+        *_tuning(results),
     ]
     return "\n\n".join(lines) + "\n"
 
 
+def _frozen(results: Results) -> list[str]:
+    """A table a task, of the gradients measured at frozen policies."""
+    groups: dict[str, list[str]] = {}
+    for arm in frozen.arms(results):
+        groups.setdefault(frozen.baseline(results, arm), []).append(arm)
+    if not groups:
+        return []
+    parts = ["## Gradients at frozen policies", frozen.CAPTION.format(baseline=results.label(next(iter(groups))))]
+    for first, arms in groups.items():
+        parts += [f"{results.study.arm(first).task}:", _table(frozen.COLUMNS, frozen.table(results, arms))]
+    return parts
+
+
+def _tuning(results: Results) -> list[str]:
+    tuning = results.study.tuning
+    if tuning is None:
+        return []
+    rates: dict[str, float] = {}
+    for arm in results.study.arms:
+        if arm.rate is not None:
+            rates[arm.rate] = arm.config["model"]["init_args"]["learning_rate"]
+    edges = min(tuning.rates), max(tuning.rates)
+    chosen = ", ".join(f"{name} {rate:g}{' (at the edge)' if rate in edges else ''}" for name, rate in rates.items())
+    seeds = ", ".join(map(str, tuning.seeds))
+    tried = ", ".join(f"{rate:g}" for rate in tuning.rates)
+    return [
+        f"Learning rates: each arm tried {tried} on seed{'s' if len(tuning.seeds) > 1 else ''} {seeds}, which the "
+        f"study does not use, and took the best by the primary metric, its mean over tasks: {chosen}."
+        + ("" if results.smoke else " The trials' scores are in [tuning.csv](tuning.csv).")
+    ]
+
+
 def _table(columns: Sequence[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
-
-
-def _percent(interval: Interval, signed: bool = False) -> str:
-    """An accuracy, or a difference of two, with its interval if there is one."""
-    sign = "+" if signed else ""
-    mean, low, high = (100 * value for value in interval)
-    return f"{mean:{sign}.1f}" if low != low or low == high else f"{mean:{sign}.1f} [{low:{sign}.1f}, {high:{sign}.1f}]"
 
 
 def _seconds(cells: Sequence[Result]) -> str:

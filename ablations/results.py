@@ -25,6 +25,7 @@ MEASURED = ("val/accuracy", "val/accuracy_sampled", *GRADIENT)  # not in every i
 CURVES = ("tokens/generated", STEPS, "train/reward", *CRITIC, *MEASURED)
 CREDIT = "credit/"  # curves of what the callback of that name has measured: credit/<what>/<position>
 OVER_TOKENS = "over_tokens/"  # before a curve's name: its mean over the budget of generated tokens
+RECOVERED = "recovered/"
 
 
 @dataclass(frozen=True)
@@ -93,11 +94,18 @@ class Results:
     def seeds(self) -> list[int]:
         return sorted({cell.seed for cell in self.cells})
 
+    def label(self, arm: str) -> str:
+        """The arm's name within its task."""
+        return arm.removesuffix(", frozen").removeprefix(self.study.arm(arm).task).strip()
+
     def of(self, arm: str) -> list[Result]:
         return [cell for cell in self.cells if cell.arm == arm]
 
     def value(self, cell: Result, metric: str) -> float | None:
-        """A metric's last value; behind ``over_tokens/`` the mean of a curve over the budget of generated tokens."""
+        """A metric's last value; behind ``over_tokens/`` the mean of a curve over the budget of generated tokens;
+        behind ``recovered/`` how much of the exact gradient of positions such as ``1+3`` estimates have on average."""
+        if metric.startswith(RECOVERED):
+            return _recovered(cell, metric.removeprefix(RECOVERED).split("+"))
         if not metric.startswith(OVER_TOKENS):
             return cell.metrics.get(metric)
         curve = cell.along(metric.removeprefix(OVER_TOKENS))
@@ -165,6 +173,17 @@ def mean_to(curve: dict[float, float], end: float) -> float:
             share = (end - left) / (right - left)
             area += (end - left) * (before + before + share * (after - before)) / 2
     return area / (end - places[0]) if end > places[0] else curve[places[0]]
+
+
+def _recovered(cell: Result, positions: Sequence[str]) -> float | None:
+    """sum g_t . e_t / sum |e_t|^2 over positions and measured iterations, with e_t the exact gradient of position t."""
+    projected = squares = 0.0
+    for t in positions:
+        exact = cell.curves.get(f"{CREDIT}exact/{t}", {})
+        for step, value in cell.curves.get(f"{CREDIT}recovered/{t}", {}).items():
+            projected += value * exact[step] ** 2
+            squares += exact[step] ** 2
+    return projected / squares if squares else None
 
 
 def load(study: Study, smoke: bool) -> Results:

@@ -21,11 +21,6 @@ STYLE: dict[Any, Any] = {
 WIDTH = 7.0  # inches: two columns of text
 
 
-def label(results: Results, arm: str) -> str:
-    """The arm's name within its task."""
-    return arm.removesuffix(", frozen").removeprefix(results.study.arm(arm).task).strip()
-
-
 def colours(results: Results) -> dict[str, str]:
     """By arm; equal labels of different tasks have one colour."""
     return {arm: "black" if n < 0 else COLOURS[n % len(COLOURS)] for arm, n in _numbers(results).items()}
@@ -39,11 +34,11 @@ def dashes(results: Results, arm: str) -> str:
 def _numbers(results: Results) -> dict[str, int]:
     """-1 for baselines, the others counted in the order of their labels."""
     study, numbers = results.study, dict[str, int]()
-    baselines = {label(results, study.baseline_of(arm)) for arm in study.arm_names}
+    baselines = {results.label(study.baseline_of(arm)) for arm in study.arm_names}
     for arm in study.arm_names:
-        if (own := label(results, arm)) not in baselines:
+        if (own := results.label(arm)) not in baselines:
             numbers.setdefault(own, len(numbers))
-    return {arm: numbers.get(label(results, arm), -1) for arm in study.arm_names}
+    return {arm: numbers.get(results.label(arm), -1) for arm in study.arm_names}
 
 
 def rows(figure: Figure, results: Results) -> list[tuple[SubFigure, list[str]]]:

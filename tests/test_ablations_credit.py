@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from ablations import credit, figures, report
+from ablations import comparisons, credit, figures, report
 from ablations.results import CURVES, Result, Results
-from ablations.study import Arm, Study
+from ablations.study import Arm, Comparison, Study
 
 
 def cell(arm, seed, share, exact=(0.0, 1.0), correlation=(math.nan, 0.5)):
@@ -58,8 +58,8 @@ def test_gains_are_against_the_arm_s_own_baseline(results):
 
 
 def test_an_answer_names_whom_an_arm_is_compared_with(results):
-    pairs = (("a GRPO", "a RLOO"), ("b GRPO", "b RLOO"))
-    said = report.answer(dataclasses.replace(results, study=dataclasses.replace(results.study, comparisons=pairs)))
+    pairs = (Comparison(("a GRPO",), ("a RLOO",)), Comparison(("b GRPO",), ("b RLOO",)))
+    said = comparisons.answer(dataclasses.replace(results, study=dataclasses.replace(results.study, comparisons=pairs)))
     assert "from a RLOO was resolved for a GRPO" in said and "from b RLOO was resolved for b GRPO" in said
 
 

@@ -14,8 +14,9 @@ from mlflow.artifacts import load_text
 from ablations import studies
 from ablations.__main__ import main
 from ablations.results import load
-from ablations.study import Arm, Study, merge
+from ablations.study import Arm, Study, Tuning, merge
 from ablations.tracking import ARM, COMMIT, HASH, PARENT, SEED, SMOKE, STUDY, SWEEP, Tracking
+from ablations.tuning import tuned
 from lit_rl.errors import UsageError
 
 TINY = {
@@ -108,8 +109,9 @@ def test_the_report_says_what_mlflow_knows(sweep, folder, capsys):
     text = (results / "report.md").read_text()
     for wanted in (study.question, *study.arm_names, *study.notes, "pilot", "--seeds 1 --smoke"):
         assert wanted in text
-    table = [line for line in text.splitlines() if line.startswith("|")]
-    assert len(table) == 2 + len(study.arms) and len({line.count("|") for line in table}) == 1
+    tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
+    assert [len(table) for table in tables] == [2 + len(study.comparisons), 2 + len(study.arms)]
+    assert all(len({line.count("|") for line in table}) == 1 for table in tables)
     for name in ("accuracy", "test_accuracy", "gradient_variance"):
         assert f"({name}.png)" in text
         assert (results / f"{name}.png").stat().st_size and (results / f"{name}.svg").stat().st_size
@@ -163,3 +165,64 @@ def test_an_arm_has_the_means_over_its_seeds_however_they_came(folder: Path, mon
             mean = {point.step: point.value for point in tracking.client.get_metric_history(arm.info.run_id, name)}
             for points in zip(*curves, strict=True):
                 assert mean[points[0].step] == pytest.approx(sum(point.value for point in points) / len(cells))
+
+
+def test_a_report_without_the_database_is_the_same(sweep, folder, monkeypatch):
+    results = folder / "results" / "quickstart-smoke"
+    assert main(["report", "quickstart", "--smoke"]) == 0
+    before = {path.name: path.read_bytes() for path in results.iterdir()}
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/elsewhere.db")
+    assert main(["report", "quickstart", "--smoke"]) == 0
+    assert {path.name: path.read_bytes() for path in results.iterdir()} == before
+    assert not (folder / "elsewhere.db").exists()
+
+
+SIZES = {"vocabulary": 3, "length": 3}
+TABLE = {"class_path": "lit_rl.policy.TabularPolicy", "init_args": SIZES}
+KEY_TOKEN = {
+    "model": {"class_path": "RLOO", "init_args": {"samples": 2, "policy": TABLE}},
+    "data": {"task": {"class_path": "lit_rl.tasks.KeyToken", "init_args": SIZES}},
+    "budget": {"generated_tokens": 36},
+    "credit": {"every_n_iterations": 1},
+}
+
+
+def test_a_study_is_tuned_frozen_arms_are_measured_and_a_budget_ends_it(folder: Path, monkeypatch, capsys):
+    """Twelve tokens an iteration: a budget of 36 is three of them."""
+    frozen = {"model": {"init_args": {"learning_rate": 0.0}}, "budget": {"generated_tokens": None}}
+    frozen |= {"trainer": {"max_epochs": 3}, "gradient_variance": {"every_n_iterations": 1}}
+    study = Study(
+        "keyed",
+        "?",
+        "here",
+        (Arm("RLOO", KEY_TOKEN, rate="RLOO"), Arm("RLOO, frozen", merge(KEY_TOKEN, frozen), "RLOO", frozen=True)),
+        "RLOO",
+        "over_tokens/val/accuracy_sampled",
+        (),
+        base=merge(TINY, {"model": {"init_args": {"max_new_tokens": 3}}, "trainer": {"max_epochs": 100}}),
+        seeds=(0, 1),
+        tuning=Tuning((1e-3, 1e-1), (100,)),
+    )
+    monkeypatch.setitem(studies.STUDIES, study.name, study)
+    assert main(["run", "keyed", "--jobs", "2"]) == 0
+    results = load(tuned(study, smoke=False), smoke=False)
+    for cell in results.of("RLOO"):
+        assert cell.iterations == 3 and cell.generated == 36
+        assert set(cell.along("val/accuracy_sampled")) == {0, 12, 24, 36}
+        assert list(cell.axis("steps").values()) == [0, 2, 4, 6]
+        seconds = list(cell.axis("seconds").values())
+        assert seconds == sorted(seconds) and seconds[-1] < cell.seconds
+    for cell in results.of("RLOO, frozen"):
+        assert len(cell.curves["gradient/trace_cov"]) == 3 and "test/accuracy" not in cell.metrics
+        assert len(set(cell.curves["credit/objective"].values())) == 1  # nothing was learned
+    text = (folder / "results" / "keyed" / "report.md").read_text()
+    assert "each arm tried 0.001, 0.1 on seed 100" in text and "| RLOO | 2 |" in text
+    assert (folder / "results" / "keyed" / "tuning.csv").read_text().count("\n") == 3
+    front = (folder / "results" / "README.md").read_text()
+    assert "[report](keyed/report.md)" in front and "`python -m ablations run keyed`" in front
+    capsys.readouterr()
+    assert main(["run", "keyed"]) == 0
+    assert capsys.readouterr().err.splitlines() == ["2 of 2 cells already finished", "4 of 4 cells already finished"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/elsewhere.db")
+    assert main(["report", "keyed"]) == 0
+    assert (folder / "results" / "keyed" / "report.md").read_text() == text

@@ -3,7 +3,7 @@
 import pytest
 
 from ablations.studies import STUDIES, find
-from ablations.study import Arm, Study, merge
+from ablations.study import Arm, Comparison, Study, merge
 from lit_rl.errors import UsageError
 
 BASE = {
@@ -58,7 +58,7 @@ def test_smoke_comes_last_but_trains_no_untrained_arm():
 
 def test_a_study_names_its_own_arms():
     with pytest.raises(ValueError, match="nobody"):
-        study(comparisons=(("nobody", "start"),))
+        study(comparisons=(Comparison(("nobody",), ("start",)),))
     with pytest.raises(ValueError, match="nobody"):
         study(Arm("start", {}), Arm("other", {}, baseline="nobody"))
 

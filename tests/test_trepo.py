@@ -9,10 +9,11 @@ from lit_rl.algorithms.gradients import group_gradients
 from lit_rl.callbacks import Credit, GradientVariance, RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
+from lit_rl.exact.oracle import ExactAdvantage
 from lit_rl.exact.tree import grow
 from lit_rl.functional.cuts import Bernoulli, Entropy, Stride
 from lit_rl.policy import TabularPolicy, TokenTransformer
-from lit_rl.tasks import KeyToken, Pairwise
+from lit_rl.tasks import Bottleneck, KeyToken, Pairwise
 
 CUTS = {"cuts": Stride(8), "continuations": 2}
 
@@ -136,11 +137,12 @@ def test_variants_train(fit, settings):
 # ---- position tasks -----------------------------------------------------------------------------------------------
 
 
-def train(algorithm, task, iterations, callbacks=(), **settings):
+def train(algorithm, on, iterations, callbacks=(), **settings):
     """Metrics of the last iteration on a task of position credit."""
     torch.manual_seed(0)
-    policy = TokenTransformer(task.vocabulary, task.length, task.eos_id is not None, hidden_size=32, layers=2)
-    module = algorithm(policy=policy, max_new_tokens=task.length, learning_rate=2e-3, reference=False, **settings)
+    policy = TokenTransformer(on.vocabulary, on.length, on.eos_id is not None, hidden_size=32, layers=2)
+    defaults = {"policy": policy, "max_new_tokens": on.length, "learning_rate": 2e-3, "reference": False}
+    module = algorithm(**{**defaults, **settings})
     options = {**TRAINER_DEFAULTS, "max_epochs": iterations, "limit_val_batches": 0, "accelerator": "cpu"}
     trainer = Trainer(
         **options,
@@ -149,7 +151,7 @@ def train(algorithm, task, iterations, callbacks=(), **settings):
         enable_progress_bar=False,
         callbacks=[RewardCallback(), *callbacks],
     )
-    data = RolloutDataModule(task, prompts_per_iteration=16, rows_per_microbatch=16, seed=0)
+    data = RolloutDataModule(on, prompts_per_iteration=16, rows_per_microbatch=16, seed=0)
     trainer.fit(module, datamodule=data)
     return trainer.callback_metrics
 
@@ -209,3 +211,27 @@ def test_a_group_is_measured_in_parts_where_it_is_large(fit):
     whole = torch.stack(list(group_gradients(algorithm, data.rollouts)))
     parts = torch.stack(list(group_gradients(algorithm, data.rollouts, most_rows=5)))
     torch.testing.assert_close(parts, whole, rtol=1e-4, atol=1e-6)
+
+
+def test_credit_of_all_positions_together_is_that_of_the_enumerated_responses():
+    task, kept = Bottleneck(3, 4, positions=[0, 2]), {}
+
+    class Kept(Credit):
+        def _exact(self, algorithm, task):
+            tree, gradients = super()._exact(algorithm, task)
+            kept.update(tree=tree, gradients=gradients, start=grow(algorithm.reference, task))
+            return tree, gradients
+
+    found = train(ExactAdvantage, task, 4, callbacks=(Kept(3),), task=task, reference=True)
+    tree, gradients, start = kept["tree"], kept["gradients"], kept["start"]
+    assert float(found["credit/objective"]) == pytest.approx(float(tree.probability() @ tree.rewards))
+    assert float(found["credit/norm_sq"]) == pytest.approx(float(tree.score_gradient(tree.rewards).square().sum()))
+    moved = tree.probability() @ (tree.probability() / start.probability()).log()
+    assert sum(float(found[f"credit/kl/{t}"]) for t in range(4)) == pytest.approx(float(moved)) and moved > 0
+    squares = gradients.square().sum(1)
+    for t in (0, 2):  # with exact advantages, an estimate of the whole gradient
+        assert float(found[f"credit/recovered/{t}"]) == pytest.approx(1, abs=0.5)
+    assert float(found["credit/cosine"]) > 0.8 and float(found["credit/signal"]) == pytest.approx(1, abs=0.5)
+    assert {t for t in range(4) if f"credit/recovered/{t}" in found} == {
+        t for t in range(4) if squares[t] > 1e-12 * squares.sum()
+    }

@@ -2,7 +2,7 @@
 
 from typing import Any, NamedTuple
 
-from ablations.results import OVER_TOKENS
+from ablations.results import OVER_TOKENS, RECOVERED
 from ablations.study import Arm, Comparison, Config, Stage, Study, Tuning, merge
 
 SIZES: Config = {"vocabulary": 4, "length": 8}
@@ -28,7 +28,9 @@ TASKS = {
     "Pairwise": Task({}, 48),
     "Parity": Task({}, 64),
 }
-CUTS = {"class_path": "lit_rl.functional.cuts.Stride", "init_args": {"every": 2}}
+STRIDE = {"class_path": "lit_rl.functional.cuts.Stride", "init_args": {"every": 2}}
+# for as many tokens; an advantage is exact where two cuts are neighbours, which those of a stride never are
+RANDOM = {"class_path": "lit_rl.functional.cuts.Bernoulli", "init_args": {"probability": 0.5}}
 
 
 class Algorithm(NamedTuple):
@@ -39,11 +41,12 @@ class Algorithm(NamedTuple):
     arguments: Config = {}  # noqa: RUF012, never changed
 
 
-def _forked(fill: str) -> Algorithm:
-    """20 tokens a response: 8 and continuations of 6, 4 and 2."""
-    return Algorithm("TRePO", 3, {"samples": 4, "cuts": CUTS, "continuations": 1, "fill": fill})
+def _forked(fill: str, cuts: Config = STRIDE) -> Algorithm:
+    """20 tokens a response, 8 and continuations of 6, 4 and 2; with random cuts 22 on average."""
+    return Algorithm("TRePO", 3, {"samples": 4, "cuts": cuts, "continuations": 1, "fill": fill})
 
 
+INTERPOLATED = "TRePO, linear_advantage"
 EXACT, LOOKS_AHEAD = "exact advantages", "TRePO, linear_value_mc"  # the latter a negative control: frozen only
 ALGORITHMS = {
     "REINFORCE": Algorithm("REINFORCE", 32),
@@ -54,7 +57,7 @@ ALGORITHMS = {
     "PPO, pretrained": Algorithm("PPO", 32, {"critic_pretraining": PRETRAINING}),
     "TRePO": _forked("segment_td"),
     LOOKS_AHEAD: _forked("linear_value_mc"),
-    "TRePO, linear_advantage": _forked("linear_advantage"),
+    INTERPOLATED: _forked("linear_advantage", RANDOM),
     EXACT: Algorithm("lit_rl.exact.oracle.ExactAdvantage", 32),
 }
 WITH_EOS = (("KeyToken", "Bottleneck"), ("RLOO", "GRPO", "PPO, pretrained", "TRePO"))
@@ -139,6 +142,12 @@ def _planned(arm: str, against: str, predicted: Any, because: str, tasks: Any = 
     return Comparison(_over(tasks, arm), _over(tasks, against), predicted, because, f"{arm} against {against}, {where}")
 
 
+def _biased(fill: str, where: str, positions: str, predicted: Any, because: str) -> Comparison:
+    """Against the fill whose estimates have the whole gradient, 1."""
+    arms = (f"Additive {fill}, frozen",), ("Additive TRePO, frozen",)
+    return Comparison(*arms, predicted, because, f"{fill} against TRePO, {where}", f"{RECOVERED}{positions}")
+
+
 STUDY = Study(
     name="position_credit",
     question="Where the tokens that earn the reward are known: which estimators credit them, and what is that worth at "
@@ -158,7 +167,7 @@ STUDY = Study(
         ),
         _planned("PPO, pretrained", "PPO", "above", "the policy does not start on a critic that knows nothing"),
         _planned("TRePO", "RLOO", "below", "with one continuation a cut the noise shrinks by less than tokens grow"),
-        _planned("TRePO, linear_advantage", "TRePO", "below", "tokens between cuts are given noise alone"),
+        _planned(INTERPOLATED, "TRePO", "below", "three tokens of four are given noise alone"),
     ),
     controls=(
         Comparison(
@@ -175,6 +184,15 @@ STUDY = Study(
             "rewards that belong to other responses say nothing",
             "RLOO with shuffled rewards against its start",
             "test/accuracy_sampled",
+        ),
+        _biased(LOOKS_AHEAD, "between cuts", "1+3+5+7", "below", "theory leaves half of the gradient there"),
+        _biased(LOOKS_AHEAD, "at cuts", "0+2+4+6", "equal", "no later value enters there"),
+        _biased(
+            INTERPOLATED,
+            "within responses",
+            "1+2+3+4+5+6",
+            "below",
+            "theory leaves a quarter of the gradient there, the chance that a token's advantage is exact",
         ),
     ),
     arms=(
@@ -196,5 +214,15 @@ STUDY = Study(
     tuning=Tuning((1e-3, 3e-3, 1e-2), (100,)),
     hours=1.5,
     smoke={"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}, "data": {"eval_prompts": 8}},
-    notes=("Mechanism, not language models: one transformer layer, 4 tokens, responses of 8.",),
+    notes=(
+        "Mechanism, not language models: a transformer of one layer over 4 tokens, responses of 8 from one prompt.",
+        f"Arms are matched in generated tokens an update, about {TOKENS}, so in responses they are not: 32 of REINFORCE, "
+        "RLOO, GRPO and PPO, 16 of ReMax, 12 of TRePO. A budget is 32 to 64 such updates, those of critic pretraining "
+        "among them; PPO's critic learns at the default rate, which was not tuned.",
+        "All arms of one name share a learning rate over the five tasks; the tasks with EOS take it over.",
+        "The seconds of exact advantages are those of enumerating 65,536 responses: an estimator can't have them.",
+        "TRePO with linear_advantage cuts at random, every other position on average, for at a stride no two cuts are "
+        "neighbours, no advantage is exact and nothing at all is learned.",
+        "The half-trained policies of the gradients are RLOO's after 8 to 24 updates at a rate of 0.003.",
+    ),
 )

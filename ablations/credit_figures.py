@@ -1,0 +1,127 @@
+"""Figures of credit: maps over positions, how much of the exact gradient is recovered, and critics."""
+
+from statistics import fmean
+from textwrap import fill
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ablations import credit, frozen
+from ablations.results import CRITIC, Results
+from ablations.style import WIDTH, colours, dashes, legend
+
+MAP = "YlGnBu"  # of shares
+MAPS = (
+    "Each position's share of the gradient, |g_t| / Σ |g_t|, mean over seeds: of the arm's rollouts, and below it of "
+    "the exact gradient at the same weights. The colours' scale is a square root. Grey: no gradient. Numbers: sampled "
+    "test accuracy at the end."
+)
+CRITICS = (
+    "The critic on an iteration's responses, not yet fitted to them: explained variance of their returns, and bias "
+    "over their standard deviation. Lines: means over seeds; points: seeds, where the policy starts. Dotted: "
+    "pretraining, while the policy waits."
+)
+RECOVERED = (
+    "How much of the exact gradient of each position an estimate has on average at the frozen policies, "
+    "E[g_t] · e_t / ‖e_t‖²: mean over seeds, 95% jackknife interval. 1 is unbiased. Only positions with at least 2% "
+    "of the exact gradient are shown."
+)
+
+
+def with_pretraining(results: Results) -> list[list[str]]:
+    """The arms with a critic, of the groups in which one is pretrained."""
+    explained = CRITIC[0], CRITIC[2]
+    groups = [
+        [arm for arm in arms if any(results.first(arm, e) for e in explained)] for arms in results.groups.values()
+    ]
+    return [arms for arms in groups if any(results.first(arm, CRITIC[0]) for arm in arms)]
+
+
+def critic(results: Results, groups: list[list[str]]) -> Figure:
+    figure = Figure(figsize=(WIDTH, (2.7 if len(groups) < 4 else 1.9) * len(groups)), layout="constrained")
+    for row, arms in zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups, strict=True):
+        axes = row.subplots(1, 2)
+        for arm in arms:
+            colour = colours(results)[arm]
+            for ax, before, after in zip(axes, CRITIC[:2], CRITIC[2:], strict=True):
+                for metric, style in ((before, ":"), (after, dashes(results, arm))):
+                    curve = {step: fmean(values) for step, values in results.curve(arm, metric).items() if values}
+                    label = arm if metric == after else None
+                    ax.plot(list(curve), list(curve.values()), color=colour, linestyle=style, label=label, linewidth=1)
+                for cell in results.of(arm):
+                    if curve := cell.curves[after]:
+                        ax.plot(min(curve), curve[min(curve)], "o", color=colour, markersize=4)
+        for ax, label in zip(axes, ("explained variance", "bias / sd of the returns"), strict=True):
+            ax.axhline(0, color="grey", linewidth=0.6)
+            ax.set(xlabel="iteration", ylabel=label)
+        legend(row, axes[0])
+    return figure
+
+
+def maps(results: Results) -> Figure:
+    """Maps of iteration and position, a column an arm: the estimate above the exact one."""
+    measured = [arm for arm in credit.arms(results) if results.study.arm(arm).trial]
+    groups = [arms for group in results.groups.values() if (arms := [arm for arm in group if arm in measured])]
+    columns = max(map(len, groups))
+    figure = Figure(figsize=(max(WIDTH, 1.1 * columns), 0.2 + 2.4 * len(groups)), layout="constrained")
+    panels = figure.subplots(2 * len(groups), columns, squeeze=False)
+    norm = PowerNorm(0.5, 0, 1)
+    for ax in panels.flat:
+        ax.axis("off")
+    for pairs, arms in zip(panels.reshape(-1, 2, columns).swapaxes(1, 2), groups, strict=True):
+        for (estimate, exact), arm in zip(pairs, arms, strict=False):
+            _map(estimate, credit.shares(results, arm, "share"), norm)
+            _map(exact, credit.shares(results, arm, "exact"), norm)
+            accuracy = 100 * fmean(results.by_seed(arm, "test/accuracy_sampled").values())
+            estimate.set_title(f"{fill(arm, 12, break_long_words=False)}\n{accuracy:.1f}%", fontsize=8)
+            estimate.tick_params(labelbottom=False)
+            exact.set_xlabel("iteration")
+        for ax, kind in zip(pairs[0], ("estimate", "exact"), strict=True):
+            ax.set_ylabel(f"{kind}\nposition")
+    figure.colorbar(ScalarMappable(norm, MAP), ax=panels, label="share of the gradient", shrink=0.6, aspect=30)
+    return figure
+
+
+def _map(ax: Axes, shares: dict[int, list[float]], norm: PowerNorm) -> None:
+    """Iterations are evenly spaced."""
+    steps, grid = list(shares), np.array(list(shares.values())).T
+    half = (steps[1] - steps[0]) / 2 if len(steps) > 1 else 0.5
+    extent = (steps[0] - half, steps[-1] + half, len(grid) + 0.5, 0.5)
+    ax.axis("on")
+    ax.set_facecolor("lightgrey")
+    ax.spines[:].set_visible(True)
+    ax.imshow(grid, aspect="auto", interpolation="nearest", norm=norm, cmap=MAP, extent=extent)
+    ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
+
+
+def recovered_arms(results: Results) -> dict[str, list[str]]:
+    """The frozen arms by their baseline, of the tasks with a gradient at more than two positions."""
+    groups: dict[str, list[str]] = {}
+    for arm in frozen.arms(results):
+        groups.setdefault(frozen.baseline(results, arm), []).append(arm)
+    return {first: arms for first, arms in groups.items() if len(credit.recovered(results, first)) > 2}
+
+
+def recovered(results: Results, groups: dict[str, list[str]]) -> Figure:
+    """A panel an arm, a row a task."""
+    columns = max(map(len, groups.values()))
+    figure = Figure(figsize=(max(WIDTH, 1.1 * columns), 0.3 + 1.7 * len(groups)), layout="constrained")
+    panels = figure.subplots(len(groups), columns, sharex=True, sharey=True, squeeze=False)
+    for line, arms in zip(panels, groups.values(), strict=True):
+        for ax, arm in zip(line, arms, strict=False):
+            found = credit.recovered(results, arm)
+            ax.axhline(1, color="grey", linewidth=0.6)
+            ax.axhline(0, color="grey", linewidth=0.6)
+            for t, interval in found.items():
+                ax.plot([t + 1, t + 1], [interval.low, interval.high], color=colours(results)[arm])
+                ax.plot(t + 1, interval.mean, "o", color=colours(results)[arm], markersize=3)
+            ax.set_title(fill(results.label(arm), 14, break_long_words=False), fontsize=7)
+            ax.set_xlabel("position")
+        line[0].set_ylabel(f"{results.study.arm(arms[0]).task}\nrecovered")
+    panels[0, 0].set_ylim(-0.6, 2.1)
+    return figure

@@ -1,0 +1,69 @@
+"""Tables of studies with several tasks: a row an arm, a column a task."""
+
+from collections.abc import Callable, Sequence
+
+from ablations.comparisons import metric_name, points
+from ablations.results import Results
+from ablations.statistics import first_reached, mean_interval, waiting
+
+CURVE = "val/accuracy_sampled"
+LEVEL = 0.9
+
+
+def tables(results: Results) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Captions, columns and rows; none for a study of one task."""
+    tasks = list(dict.fromkeys(arm.task for arm in results.study.arms if arm.task and not arm.frozen))
+    if not tasks:
+        return []
+    return [_values(results, tasks, results.study.primary_metric), _reached(results, tasks), _cost(results, tasks)]
+
+
+Table = tuple[str, list[str], list[list[str]]]
+
+
+def _values(results: Results, tasks: Sequence[str], metric: str) -> Table:
+    caption = f"{metric_name(metric).capitalize()} in percent: mean over seeds and 95% t interval."
+    return (
+        caption,
+        ["arm", *tasks],
+        _rows(results, tasks, lambda arm: points(mean_interval(list(results.by_seed(arm, metric).values())))),
+    )
+
+
+def _reached(results: Results, tasks: Sequence[str]) -> Table:
+    caption = (
+        f"Generated tokens until `{CURVE}` first is {100 * LEVEL:.0f}% of the best that is possible, 1: the "
+        "Kaplan-Meier median over seeds, in thousands, seeds that never got there right-censored at their end; in "
+        "brackets how many got there. — : fewer than half."
+    )
+
+    def text(arm: str) -> str:
+        cells = [cell for cell in results.of(arm) if cell.generated]
+        if not cells:
+            return ""
+        places = [first_reached(cell.along(CURVE), LEVEL) for cell in cells]
+        ends = [cell.generated for cell, place in zip(cells, places, strict=True) if place is None]
+        found = waiting([place for place in places if place is not None], ends)
+        median = "—" if found.median != found.median else f"{found.median / 1000:.1f}"
+        return f"{median} ({found.reached} of {found.seeds})"
+
+    return caption, ["arm", *tasks], _rows(results, tasks, text)
+
+
+def _cost(results: Results, tasks: Sequence[str]) -> Table:
+    caption = "Sampled test accuracy at the end, in percent, and seconds of training a thousand generated tokens."
+
+    def text(arm: str) -> str:
+        accuracy = points(mean_interval(list(results.by_seed(arm, "test/accuracy_sampled").values())))
+        spent = [
+            1000 * max(cell.axis("seconds").values()) / cell.generated for cell in results.of(arm) if cell.generated
+        ]
+        return accuracy + (f"; {mean_interval(spent).mean:.2f} s" if spent else "")
+
+    return caption, ["arm", *tasks], _rows(results, tasks, text)
+
+
+def _rows(results: Results, tasks: Sequence[str], text: Callable[[str], str]) -> list[list[str]]:
+    arms = {(results.label(arm), results.study.arm(arm).task): arm for arm in results.arms}
+    labels = list(dict.fromkeys(own for own, _ in arms))
+    return [[own, *(text(arms[own, task]) if (own, task) in arms else "" for task in tasks)] for own in labels]

@@ -1,0 +1,120 @@
+"""Planned comparisons, frozen noise and the tables of results, from made-up cells."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from ablations import comparisons, frozen, tasks
+from ablations.results import OVER_TOKENS, SECONDS, Result, Results, mean_to
+from ablations.study import Arm, Comparison, Study
+
+SEEDS = range(10)
+PAIRS = (
+    Comparison(("x b",), ("x a",), "above", "it was made so"),
+    Comparison(("x c",), ("x a",), "equal"),
+    Comparison(("x b", "y b"), ("x a", "y a"), name="b against a, all tasks"),
+)
+
+
+def cell(arm: str, seed: int, accuracy: float, curves=None) -> Result:
+    curves = {"val/accuracy_sampled": {0: 0.0, 1: accuracy, 2: 1.0}, **(curves or {})}
+    curves |= {"tokens/generated": {0: 0.0, 1: 100.0, 2: 200.0}, SECONDS: {1: 1.0, 2: 2.5}}
+    metrics = {"test/accuracy_sampled": accuracy, "tokens/generated": 200.0, "time/fit": 3.0}
+    return Result(arm, seed, 2, "commit", "hash", f"{arm}{seed}", metrics, curves)
+
+
+@pytest.fixture
+def results():
+    rng = np.random.default_rng(0)
+    arms = tuple(Arm(f"{task} {name}", {}, f"{task} a", task=task) for task in "xy" for name in "abc")
+    study = Study("s", "?", "here", arms, "x a", "test/accuracy_sampled", PAIRS)
+    level = {"a": 0.5, "b": 0.6, "c": 0.5}
+    cells = []
+    for seed in SEEDS:
+        shared = rng.normal(0, 0.1)  # paired away
+        for arm in arms:
+            own = rng.normal(0, 0.02)
+            cells.append(cell(arm.name, seed, level[arm.name[-1]] + shared + own))
+    return Results(study, False, tuple(cells), 0)
+
+
+def test_verdicts_are_paired_and_their_p_adjusted_together(results):
+    found = comparisons.verdicts(results, PAIRS)
+    assert [each.found for each in found] == ["above", "equal", "above"]
+    x_a, x_b = (np.array(list(results.by_seed(arm, "test/accuracy_sampled").values())) for arm in ("x a", "x b"))
+    known = stats.permutation_test((x_b - x_a,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert found[0].p == pytest.approx(known.pvalue) and found[0].interval.mean == pytest.approx((x_b - x_a).mean())
+    assert found[0].adjusted >= found[0].p and max(each.adjusted for each in found) <= 1
+    y_a, y_b = (np.array(list(results.by_seed(arm, "test/accuracy_sampled").values())) for arm in ("y a", "y b"))
+    assert found[2].differences == pytest.approx((x_b + y_b - x_a - y_a) / 2)
+
+
+def test_an_arm_without_cells_is_compared_with_nobody(results):
+    without = Results(results.study, False, tuple(c for c in results.cells if c.arm != "y b"), 0)
+    assert len(comparisons.verdicts(without, PAIRS)) == 2
+
+
+def test_a_pilot_is_judged_by_its_interval(results):
+    few = Results(results.study, False, tuple(c for c in results.cells if c.seed < 3), 0)
+    first = comparisons.verdicts(few, PAIRS)[0]
+    assert first.p >= 0.25 and first.found == ("above" if first.interval.low > 0 else "equal")
+
+
+def test_answer_and_tables_name_every_comparison(results):
+    said = comparisons.answer(results)
+    assert "b against a, all tasks" in said and "x c" in said
+    text = "\n".join(comparisons.sections(results))
+    assert text.count("| above |") >= 2 and "it was made so" in text
+    for caption, columns, rows in tasks.tables(results):
+        assert caption and columns == ["arm", "x", "y"] and [row[0] for row in rows] == ["a", "b", "c"]
+
+
+def test_the_mean_over_tokens_is_the_area_below_the_curve(results):
+    rng = np.random.default_rng(1)
+    places, values = np.sort(rng.uniform(0, 10, 6)), rng.uniform(size=6)
+    curve = dict(zip(places.tolist(), values.tolist(), strict=True))
+    for end in (places[-1], (places[2] + places[3]) / 2, places[-1] + 3):
+        grid = np.linspace(places[0], end, 200_001)
+        known = np.trapezoid(np.interp(grid, places, values), grid) / (end - places[0])
+        assert mean_to(curve, end) == pytest.approx(known, abs=1e-6)
+    first = results.cells[0]
+    value = results.value(first, f"{OVER_TOKENS}val/accuracy_sampled")
+    assert value == pytest.approx(first.metrics["test/accuracy_sampled"] / 2 + 0.25)
+
+
+def noisy(name: str, trace: float, signal: float, samples: int, tokens: float) -> tuple[Arm, list[Result]]:
+    config = {"model": {"init_args": {"samples": samples}}, "data": {"prompts_per_iteration": 10}}
+    rng = np.random.default_rng(5)
+    cells = []
+    for seed in SEEDS:
+        jitter = float(np.exp(rng.normal(0, 0.05)))
+        curves = {
+            "gradient/trace_cov": dict.fromkeys((1, 2, 3), 2 * trace * jitter),
+            "credit/norm_sq": dict.fromkeys((1, 2, 3), 2.0),
+            "credit/signal": {step: signal + rng.normal(0, 0.01) for step in (1, 2, 3)},
+            "tokens/generated": {step: 10.0 * tokens * step for step in range(4)},
+            SECONDS: {step: 2.0 * step for step in range(4)},
+        }
+        cells.append(Result(name, seed, 3, "commit", "hash", "id", {}, curves))
+    return Arm(name, config, "RLOO", frozen=True), cells
+
+
+def test_noise_at_equal_cost():
+    base, base_cells = noisy("RLOO, frozen", 4.0, 1.0, samples=4, tokens=32)
+    half, half_cells = noisy("half, frozen", 4.0, 0.5, samples=4, tokens=32)  # shrunk signal: four times the noise
+    dear, dear_cells = noisy("dear, frozen", 2.0, 1.0, samples=4, tokens=96)  # half the noise at three times the price
+    none, none_cells = noisy("none, frozen", 1.0, 0.0, samples=4, tokens=32)
+    arms = (Arm("RLOO", {}), base, half, dear, none)
+    cells = tuple([*base_cells, *half_cells, *dear_cells, *none_cells])
+    results = Results(Study("s", "?", "here", arms, "RLOO", "test/accuracy", ()), False, cells, 0)
+    assert frozen.arms(results) == ["RLOO, frozen", "half, frozen", "dear, frozen", "none, frozen"]
+    measured = {arm: frozen.measured(results, arm) for arm in frozen.arms(results)}
+    expected = {("half", "token"): 4, ("dear", "response"): 0.5, ("dear", "token"): 1.5, ("dear", "second"): 0.5}
+    for (name, cost), ratio in expected.items():
+        found = frozen.relative(measured[f"{name}, frozen"], measured["RLOO, frozen"], cost)
+        assert found.mean == pytest.approx(ratio, rel=0.05) and found.low < found.mean < found.high
+    assert math.isnan(frozen.relative(measured["none, frozen"], measured["RLOO, frozen"], "token").mean)
+    rows = frozen.table(results, frozen.arms(results))
+    assert [row[0] for row in rows] == ["RLOO", "half", "dear", "none"] and rows[-1][-1] == "no signal"
