@@ -6,9 +6,12 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
+from ablations.results import FOLDER
 from ablations.studies import STUDIES, find
 from ablations.tuning import tuned
 from lit_rl.errors import UsageError
+
+CERTIFICATE = "certificate"  # a study without runs
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,10 +78,15 @@ def main(args: Sequence[str] | None = None) -> int:
         if options.command == "list":
             for study in STUDIES.values():
                 print(f"{study.name}{'' if study.scale == 'tiny' else f' --scale {study.scale}'}: {study.question}")
+            print(f"{CERTIFICATE}: Is every estimator what it is said to be? Enumerated, without training.")
             return 0
         if options.command == "ui":
             _ui(options.port)
             return 0
+        if options.study == CERTIFICATE:
+            from lit_rl.verify import verify
+
+            return verify(["--report", str(FOLDER / CERTIFICATE)])
         study = find(options.study, options.scale)
         code = 0
         if options.command == "run":

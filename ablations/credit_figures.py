@@ -1,6 +1,6 @@
 """Figures of credit: maps over positions, how much of the exact gradient is recovered, and critics."""
 
-from statistics import fmean
+from statistics import fmean, median
 from textwrap import fill
 
 import numpy as np
@@ -28,7 +28,7 @@ CRITICS = (
 RECOVERED = (
     "How much of the exact gradient of each position an estimate has on average at the frozen policies, "
     "E[g_t] · e_t / ‖e_t‖²: mean over seeds, 95% jackknife interval. 1 is unbiased. Only positions with at least 2% "
-    "of the exact gradient are shown."
+    "of the exact gradient are shown; GRPO divides by a standard deviation, and has an axis of its own."
 )
 
 
@@ -111,7 +111,7 @@ def recovered(results: Results, groups: dict[str, list[str]]) -> Figure:
     """A panel an arm, a row a task."""
     columns = max(map(len, groups.values()))
     figure = Figure(figsize=(max(WIDTH, 1.1 * columns), 0.3 + 1.7 * len(groups)), layout="constrained")
-    panels = figure.subplots(len(groups), columns, sharex=True, sharey=True, squeeze=False)
+    panels = figure.subplots(len(groups), columns, sharex=True, squeeze=False)
     for line, arms in zip(panels, groups.values(), strict=True):
         for ax, arm in zip(line, arms, strict=False):
             found = credit.recovered(results, arm)
@@ -122,6 +122,7 @@ def recovered(results: Results, groups: dict[str, list[str]]) -> Figure:
                 ax.plot(t + 1, interval.mean, "o", color=colours(results)[arm], markersize=3)
             ax.set_title(fill(results.label(arm), 14, break_long_words=False), fontsize=7)
             ax.set_xlabel("position")
+            scale = max(1.0, median(each.mean for each in found.values()) / 1.5)  # of an arm that rescales
+            ax.set_ylim(-0.6 * scale, 2.1 * scale)
         line[0].set_ylabel(f"{results.study.arm(arms[0]).task}\nrecovered")
-    panels[0, 0].set_ylim(-0.6, 2.1)
     return figure

@@ -24,7 +24,8 @@ TESTED = "Test accuracy after training: mean over seeds and 95% t interval (cut 
 AXES = (
     "Sampled validation accuracy against generated tokens (continuations and greedy responses among them), seconds of "
     "training (without evaluation; of this machine, as many cells at a time as the command says), iterations and "
-    "optimizer steps. Mean over seeds, band: 95% t interval."
+    "optimizer steps. Mean over seeds, band: 95% t interval. An axis ends at 2.5 "
+    "times the median run."
 )
 GRADIENT = (
     "Left: variance of one iteration's gradient at the shared start, tr Σ / n with n groups. Right: signal-to-noise "
@@ -33,7 +34,7 @@ GRADIENT = (
 )
 FROZEN = (
     "Gradient noise at the frozen policies, relative to RLOO's, with its 95% interval: smaller is better. Arms without "
-    "a point have no signal there."
+    "a point are unresolved."
 )
 
 
@@ -163,6 +164,8 @@ def _axes(results: Results) -> Figure:
         for ax, axis in zip(line, names, strict=True):
             for arm in trained:
                 _band(ax, results, arm, axis)
+            ends = sorted(max(cell.axis(axis).values()) for arm in trained for cell in results.of(arm))
+            ax.set_xlim(0, min(1.05 * ends[-1], 2.5 * ends[len(ends) // 2]))  # one slow arm would press the others
             ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.tick_params(axis="x", labelsize=6)
         line[0].set_ylabel(f"{results.study.arm(baseline).task}\nsampled accuracy (%)".strip())

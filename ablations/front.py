@@ -13,6 +13,9 @@ TITLE = """# Questions and answers
 One row a planned comparison, from the reports beside this page; `python -m ablations report STUDY` writes both anew.
 Differences are means over seeds with 95% t intervals, in points; Holm's p adjusts the exact sign-flip test for the
 comparisons of a study. Below 8 seeds a study is a pilot, and nothing is claimed.
+
+Whether the estimators are what they are said to be is enumerated: [certificate](certificate/report.md), by
+`python -m ablations run certificate`.
 """
 
 

@@ -15,7 +15,8 @@ COLUMNS = ("arm", "seeds", "signal", *(f"noise, a {cost}" for cost in COSTS))
 CAPTION = (
     "At frozen policies, the same for all arms of a task ({baseline} is 1, smaller is better): tr Σ / (signal² ‖∇J‖²), "
     "the noise of a gradient that is as long as the exact one, when as many trained responses, generated tokens or "
-    "seconds are spent on it. Signal: g · ∇J / ‖∇J‖², 1 for an unbiased estimator of that scale. 95% intervals: t, and "
+    "seconds are spent on it. Signal: g · ∇J / ‖∇J‖², 1 for an unbiased estimator of that scale; where its interval "
+    "reaches 0 the noise is unresolved. 95% intervals: t, and "
     "of the noise jackknife over seeds, paired with {baseline}'s, on the logarithm. Seconds are of this machine, two "
     "cells at a time."
 )
@@ -109,6 +110,6 @@ def _log_noise(found: Mapping[int, Noise], seeds: Sequence[int], cost: str) -> f
 
 def _factor(interval: Interval) -> str:
     if interval.mean != interval.mean:
-        return "no signal"
+        return "unresolved"
     bounds = "" if interval.low != interval.low else f" [{interval.low:.2f}, {interval.high:.2f}]"
     return f"{interval.mean:.2f}{bounds}"

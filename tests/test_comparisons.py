@@ -117,4 +117,4 @@ def test_noise_at_equal_cost():
         assert found.mean == pytest.approx(ratio, rel=0.05) and found.low < found.mean < found.high
     assert math.isnan(frozen.relative(measured["none, frozen"], measured["RLOO, frozen"], "token").mean)
     rows = frozen.table(results, frozen.arms(results))
-    assert [row[0] for row in rows] == ["RLOO", "half", "dear", "none"] and rows[-1][-1] == "no signal"
+    assert [row[0] for row in rows] == ["RLOO", "half", "dear", "none"] and rows[-1][-1] == "unresolved"

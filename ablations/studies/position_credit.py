@@ -216,9 +216,9 @@ STUDY = Study(
     smoke={"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}, "data": {"eval_prompts": 8}},
     notes=(
         "Mechanism, not language models: a transformer of one layer over 4 tokens, responses of 8 from one prompt.",
-        f"Arms are matched in generated tokens an update, about {TOKENS}, so in responses they are not: 32 of REINFORCE, "
-        "RLOO, GRPO and PPO, 16 of ReMax, 12 of TRePO. A budget is 32 to 64 such updates, those of critic pretraining "
-        "among them; PPO's critic learns at the default rate, which was not tuned.",
+        f"Arms are matched in generated tokens an update, about {TOKENS}, so in responses they are not: 32 of "
+        "REINFORCE, RLOO, GRPO and PPO, 16 of ReMax, 12 of TRePO. A budget is 32 to 64 such updates, those of "
+        "critic pretraining among them; PPO's critic learns at the default rate, which was not tuned.",
         "All arms of one name share a learning rate over the five tasks; the tasks with EOS take it over.",
         "The seconds of exact advantages are those of enumerating 65,536 responses: an estimator can't have them.",
         "TRePO with linear_advantage cuts at random, every other position on average, for at a stride no two cuts are "
