@@ -10,12 +10,13 @@ from ablations.study import Comparison
 
 COLUMNS = ("comparison", "difference", "BCa", "seeds", "p", "Holm p", "predicted", "found", "seeds for power .8")
 CAPTION = (
-    "differences are in points, mean over seeds of the paired difference with its 95% t interval, beside it the BCa "
+    "Differences of {what}, in points: mean over seeds of the paired difference with its 95% t interval, beside it the BCa "
     "bootstrap's. p is that of the exact sign-flip test, Holm's adjusts it for the {count}; found is what it says at "
     ".05, with fewer than 8 seeds the t interval. The last column: with how many seeds a true difference of the size "
     "found would be seen four times in five."
 )
 ALPHA = 0.05
+UNRESOLVED = "unresolved"  # not: equal
 ENOUGH_SEEDS = 8  # for a claim; with fewer no test of six comparisons can reach .05
 
 
@@ -40,14 +41,14 @@ class Verdict:
 
     @property
     def found(self) -> str:
-        """``above`` or ``below`` where the adjusted p is below .05, otherwise ``equal``: no difference resolved.
+        """``above`` or ``below`` where the adjusted p is below .05, otherwise ``unresolved``.
 
         With too few seeds for the test it is the t interval that tells, if it has a width.
         """
         mean, low, high = self.interval
         few = len(self.differences) < ENOUGH_SEEDS
         if not ((low < high and low * high > 0) if few else self.adjusted < ALPHA):
-            return "equal"
+            return UNRESOLVED
         return "above" if mean > 0 else "below"
 
     @property
@@ -91,8 +92,8 @@ def sections(results: Results) -> list[str]:
                 for each in found
                 if each.comparison.because
             )
-            metrics = " and ".join(dict.fromkeys(metric_name(each.metric) for each in found))
-            said = f"Of {metrics} {CAPTION.format(count=f'{len(found)} {name}')}"
+            metrics = "; of ".join(dict.fromkeys(metric_name(each.metric) for each in found))
+            said = CAPTION.format(what=metrics, count=f"{len(found)} {name}")
             parts += [f"## {title}", text, said, *([f"Predicted:\n\n{reasons}"] if reasons else [])]
     return parts
 
@@ -121,10 +122,10 @@ def answer(results: Results) -> str:
     for each in verdicts(results, results.study.comparisons):
         other = " + ".join(each.comparison.against)
         said = f"{metric_name(each.metric)} is {each.found} that of {other}, in points:"
-        verdict = f"No difference from {other} was resolved for" if each.found == "equal" else said
+        verdict = f"No difference from {other} was resolved for" if each.found == UNRESOLVED else said
         subject = " + ".join(each.comparison.arms)
         if each.comparison.name:
-            verdict = "No difference was resolved:" if each.found == "equal" else f"Resolved, {each.found}:"
+            verdict = "No difference was resolved:" if each.found == UNRESOLVED else f"Resolved, {each.found}:"
             subject = each.comparison.name
         groups.setdefault(verdict, []).append(f"{subject} {points(each.interval, signed=True)}")
     sentences = [f"{verdict} {'; '.join(arms)}." for verdict, arms in sorted(groups.items(), reverse=True)]

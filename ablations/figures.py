@@ -11,7 +11,7 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from ablations import credit, credit_figures, frozen
-from ablations.results import Results
+from ablations.results import MOST_ARMS, Results
 from ablations.statistics import mean_interval
 from ablations.style import STYLE, WIDTH, colours, dashes, frame, legend, rows
 
@@ -42,7 +42,7 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     """Writes the figures; returns their captions by file name."""
     figures: dict[str, tuple[Figure, str]] = {}
     with rc_context(STYLE):
-        if not any(arm.task for arm in results.study.arms):
+        if len(results.arms) <= MOST_ARMS:
             figures["accuracy"] = _accuracy(results), ACCURACY
             figures["test_accuracy"] = _test_accuracy(results), TESTED
         figures["axes"] = _axes(results), AXES
@@ -156,6 +156,8 @@ def _gradient_row(row: SubFigure, results: Results, arms: list[str]) -> None:
 def _axes(results: Results) -> Figure:
     """A row a group of arms, a column an axis."""
     names = {"tokens": "generated tokens", "seconds": "seconds", "iterations": "iterations", "steps": "optimizer steps"}
+    # results of an earlier version know neither seconds nor steps
+    names = {axis: name for axis, name in names.items() if any(len(cell.axis(axis)) > 1 for cell in results.cells)}
     height = 2.6 if len(results.groups) < 3 else 1.6
     figure = Figure(figsize=(WIDTH, 0.6 + height * len(results.groups)), layout="constrained")
     panels = figure.subplots(len(results.groups), len(names), sharey="row", squeeze=False)
@@ -168,6 +170,7 @@ def _axes(results: Results) -> Figure:
             ax.set_xlim(0, min(1.05 * ends[-1], 2.5 * ends[len(ends) // 2]))  # one slow arm would press the others
             ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.tick_params(axis="x", labelsize=6)
+        line[0].set_ylim(max(0, line[0].get_ylim()[0]), min(104, line[0].get_ylim()[1]))
         line[0].set_ylabel(f"{results.study.arm(baseline).task}\nsampled accuracy (%)".strip())
     for ax, name in zip(panels[-1], names.values(), strict=True):
         ax.set_xlabel(name)

@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ablations import comparisons, credit, front, frozen, tasks
+from ablations import by_task, comparisons, credit, front, frozen
 from ablations.comparisons import ENOUGH_SEEDS, points
-from ablations.results import FOLDER, Result, Results, load
+from ablations.results import FOLDER, MOST_ARMS, Result, Results, load
 from ablations.statistics import mean_interval, paired_interval
 from ablations.study import Study
 
@@ -132,15 +132,15 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
     outdated = f" {results.outdated} cells of earlier settings left out." if results.outdated else ""
     tokens = sum(cell.generated for cell in results.cells)
     seconds = sum(cell.seconds for cell in results.cells)
-    by_task = tasks.tables(results)
+    tables = by_task.tables(results)
     lines = [
         f"# {study.label(results.smoke)}",
         f"{study.question}\n\n{study.source}",
         "## Answer",
         comparisons.answer(results),
         *comparisons.sections(results),
-        *([] if by_task else [_table(COLUMNS, rows)]),
-        *(part for caption, columns, cells in by_task for part in (caption, _table(columns, cells))),
+        *([_table(COLUMNS, rows)] if len(rows) <= MOST_ARMS else []),
+        *(part for caption, columns, cells in tables for part in (caption, _table(columns, cells))),
         *_frozen(results),
         *([_table(credit.COLUMNS, measured), credit.CAPTION] if (measured := credit.table(results)) else []),
         *(f"![{file}]({file})\n\n{caption}" for file, caption in figures.items()),

@@ -14,6 +14,7 @@ from lit_rl.errors import UsageError
 from lit_rl.tracking import has_database, tracking_uri
 
 FOLDER = Path("results")
+MOST_ARMS = 30  # of a table or figure with a row each
 CELLS, CURVES_CSV = "cells.csv", "curves.csv"
 TEST = ("test/accuracy", "test/accuracy_flexible", "test/accuracy_sampled")
 METRICS = (*TEST, "tokens/generated", "time/fit", "time/stages", "memory/peak")  # of cells.csv

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablations import comparisons, frozen, tasks
+from ablations import by_task, comparisons, frozen
 from ablations.results import OVER_TOKENS, SECONDS, Result, Results, mean_to
 from ablations.study import Arm, Comparison, Study
 
@@ -42,7 +42,7 @@ def results():
 
 def test_verdicts_are_paired_and_their_p_adjusted_together(results):
     found = comparisons.verdicts(results, PAIRS)
-    assert [each.found for each in found] == ["above", "equal", "above"]
+    assert [each.found for each in found] == ["above", "unresolved", "above"]
     x_a, x_b = (np.array(list(results.by_seed(arm, "test/accuracy_sampled").values())) for arm in ("x a", "x b"))
     known = stats.permutation_test((x_b - x_a,), np.mean, permutation_type="samples", n_resamples=np.inf)
     assert found[0].p == pytest.approx(known.pvalue) and found[0].interval.mean == pytest.approx((x_b - x_a).mean())
@@ -59,7 +59,7 @@ def test_an_arm_without_cells_is_compared_with_nobody(results):
 def test_a_pilot_is_judged_by_its_interval(results):
     few = Results(results.study, False, tuple(c for c in results.cells if c.seed < 3), 0)
     first = comparisons.verdicts(few, PAIRS)[0]
-    assert first.p >= 0.25 and first.found == ("above" if first.interval.low > 0 else "equal")
+    assert first.p >= 0.25 and first.found == ("above" if first.interval.low > 0 else "unresolved")
 
 
 def test_answer_and_tables_name_every_comparison(results):
@@ -67,7 +67,7 @@ def test_answer_and_tables_name_every_comparison(results):
     assert "b against a, all tasks" in said and "x c" in said
     text = "\n".join(comparisons.sections(results))
     assert text.count("| above |") >= 2 and "it was made so" in text
-    for caption, columns, rows in tasks.tables(results):
+    for caption, columns, rows in by_task.tables(results):
         assert caption and columns == ["arm", "x", "y"] and [row[0] for row in rows] == ["a", "b", "c"]
 
 

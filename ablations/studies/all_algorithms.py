@@ -28,11 +28,11 @@ def _arms(task: str) -> tuple[Arm, ...]:
     def arm(name: str, config: Config | None = None, stages: tuple[Stage, ...] = (), **init_args: Any) -> Arm:
         model = {"class_path": name.split(",")[0], "init_args": init_args}
         own: Config = {"model": model, "data": {"task": {"class_path": task}}}
-        return Arm(f"{task} {name}", merge(own, config or {}), start, stages)
+        return Arm(f"{task} {name}", merge(own, config or {}), start, stages, task=task)
 
     untrained = arm("REINFORCE", {"trainer": {"max_epochs": 0}})
     return (
-        Arm(start, untrained.config, start),
+        Arm(start, untrained.config, start, task=task),
         *(arm(name) for name in ("REINFORCE", "RLOO", "ReMax", "GRPO", "PPO")),
         arm("PPO, pretrained", LATER),
         *(arm(name) for name in ("TRePO", "OnlineDPO")),
