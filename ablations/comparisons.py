@@ -12,8 +12,8 @@ COLUMNS = ("comparison", "difference", "BCa", "seeds", "p", "Holm p", "predicted
 CAPTION = (
     "Differences of {what}, in points: mean over seeds of the paired difference with its 95% t interval, beside it the "
     "BCa bootstrap's. p is that of the exact sign-flip test, Holm's adjusts it for the {count}; found is what it "
-    "says at .05, with fewer than 8 seeds the t interval. The last column: with how many seeds a true difference of the "
-    "size found would be seen four times in five."
+    "says at .05, with fewer than 8 seeds the t interval. The last column: with how many seeds a true difference of "
+    "the size found would be seen four times in five."
 )
 ALPHA = 0.05
 UNRESOLVED = "unresolved"  # not: equal
