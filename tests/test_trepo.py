@@ -235,3 +235,18 @@ def test_credit_of_all_positions_together_is_that_of_the_enumerated_responses():
     assert {t for t in range(4) if f"credit/recovered/{t}" in found} == {
         t for t in range(4) if squares[t] > 1e-12 * squares.sum()
     }
+
+
+def test_credit_is_measured_where_every_response_ends_early():
+    """Of four tokens, when the policy has learned to stop at once."""
+    ends = KeyToken(2 + 1, 4, eos=True, position=0)
+
+    class Ending(TokenTransformer):
+        def __init__(self):
+            super().__init__(3, 4, eos=True, hidden_size=32, layers=1)
+            self.model.lm_head.weight.data.zero_()
+            self.model.lm_head.register_forward_hook(lambda _, __, logits: logits + torch.tensor([0.0, 0.0, 50.0]))
+
+    found = train(RLOO, ends, 1, callbacks=(Credit(1),), policy=Ending())
+    assert float(found["response/length"]) == 1
+    assert [float(found[f"credit/share/{t}"]) for t in range(4)] == [0] * 4

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nan
-from torch.nn.functional import cosine_similarity
+from torch.nn.functional import cosine_similarity, pad
 
 from lit_rl.errors import UsageError
 from lit_rl.exact.tree import Tree, grow
@@ -60,6 +60,7 @@ class Credit(Callback):
         tree, gradients = self._exact(algorithm, data.task)
         exact = tree.along(tree.advantages, rollouts.response_ids, rollouts.lengths)
         estimated = _position_gradients(tree.policy, rollouts, algorithm.plan.temperature)
+        estimated = pad(estimated, (0, 0, 0, len(gradients) - len(estimated)))  # nobody came further
         squares = gradients.square().sum(1)
         curves = {
             "correlation": credit_correlation(rollouts.advantages, exact, rollouts.mask),
@@ -91,7 +92,7 @@ class Credit(Callback):
 
 
 def _position_gradients(policy: Any, rollouts: Rollouts, temperature: float) -> Tensor:
-    """The mean over responses of A_t psi_t: [T, D]."""
+    """The mean over responses of A_t psi_t: [T, D], T being that of the longest response."""
     assert rollouts.advantages is not None
     parameters = list(policy.parameters())
     with torch.enable_grad():
