@@ -2,9 +2,10 @@
 
 import math
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, median
 from typing import Any
 
+import numpy as np
 from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
@@ -24,7 +25,8 @@ TESTED = "Test accuracy after training: mean over seeds and 95% t interval (cut 
 AXES = (
     "Sampled validation accuracy against generated tokens (continuations and greedy responses among them), seconds of "
     "training (without evaluation; of this machine, as many cells at a time as the command says), iterations and "
-    "optimizer steps. Mean over seeds, band: 95% t interval. An axis ends at 2.5 "
+    "optimizer steps. Mean over seeds, each up to its arm's median end; "
+    "band: 95% t interval. An axis ends at 2.5 "
     "times the median run."
 )
 GRADIENT = (
@@ -50,7 +52,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
             figures["gradient_variance"] = _gradient(results), GRADIENT
         if frozen.arms(results):
             figures["frozen"] = _frozen(results), FROZEN
-        if critics := credit_figures.with_pretraining(results):
+        critics = credit_figures.with_pretraining(results)
+        if critics and len(results.arms) <= MOST_ARMS:
             figures["critic"] = credit_figures.critic(results, critics), credit_figures.CRITICS
         if credit.arms(results):
             figures["credit"] = credit_figures.maps(results), credit_figures.MAPS
@@ -179,23 +182,15 @@ def _axes(results: Results) -> Figure:
 
 
 def _band(ax: Axes, results: Results, arm: str, axis: str) -> None:
-    places: dict[int, list[float]] = {}
-    for cell in results.of(arm):
-        for step, place in cell.axis(axis).items():
-            places.setdefault(step, []).append(place)
-    curve = {step: mean_interval([100 * v for v in vs]) for step, vs in results.curve(arm, VALIDATION[0]).items()}
-    curve = {step: y for step, y in curve.items() if step in places}
-    x, colour = [fmean(places[step]) for step in curve], colours(results)[arm]
-    ax.plot(
-        x,
-        [y.mean for y in curve.values()],
-        color=colour,
-        linestyle=dashes(results, arm),
-        linewidth=1,
-        label=results.label(arm),
-    )
-    lows, highs = [y.low for y in curve.values()], [y.high for y in curve.values()]
-    ax.fill_between(x, lows, highs, color=colour, alpha=0.12, linewidth=0)
+    """Seeds end at different places, so each is read off at the same ones, up to the median end; ends hold on."""
+    curves = [cell.along(VALIDATION[0], axis) for cell in results.of(arm)]
+    curves = [curve for curve in curves if curve]
+    grid = np.linspace(0, median([max(curve) for curve in curves]), max(map(len, curves)))
+    values = np.array([np.interp(grid, sorted(curve), [curve[x] for x in sorted(curve)]) for curve in curves])
+    y, colour = [mean_interval(list(100 * column)) for column in values.T], colours(results)[arm]
+    style: Any = {"color": colour, "linestyle": dashes(results, arm), "linewidth": 1}
+    ax.plot(grid, [each.mean for each in y], label=results.label(arm), **style)
+    ax.fill_between(grid, [each.low for each in y], [each.high for each in y], color=colour, alpha=0.12, linewidth=0)
 
 
 def _frozen(results: Results) -> Figure:

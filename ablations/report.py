@@ -64,6 +64,8 @@ def report(study: Study, smoke: bool) -> Path:
     for row in rows:
         shown.add_row(*row[:SHOWN])
     Console(width=max(160, Console().width)).print(shown)
+    if results.outdated:
+        print(f"{results.outdated} cells of earlier settings left out")
     print(f"{path}\nlook at the runs with: python -m ablations ui")
     return path
 
@@ -129,7 +131,6 @@ def command(results: Results) -> str:
 def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) -> str:
     study = results.study
     commits = sorted({cell.commit for cell in results.cells})
-    outdated = f" {results.outdated} cells of earlier settings left out." if results.outdated else ""
     tokens = sum(cell.generated for cell in results.cells)
     seconds = sum(cell.seconds for cell in results.cells)
     tables = by_task.tables(results)
@@ -150,7 +151,7 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         f"    {command(results)}",
         f"Commit {', '.join(commits)}{' (mixed: not all cells ran the same code)' if len(commits) > 1 else ''}. "
         f"{len(results.cells)} cells, {tokens:,.0f} generated tokens, {seconds:,.0f} seconds of training, one thread a "
-        f"cell.{outdated} The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
+        f"cell. The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
         *_tuning(results),
     ]
     return "\n\n".join(lines) + "\n"

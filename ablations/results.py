@@ -23,7 +23,7 @@ GRADIENT = ("gradient/trace_cov", "gradient/norm_sq", "gradient/snr")
 PHASES = ("time/sample", "time/score", "time/update")
 SECONDS, STEPS = "seconds", "progress/optimizer_steps"  # since the start: of training, and taken
 MEASURED = ("val/accuracy", "val/accuracy_sampled", *GRADIENT)  # not in every iteration
-CURVES = ("tokens/generated", STEPS, "train/reward", *CRITIC, *MEASURED)
+CURVES = ("tokens/generated", SECONDS, STEPS, "train/reward", *CRITIC, *MEASURED)
 CREDIT = "credit/"  # curves of what the callback of that name has measured: credit/<what>/<position>
 OVER_TOKENS = "over_tokens/"  # before a curve's name: its mean over the budget of generated tokens
 RECOVERED = "recovered/"
@@ -144,7 +144,8 @@ class Results:
 
     def write_csv(self, folder: Path) -> None:
         """``cells.csv``, a line a cell, and ``curves.csv``, a line a cell and iteration: all that a report takes."""
-        names = list(dict.fromkeys(name for c in self.cells for name in c.curves if c.curves[name]))
+        measured = {name for c in self.cells for name in c.curves if c.curves[name]}
+        names = [name for name in CURVES if name in measured] + sorted(measured - set(CURVES))
         rows = [
             {"arm": c.arm, "seed": c.seed, **{name: c.metrics.get(name) for name in METRICS}}
             | {"iterations": c.iterations, "commit": c.commit, "config_hash": c.config_hash, "run_id": c.run_id}
