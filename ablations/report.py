@@ -133,6 +133,7 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
     commits = sorted({cell.commit for cell in results.cells})
     tokens = sum(cell.generated for cell in results.cells)
     seconds = sum(cell.seconds for cell in results.cells)
+    budget = f"; stated budget: {study.hours:g} hours of two cores, trials among them" if study.hours else ""
     tables = by_task.tables(results)
     lines = [
         f"# {study.label(results.smoke)}",
@@ -151,7 +152,7 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         f"    {command(results)}",
         f"Commit {', '.join(commits)}{' (mixed: not all cells ran the same code)' if len(commits) > 1 else ''}. "
         f"{len(results.cells)} cells, {tokens:,.0f} generated tokens, {seconds:,.0f} seconds of training, one thread a "
-        f"cell. The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
+        f"cell{budget}. The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
         *_tuning(results),
     ]
     return "\n\n".join(lines) + "\n"
