@@ -24,7 +24,7 @@ def study(*arms: Arm) -> Study:
         "data": {"task": TASK, "prompts_per_iteration": 32, "rows_per_microbatch": 8, "eval_prompts": 4},
         "trainer": {"max_epochs": 3, "check_val_every_n_epoch": 1, "accelerator": "cpu"},
     }
-    return Study("s", "?", "here", arms, arms[0].name, "test/accuracy_sampled", (), base, seeds=(0,))
+    return Study("s", "?", "here", arms, arms[0].name, "test/accuracy_sampled", (), base=base, seeds=(0,))
 
 
 def test_a_folder_is_named_by_its_command_and_fills_the_settings():
@@ -67,7 +67,7 @@ def test_a_sweep_makes_its_stages_once_and_reports_what_they_took(tmp_path, capf
     assert (Path(made.folder) / "stage.json").stat().st_mtime_ns == before
 
     results = load(swept, False)
-    assert results.by_seed("ABC", "time/stages")[0] == pytest.approx(record["seconds"])
+    assert results.by_seed("ABC", "time/stages")[0] == pytest.approx(record["seconds"], rel=1e-5)
     rows = {row[0]: dict(zip(report.COLUMNS, row, strict=True)) for row in report.table(results)}
     assert " + " in rows["ABC"]["seconds"] and "+" not in rows["PPO"]["seconds"]
     assert all(int(row["peak MiB"].replace(",", "")) > 100 for row in rows.values())
