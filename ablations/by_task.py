@@ -22,7 +22,7 @@ Table = tuple[str, list[str], list[list[str]]]
 
 
 def _values(results: Results, tasks: Sequence[str], metric: str) -> Table:
-    caption = f"{metric_name(metric).capitalize()} in percent: mean over seeds and 95% t interval."
+    caption = f"{metric_name(metric)} in percent: mean over seeds and 95% t interval."
     return (
         caption,
         ["arm", *tasks],

@@ -85,8 +85,6 @@ def sections(results: Results) -> list[str]:
     ):
         found = verdicts(results, wanted)
         if found:
-            rows = [*table(found)]
-            text = "\n".join(f"| {' | '.join(row)} |" for row in (COLUMNS, ["---"] * len(COLUMNS), *rows))
             reasons = "\n".join(
                 f"- {each.comparison}: {each.comparison.predicted}, for {each.comparison.because}."
                 for each in found
@@ -94,7 +92,12 @@ def sections(results: Results) -> list[str]:
             )
             metrics = "; of ".join(dict.fromkeys(metric_name(each.metric) for each in found))
             said = CAPTION.format(what=metrics, count=f"{len(found)} {name}")
-            parts += [f"## {title}", text, said, *([f"Predicted:\n\n{reasons}"] if reasons else [])]
+            parts += [
+                f"## {title}",
+                markdown(COLUMNS, table(found)),
+                said,
+                *([f"Predicted:\n\n{reasons}"] if reasons else []),
+            ]
     return parts
 
 
@@ -130,6 +133,11 @@ def answer(results: Results) -> str:
         groups.setdefault(verdict, []).append(f"{subject} {points(each.interval, signed=True)}")
     sentences = [f"{verdict} {'; '.join(arms)}." for verdict, arms in sorted(groups.items(), reverse=True)]
     return " ".join(sentences) or "No planned comparison has finished cells on both sides."
+
+
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table."""
+    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 
 
 def metric_name(metric: str) -> str:

@@ -101,9 +101,7 @@ def _map(ax: Axes, shares: dict[int, list[float]], norm: PowerNorm) -> None:
 
 def recovered_arms(results: Results) -> dict[str, list[str]]:
     """The frozen arms by their baseline, of the tasks with a gradient at more than two positions."""
-    groups: dict[str, list[str]] = {}
-    for arm in frozen.arms(results):
-        groups.setdefault(frozen.baseline(results, arm), []).append(arm)
+    groups = frozen.groups(results)
     return {first: arms for first, arms in groups.items() if len(credit.recovered(results, first)) > 2}
 
 

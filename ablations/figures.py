@@ -195,9 +195,7 @@ def _band(ax: Axes, results: Results, arm: str, axis: str) -> None:
 
 def _frozen(results: Results) -> Figure:
     """A row a task, a column a cost."""
-    groups: dict[str, list[str]] = {}
-    for arm in frozen.arms(results):
-        groups.setdefault(frozen.baseline(results, arm), []).append(arm)
+    groups = frozen.groups(results)
     most = max(map(len, groups.values()))
     figure = Figure(figsize=(WIDTH, 0.4 + (0.5 + 0.17 * most) * len(groups)), layout="constrained")
     panels = figure.subplots(len(groups), len(frozen.COSTS), sharey="row", sharex=True, squeeze=False)

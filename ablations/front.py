@@ -28,7 +28,7 @@ def summarize(results: Results, folder: Path, command: str) -> None:
             "difference": comparisons.points(each.interval, signed=True),
             "p": comparisons.number(each.adjusted),
             "predicted": each.comparison.predicted,
-            "found": each.found,
+            "found": each.found if len(each.differences) >= comparisons.ENOUGH_SEEDS else "pilot",
             "seeds": len(each.differences),
         }
         for each in found
@@ -60,6 +60,5 @@ def _section(folder: str, summary: dict[str, Any]) -> str:
         [row["comparison"], row["difference"], row["p"], row["predicted"], row["found"], str(row["seeds"])]
         for row in summary["comparisons"]
     ]
-    table = "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
     where = f"Scale {summary['scale']}, [report]({folder}/report.md), `{summary['command']}`"
-    return f"## {summary['question']}\n\n{where}\n\n{table}\n"
+    return f"## {summary['question']}\n\n{where}\n\n{comparisons.markdown(columns, rows)}\n"

@@ -47,6 +47,14 @@ def baseline(results: Results, arm: str) -> str:
     return f"{results.study.baseline_of(arm)}, frozen"
 
 
+def groups(results: Results) -> dict[str, list[str]]:
+    """The frozen arms by the frozen arm that they are compared with."""
+    found: dict[str, list[str]] = {}
+    for arm in arms(results):
+        found.setdefault(baseline(results, arm), []).append(arm)
+    return found
+
+
 def measured(results: Results, arm: str) -> dict[int, Noise]:
     """By seed."""
     return {cell.seed: noise for cell in results.of(arm) if (noise := _noise(results, cell)) is not None}

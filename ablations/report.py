@@ -1,4 +1,4 @@
-"""``results/<study>/``: the answer, the numbers and the figures, from MLflow alone."""
+"""``results/<study>/``: the answer, the numbers and the figures, from MLflow, or from its own CSV."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ablations import by_task, comparisons, credit, front, frozen
-from ablations.comparisons import ENOUGH_SEEDS, points
+from ablations.comparisons import ENOUGH_SEEDS, markdown, points
 from ablations.results import FOLDER, MOST_ARMS, Result, Results, load
 from ablations.statistics import mean_interval, paired_interval
 from ablations.study import Study
@@ -141,10 +141,10 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         "## Answer",
         comparisons.answer(results),
         *comparisons.sections(results),
-        *([_table(COLUMNS, rows)] if len(rows) <= MOST_ARMS else []),
-        *(part for caption, columns, cells in tables for part in (caption, _table(columns, cells))),
+        *([markdown(COLUMNS, rows)] if len(rows) <= MOST_ARMS else []),
+        *(part for caption, columns, cells in tables for part in (caption, markdown(columns, cells))),
         *_frozen(results),
-        *([_table(credit.COLUMNS, measured), credit.CAPTION] if (measured := credit.table(results)) else []),
+        *([markdown(credit.COLUMNS, measured), credit.CAPTION] if (measured := credit.table(results)) else []),
         *(f"![{file}]({file})\n\n{caption}" for file, caption in figures.items()),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits(results)),
@@ -160,14 +160,12 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
 
 def _frozen(results: Results) -> list[str]:
     """A table a task, of the gradients measured at frozen policies."""
-    groups: dict[str, list[str]] = {}
-    for arm in frozen.arms(results):
-        groups.setdefault(frozen.baseline(results, arm), []).append(arm)
+    groups = frozen.groups(results)
     if not groups:
         return []
     parts = ["## Gradients at frozen policies", frozen.CAPTION.format(baseline=results.label(next(iter(groups))))]
     for first, arms in groups.items():
-        parts += [f"{results.study.arm(first).task}:", _table(frozen.COLUMNS, frozen.table(results, arms))]
+        parts += [f"{results.study.arm(first).task}:", markdown(frozen.COLUMNS, frozen.table(results, arms))]
     return parts
 
 
@@ -188,10 +186,6 @@ def _tuning(results: Results) -> list[str]:
         f"study does not use, and took the best by the primary metric, its mean over tasks: {chosen}."
         + ("" if results.smoke else " The trials' scores are in [tuning.csv](tuning.csv).")
     ]
-
-
-def _table(columns: Sequence[str], rows: list[list[str]]) -> str:
-    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 
 
 def _seconds(cells: Sequence[Result]) -> str:
