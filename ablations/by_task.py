@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Sequence
 
-from ablations.comparisons import metric_name, points
+from ablations import metrics
+from ablations.comparisons import points
 from ablations.results import Results
 from ablations.statistics import first_reached, mean_interval, waiting
 
@@ -22,7 +23,7 @@ Table = tuple[str, list[str], list[list[str]]]
 
 
 def _values(results: Results, tasks: Sequence[str], metric: str) -> Table:
-    caption = f"{metric_name(metric)} in percent: mean over seeds and 95% t interval."
+    caption = f"{metrics.name(metric)} in percent: mean over seeds and 95% t interval."
     return (
         caption,
         ["arm", *tasks],

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ablations.statistics as st
-from ablations.results import OVER_TOKENS, RECOVERED, Results
+from ablations import metrics
+from ablations.results import Results
 from ablations.study import Comparison
 
 COLUMNS = ("comparison", "difference", "BCa", "seeds", "p", "Holm p", "predicted", "found", "seeds for power .8")
 CAPTION = (
-    "Differences of {what}, in points: mean over seeds of the paired difference with its 95% t interval, beside it the "
+    "Differences of {what}: mean over seeds of the paired difference with its 95% t interval, beside it the "
     "BCa bootstrap's. p is that of the exact sign-flip test, Holm's adjusts it for the {count}; found is what it "
     "says at .05, with fewer than 8 seeds the t interval. The last column: with how many seeds a true difference of "
     "the size found would be seen four times in five."
@@ -22,7 +23,7 @@ ENOUGH_SEEDS = 8  # for a claim; with fewer no test of six comparisons can reach
 
 @dataclass(frozen=True)
 class Verdict:
-    """A comparison with its outcome; differences as fractions, not points.
+    """A comparison with its outcome; differences in the metric's own unit: of accuracies as fractions, not points.
 
     Attributes:
         differences: one a seed.
@@ -90,8 +91,10 @@ def sections(results: Results) -> list[str]:
                 for each in found
                 if each.comparison.because
             )
-            metrics = "; of ".join(dict.fromkeys(metric_name(each.metric) for each in found))
-            said = CAPTION.format(what=metrics, count=f"{len(found)} {name}")
+            names = "; of ".join(
+                dict.fromkeys(f"{metrics.name(x)}, {metrics.unit(x)}" for x in (e.metric for e in found))
+            )
+            said = CAPTION.format(what=names, count=f"{len(found)} {name}")
             parts += [
                 f"## {title}",
                 markdown(COLUMNS, table(found)),
@@ -106,8 +109,8 @@ def table(found: Sequence[Verdict]) -> list[list[str]]:
     return [
         [
             str(each.comparison),
-            points(each.interval, signed=True),
-            bounds(st.bca_interval(each.differences)),
+            metrics.difference(each.interval, each.metric),
+            metrics.limits(st.bca_interval(each.differences), each.metric),
             str(len(each.differences)),
             number(each.p),
             number(each.adjusted),
@@ -124,13 +127,13 @@ def answer(results: Results) -> str:
     groups: dict[str, list[str]] = {}
     for each in verdicts(results, results.study.comparisons):
         other = " + ".join(each.comparison.against)
-        said = f"{metric_name(each.metric)} is {each.found} that of {other}, in points:"
+        said = f"{metrics.name(each.metric)} is {each.found} that of {other}, {metrics.unit(each.metric)}:"
         verdict = f"No difference from {other} was resolved for" if each.found == UNRESOLVED else said
         subject = " + ".join(each.comparison.arms)
         if each.comparison.name:
             verdict = "No difference was resolved:" if each.found == UNRESOLVED else f"Resolved, {each.found}:"
             subject = each.comparison.name
-        groups.setdefault(verdict, []).append(f"{subject} {points(each.interval, signed=True)}")
+        groups.setdefault(verdict, []).append(f"{subject} {metrics.difference(each.interval, each.metric)}")
     sentences = [f"{verdict} {'; '.join(arms)}." for verdict, arms in sorted(groups.items(), reverse=True)]
     return " ".join(sentences) or "No planned comparison has finished cells on both sides."
 
@@ -140,28 +143,12 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
 
 
-def metric_name(metric: str) -> str:
-    """For a sentence."""
-    if metric.startswith(OVER_TOKENS):
-        return f"`{metric.removeprefix(OVER_TOKENS)}` (its mean over the budget of generated tokens)"
-    if metric.startswith(RECOVERED):
-        positions = ", ".join(str(int(t) + 1) for t in metric.removeprefix(RECOVERED).split("+"))
-        return f"the part of the exact gradient that is recovered at the positions {positions}"
-    return f"`{metric}`"
-
-
 def points(interval: st.Interval, signed: bool = False) -> str:
     """An accuracy, or a difference of two, with its interval if there is one, in points."""
     sign = "+" if signed else ""
     mean = f"{100 * interval.mean:{sign}.1f}"
     flat = interval.low != interval.low or interval.low == interval.high
-    return mean if flat else f"{mean} {bounds(interval, signed)}"
-
-
-def bounds(interval: st.Interval, signed: bool = True) -> str:
-    """In points; empty without bounds."""
-    sign = "+" if signed else ""
-    return "" if interval.low != interval.low else f"[{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
+    return mean if flat else f"{mean} [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
 
 
 def number(p: float) -> str:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from itertools import pairwise
 from statistics import fmean
 
-from ablations.results import CREDIT, Result, Results
+from ablations.result import CREDIT, Result
+from ablations.results import Results
 from ablations.statistics import Interval, jackknife_interval, mean_interval
 
 COLUMNS = (

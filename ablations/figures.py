@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from ablations import credit, credit_figures, frozen
+from ablations import credit, credit_figures, crossing_figures, frozen
 from ablations.results import MOST_ARMS, Results
 from ablations.statistics import mean_interval
 from ablations.style import STYLE, WIDTH, colours, dashes, frame, legend, rows
@@ -44,14 +44,16 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     """Writes the figures; returns their captions by file name."""
     figures: dict[str, tuple[Figure, str]] = {}
     with rc_context(STYLE):
-        if len(results.arms) <= MOST_ARMS:
+        if 0 < len(results.arms) <= MOST_ARMS:
             figures["accuracy"] = _accuracy(results), ACCURACY
             figures["test_accuracy"] = _test_accuracy(results), TESTED
-        figures["axes"] = _axes(results), AXES
+        if results.arms:
+            figures["axes"] = _axes(results), AXES
         if any(results.first(arm, "gradient/norm_sq") for arm in results.arms):
             figures["gradient_variance"] = _gradient(results), GRADIENT
-        if frozen.arms(results):
+        if frozen.arms(results) and not results.study.kappas:
             figures["frozen"] = _frozen(results), FROZEN
+        figures |= crossing_figures.draw(results)
         critics = credit_figures.with_pretraining(results)
         if critics and len(results.arms) <= MOST_ARMS:
             figures["critic"] = credit_figures.critic(results, critics), credit_figures.CRITICS

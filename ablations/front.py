@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ablations import comparisons
+from ablations import comparisons, metrics
 from ablations.results import FOLDER, Results
 
 SUMMARY = "summary.json"
@@ -25,7 +25,7 @@ def summarize(results: Results, folder: Path, command: str) -> None:
     rows = [
         {
             "comparison": str(each.comparison),
-            "difference": comparisons.points(each.interval, signed=True),
+            "difference": metrics.difference(each.interval, each.metric),
             "p": comparisons.number(each.adjusted),
             "predicted": each.comparison.predicted,
             "found": each.found if len(each.differences) >= comparisons.ENOUGH_SEEDS else "pilot",

@@ -2,38 +2,31 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from statistics import fmean, median
-from typing import NamedTuple
+from statistics import fmean
 
-from ablations.results import SECONDS, Result, Results
+from ablations.noise import RESPONSE, SECOND, TOKEN, Noise, noise_of
+from ablations.results import Results
 from ablations.statistics import Interval, jackknife_interval, mean_interval
-from ablations.study import merge
 
-COSTS = ("response", "token", "second")
+COSTS = (RESPONSE, TOKEN, SECOND)
 COLUMNS = ("arm", "seeds", "signal", *(f"noise, a {cost}" for cost in COSTS))
 CAPTION = (
-    "At frozen policies, the same for all arms of a task ({baseline} is 1, smaller is better): tr Σ / (signal² ‖∇J‖²), "
-    "the noise of a gradient that is as long as the exact one, when as many trained responses, generated tokens or "
-    "seconds are spent on it. Signal: g · ∇J / ‖∇J‖², 1 for an unbiased estimator of that scale; where its interval "
-    "reaches 0 the noise is unresolved. 95% intervals: t, and "
-    "of the noise jackknife over seeds, paired with {baseline}'s, on the logarithm. Seconds are of this machine, two "
-    "cells at a time."
+    "At frozen policies, the same for all arms of a task ({baseline} is 1, smaller is better): {noise} when as many "
+    "trained responses, generated tokens or seconds are spent on it. 95% intervals: t, and of the noise jackknife over "
+    "seeds, paired with {baseline}'s, on the logarithm. Seconds are of this machine, two cells at a time."
 )
+SCALED = (
+    "tr Σ / (signal² ‖∇J‖²), the noise of a gradient that is as long as the exact one, with the signal "
+    "g · ∇J / ‖∇J‖², 1 for an unbiased estimator of that scale (where its interval reaches 0 the noise is unresolved),"
+)
+UNSCALED = "tr Σ, of estimators that are unbiased and of one scale,"
 
 
-class Noise(NamedTuple):
-    """Of one cell's policy: per group, with what a group costs.
-
-    Attributes:
-        trace: tr Sigma / |grad J|^2.
-        signal: g . grad J / |grad J|^2.
-        cost: of a group, by ``COSTS``.
-    """
-
-    trace: float
-    signal: float
-    cost: dict[str, float]
+def caption(results: Results) -> str:
+    first = arms(results)[0]
+    known = signal(measured(results, first)).mean
+    noise = SCALED if known == known else UNSCALED
+    return CAPTION.format(baseline=results.label(baseline(results, first)), noise=noise)
 
 
 def arms(results: Results) -> list[str]:
@@ -43,8 +36,9 @@ def arms(results: Results) -> list[str]:
 
 
 def baseline(results: Results, arm: str) -> str:
-    """The frozen arm of the same algorithm as the arm's baseline."""
-    return f"{results.study.baseline_of(arm)}, frozen"
+    """What the arm is compared with: its baseline, or the frozen arm of that algorithm."""
+    name = results.study.baseline_of(arm)
+    return name if results.study.arm(name).frozen else f"{name}, frozen"
 
 
 def groups(results: Results) -> dict[str, list[str]]:
@@ -57,17 +51,19 @@ def groups(results: Results) -> dict[str, list[str]]:
 
 def measured(results: Results, arm: str) -> dict[int, Noise]:
     """By seed."""
-    return {cell.seed: noise for cell in results.of(arm) if (noise := _noise(results, cell)) is not None}
+    config = results.config(arm)
+    return {cell.seed: noise for cell in results.of(arm) if (noise := noise_of(cell, config)) is not None}
 
 
 def signal(found: Mapping[int, Noise]) -> Interval:
-    """Mean over seeds."""
-    return mean_interval([noise.signal for noise in found.values()])
+    """Mean over seeds; all NaN where it was not measured."""
+    known = [noise.signal for noise in found.values() if noise.signal == noise.signal]
+    return mean_interval(known) if known else Interval(math.nan, math.nan, math.nan)
 
 
 def relative(found: Mapping[int, Noise], other: Mapping[int, Noise], cost: str) -> Interval:
     """The noise at equal cost as a factor of another arm's; all NaN where the signal is not told from 0."""
-    if not signal(found).low > 0:
+    if signal(found).low <= 0:
         return Interval(math.nan, math.nan, math.nan)
 
     def log_ratio(seeds: Sequence[int]) -> float:
@@ -82,41 +78,20 @@ def table(results: Results, names: Sequence[str]) -> list[list[str]]:
     for arm in names:
         found, other = measured(results, arm), measured(results, baseline(results, arm))
         own = signal(found)
-        ratios = [_factor(relative(found, other, cost)) if arm != baseline(results, arm) else "1" for cost in COSTS]
-        rows.append([results.label(arm), str(len(found)), f"{own.mean:.2f} [{own.low:.2f}, {own.high:.2f}]", *ratios])
+        ratios = [factor(relative(found, other, cost)) if arm != baseline(results, arm) else "1" for cost in COSTS]
+        said = f"{own.mean:.2f} [{own.low:.2f}, {own.high:.2f}]" if own.mean == own.mean else ""
+        rows.append([results.label(arm), str(len(found)), said, *ratios])
     return rows
 
 
-def _noise(results: Results, cell: Result) -> Noise | None:
-    """None where fewer than two iterations behind critic pretraining were measured."""
-    config = merge(results.study.base, results.study.arm(cell.arm).config)
-    arguments, prompts = config["model"]["init_args"], config["data"]["prompts_per_iteration"]
-    waits = arguments.get("critic_pretraining", 0)
-    steps = [step for step in cell.curves.get("gradient/trace_cov", {}) if step > waits]
-    if len(steps) < 2:
-        return None
-    tokens, seconds = cell.axis("tokens"), cell.curves[SECONDS]
-    spent = [(tokens[b] - tokens[a], seconds[b] - seconds[a]) for a, b in pairwise(sorted(steps)) if b == a + 1]
-    return Noise(
-        fmean(cell.curves["gradient/trace_cov"][step] / cell.curves["credit/norm_sq"][step] for step in steps),
-        fmean(cell.curves["credit/signal"][step] for step in steps),
-        {
-            "response": float(arguments.get("samples", 1)),
-            "token": fmean(t for t, _ in spent) / prompts,
-            "second": median(s for _, s in spent) / prompts,
-        },
-    )
-
-
 def _log_noise(found: Mapping[int, Noise], seeds: Sequence[int], cost: str) -> float:
-    trace, own, spent = (
-        fmean(f(found[seed]) for seed in seeds)
-        for f in (lambda noise: noise.trace, lambda noise: noise.signal, lambda noise: noise.cost[cost])
-    )
-    return math.log(trace * spent / own**2)
+    trace, spent = (fmean(f(found[seed]) for seed in seeds) for f in (lambda n: n.trace, lambda n: n.cost(cost)))
+    known = [found[seed].signal for seed in seeds if found[seed].signal == found[seed].signal]
+    return math.log(trace * spent / (fmean(known) ** 2 if known else 1.0))
 
 
-def _factor(interval: Interval) -> str:
+def factor(interval: Interval) -> str:
+    """With its bounds, if it has any."""
     if interval.mean != interval.mean:
         return "unresolved"
     bounds = "" if interval.low != interval.low else f" [{interval.low:.2f}, {interval.high:.2f}]"

@@ -8,9 +8,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ablations import by_task, comparisons, credit, front, frozen
+from ablations import by_task, comparisons, credit, crossing, front, frozen, values
 from ablations.comparisons import ENOUGH_SEEDS, markdown, points
-from ablations.results import FOLDER, MOST_ARMS, Result, Results, load
+from ablations.result import Result
+from ablations.results import FOLDER, MOST_ARMS, Results, load
 from ablations.statistics import mean_interval, paired_interval
 from ablations.study import Study
 
@@ -63,7 +64,8 @@ def report(study: Study, smoke: bool) -> Path:
         shown.add_column(column, no_wrap=True)
     for row in rows:
         shown.add_row(*row[:SHOWN])
-    Console(width=max(160, Console().width)).print(shown)
+    if rows:
+        Console(width=max(160, Console().width)).print(shown)
     if results.outdated:
         print(f"{results.outdated} cells of earlier settings left out")
     print(f"{path}\nlook at the runs with: python -m ablations ui")
@@ -141,9 +143,10 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         "## Answer",
         comparisons.answer(results),
         *comparisons.sections(results),
-        *([markdown(COLUMNS, rows)] if len(rows) <= MOST_ARMS else []),
+        *([markdown(COLUMNS, rows)] if 0 < len(rows) <= MOST_ARMS else []),
         *(part for caption, columns, cells in tables for part in (caption, markdown(columns, cells))),
         *_frozen(results),
+        *_values(results),
         *([markdown(credit.COLUMNS, measured), credit.CAPTION] if (measured := credit.table(results)) else []),
         *(f"![{file}]({file})\n\n{caption}" for file, caption in figures.items()),
         "## Limits",
@@ -163,10 +166,26 @@ def _frozen(results: Results) -> list[str]:
     groups = frozen.groups(results)
     if not groups:
         return []
-    parts = ["## Gradients at frozen policies", frozen.CAPTION.format(baseline=results.label(next(iter(groups))))]
+    swept = bool(results.study.kappas)
+    caption = crossing.caption(results) if swept else frozen.caption(results)
+    parts = [
+        "## Gradients at frozen policies",
+        caption,
+        *([said] if swept and (said := crossing.theory(results)) else []),
+    ]
     for first, arms in groups.items():
-        parts += [f"{results.study.arm(first).task}:", markdown(frozen.COLUMNS, frozen.table(results, arms))]
+        columns, rows = (
+            (crossing.columns(results), crossing.table(results, arms))
+            if swept
+            else (list(frozen.COLUMNS), frozen.table(results, arms))
+        )
+        parts += [f"{results.study.arm(first).task}:", markdown(columns, rows)]
     return parts
+
+
+def _values(results: Results) -> list[str]:
+    rows = values.table(results)
+    return ["## Values of prefixes", markdown(values.COLUMNS, rows), values.CAPTION] if rows else []
 
 
 def _tuning(results: Results) -> list[str]:

@@ -3,12 +3,15 @@
 import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate, pairwise
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from ablations.study import Cell, Study, merge
+from ablations import metrics
+from ablations.result import CREDIT, SECONDS, STEPS, Result
+from ablations.study import Cell, Config, Study, merge
 from ablations.tracking import COMMIT, Tracking, identity
 from lit_rl.errors import UsageError
 from lit_rl.tracking import has_database, tracking_uri
@@ -21,52 +24,10 @@ METRICS = (*TEST, "tokens/generated", "time/fit", "time/stages", "memory/peak") 
 CRITIC = tuple(f"{phase}/{what}" for phase in ("pretraining", "critic") for what in ("explained_variance", "bias"))
 GRADIENT = ("gradient/trace_cov", "gradient/norm_sq", "gradient/snr")
 PHASES = ("time/sample", "time/score", "time/update")
-SECONDS, STEPS = "seconds", "progress/optimizer_steps"  # since the start: of training, and taken
 MEASURED = ("val/accuracy", "val/accuracy_sampled", *GRADIENT)  # not in every iteration
-CURVES = ("tokens/generated", SECONDS, STEPS, "train/reward", *CRITIC, *MEASURED)
-CREDIT = "credit/"  # curves of what the callback of that name has measured: credit/<what>/<position>
-OVER_TOKENS = "over_tokens/"  # before a curve's name: its mean over the budget of generated tokens
-RECOVERED = "recovered/"
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished cell: its last metrics, and its curves as metric -> iteration -> value."""
-
-    arm: str
-    seed: int
-    iterations: int
-    commit: str
-    config_hash: str
-    run_id: str
-    metrics: dict[str, float]
-    curves: dict[str, dict[int, float]]
-
-    @property
-    def generated(self) -> float:
-        return self.metrics.get("tokens/generated", 0.0)
-
-    @property
-    def seconds(self) -> float:
-        return self.metrics.get("time/fit", 0.0)
-
-    @property
-    def stage_seconds(self) -> float:
-        """Of what was made before the cell ran."""
-        return self.metrics.get("time/stages", 0.0)
-
-    def axis(self, name: str) -> dict[int, float]:
-        """How far the cell was after each iteration: ``iterations``, ``tokens`` generated, ``steps`` of the optimizer
-        or ``seconds`` of training (sampling, scoring and updates, without evaluation and observers)."""
-        if name == "iterations":
-            return {step: float(step) for step in self.curves["tokens/generated"]}
-        metric = {"tokens": "tokens/generated", "seconds": SECONDS, "steps": STEPS}[name]
-        return {0: 0.0} | self.curves.get(metric, {})
-
-    def along(self, metric: str, axis: str = "tokens") -> dict[float, float]:
-        """A curve by place on an axis."""
-        places = self.axis(axis)
-        return {places[step]: value for step, value in sorted(self.curves.get(metric, {}).items()) if step in places}
+CURVES = ("tokens/generated", "tokens/continued", SECONDS, STEPS, "train/reward", *CRITIC, *MEASURED)
+ACCURACY = "value_accuracy/"
+MANY = (CREDIT, ACCURACY)  # what curves begin with that a callback logs by position
 
 
 @dataclass(frozen=True)
@@ -102,21 +63,24 @@ class Results:
     def of(self, arm: str) -> list[Result]:
         return [cell for cell in self.cells if cell.arm == arm]
 
-    def value(self, cell: Result, metric: str) -> float | None:
-        """A metric's last value; behind ``over_tokens/`` the mean of a curve over the budget of generated tokens;
-        behind ``recovered/`` how much of the exact gradient of positions such as ``1+3`` estimates have on average."""
-        if metric.startswith(RECOVERED):
-            return _recovered(cell, metric.removeprefix(RECOVERED).split("+"))
-        if not metric.startswith(OVER_TOKENS):
-            return cell.metrics.get(metric)
-        curve = cell.along(metric.removeprefix(OVER_TOKENS))
-        return mean_to(curve, self.budget(cell.arm)) if curve else None
+    def config(self, arm: str) -> Config:
+        """The arm's settings."""
+        return merge(self.study.base, self.study.arm(arm).config)
 
-    def budget(self, arm: str) -> float:
-        """Generated tokens up to which the arm's curves are compared: of its settings, or the most that a cell has."""
-        settings = merge(self.study.base, self.study.arm(arm).config).get("budget", {})
-        tokens = None if self.smoke else settings.get("generated_tokens")
-        return float(tokens) if tokens else max(cell.generated for cell in self.cells)
+    def value(self, cell: Result, metric: str) -> float | None:
+        """Of :mod:`ablations.metrics`."""
+        budget = {axis: self.budget(cell.arm, axis) for axis in ("tokens", "seconds")}
+        return metrics.value(cell, metric, self.config(cell.arm), budget)
+
+    def budget(self, arm: str, axis: str = "tokens") -> float:
+        """Up to where the arm's curves are compared: of its settings, or the most that a cell has."""
+        setting = {"tokens": "generated_tokens", "seconds": "seconds"}[axis]
+        most = None if self.smoke else self.config(arm).get("budget", {}).get(setting)
+        return float(most) if most else self._most[axis]
+
+    @cached_property
+    def _most(self) -> dict[str, float]:
+        return {axis: max(max(cell.axis(axis).values()) for cell in self.cells) for axis in ("tokens", "seconds")}
 
     def by_seed(self, arm: str, metric: str) -> dict[int, float]:
         """The metric's :meth:`value`, by seed."""
@@ -163,31 +127,6 @@ class Results:
         _write(folder / CURVES_CSV, points)
 
 
-def mean_to(curve: dict[float, float], end: float) -> float:
-    """The mean height of a curve from its first place to ``end``, by trapezoids; behind its last place it stays."""
-    places = sorted(curve)
-    area = 0.0
-    for left, right in pairwise([*places, max(end, places[-1])]):
-        before, after = curve[left], curve.get(right, curve[left])
-        if right <= end:
-            area += (right - left) * (before + after) / 2
-        elif left < end:
-            share = (end - left) / (right - left)
-            area += (end - left) * (before + before + share * (after - before)) / 2
-    return area / (end - places[0]) if end > places[0] else curve[places[0]]
-
-
-def _recovered(cell: Result, positions: Sequence[str]) -> float | None:
-    """sum g_t . e_t / sum |e_t|^2 over positions and measured iterations, with e_t the exact gradient of position t."""
-    projected = squares = 0.0
-    for t in positions:
-        exact = cell.curves.get(f"{CREDIT}exact/{t}", {})
-        for step, value in cell.curves.get(f"{CREDIT}recovered/{t}", {}).items():
-            projected += value * exact[step] ** 2
-            squares += exact[step] ** 2
-    return projected / squares if squares else None
-
-
 def load(study: Study, smoke: bool) -> Results:
     """Reads the study's experiment, or where it has nothing of the study, the CSV of its last report.
 
@@ -224,14 +163,14 @@ def _from_run(tracking: Tracking, cell: Cell, run: Any) -> Result:
             return {}
         return {point.step: point.value for point in tracking.client.get_metric_history(run.info.run_id, metric)}
 
-    credit = sorted(name for name in run.data.metrics if name.startswith(CREDIT))
-    curves = {metric: history(metric) for metric in (*CURVES, *credit)}
+    many = sorted(name for name in run.data.metrics if name.startswith(MANY))
+    curves = {metric: history(metric) for metric in (*CURVES, *many)}
     curves["tokens/generated"].setdefault(0, 0.0)
     phases = [history(phase) for phase in PHASES]
     steps = sorted(phases[-1])
     curves[SECONDS] = dict(zip(steps, accumulate(sum(p.get(step, 0.0) for p in phases) for step in steps), strict=True))
     last = max(curves["tokens/generated"])
-    kept = {0, last}.union(*(curves[metric] for metric in (*MEASURED, *credit)))
+    kept = {0, last}.union(*(curves[metric] for metric in (*MEASURED, *many)))
     curves = {
         metric: {step: _rounded(value) for step, value in curve.items() if step in kept}
         for metric, curve in curves.items()

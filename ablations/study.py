@@ -130,6 +130,7 @@ class Study:
         seeds: when none are given.
         tuning: of the learning rates; None where they stand in the settings.
         hours: the budget on two cores.
+        kappas: costs of a trained token, in generated ones, at which the noise of frozen arms is compared.
         scale: ``tiny``, ``mid`` or ``small``.
         smoke: settings merged last with ``--smoke``, to try the study out in seconds.
         notes: limits of the answer, for the report.
@@ -147,6 +148,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     tuning: Tuning | None = None
     hours: float | None = None
+    kappas: tuple[float, ...] = ()
     scale: str = "tiny"
     smoke: Config = field(default_factory=dict)
     notes: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from lit_rl.callbacks import (
     Memory,
     RewardCallback,
     Transcripts,
+    ValueAccuracy,
 )
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
@@ -98,6 +99,7 @@ class CLI(LightningCLI):
         parser.add_lightning_class_args(Credit, "credit")
         parser.add_lightning_class_args(Diagnostics, "diagnostics")
         parser.add_lightning_class_args(Transcripts, "transcripts")
+        parser.add_lightning_class_args(ValueAccuracy, "value_accuracy")
         parser.add_lightning_class_args(IterationCheckpoint, "checkpoint")
         checkpoint = {"save_on_train_epoch_end": True, "every_n_epochs": 10, "save_last": True}
         checkpoint["enable_version_counter"] = False  # a folder's last.ckpt is that of the last run

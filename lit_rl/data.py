@@ -253,10 +253,20 @@ class RolloutDataModule(LightningDataModule):
 
         They come from streams of their own and are counted nowhere, so that no training response changes.
         """
+        return self._sample_first(policy, plan, prompts, PROBE)
+
+    def again(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
+        """The iteration's own samples of its first prompts once more, unscored, with what else the plan wants of them.
+
+        For observers: they are counted nowhere.
+        """
+        return self._sample_first(policy, plan, prompts, TRAIN)
+
+    def _sample_first(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int, stream: int) -> Rollouts:
         examples = self.rollouts.examples[:prompts]
         trainer: Any = self.trainer
         first = trainer.current_epoch * self.prompts_per_iteration + trainer.global_rank
-        streams = [(PROBE, first + i * trainer.world_size) for i in range(len(examples))]
+        streams = [(stream, first + i * trainer.world_size) for i in range(len(examples))]
         return self.sample(policy, plan, examples, streams)
 
     # ---- shared -------------------------------------------------------------------------------------------------

@@ -6,7 +6,8 @@ import math
 import pytest
 
 from ablations import comparisons, credit, figures, report
-from ablations.results import CURVES, Result, Results
+from ablations.result import Result
+from ablations.results import CURVES, Results
 from ablations.study import Arm, Comparison, Study
 
 

@@ -7,7 +7,9 @@ import pytest
 from scipy import stats
 
 from ablations import by_task, comparisons, frozen
-from ablations.results import OVER_TOKENS, SECONDS, Result, Results, mean_to
+from ablations.metrics import OVER_TOKENS
+from ablations.result import SECONDS, Result, mean_to
+from ablations.results import Results
 from ablations.study import Arm, Comparison, Study
 
 SEEDS = range(10)

@@ -2,12 +2,12 @@
 
 import difflib
 
-from ablations.studies import all_algorithms, position_credit, quickstart
+from ablations.studies import all_algorithms, position_credit, quickstart, sampling_budget
 from ablations.study import Study
 from lit_rl.errors import UsageError
 
 STUDIES: dict[str, Study] = {
-    study.key: study for study in (quickstart.STUDY, position_credit.STUDY, all_algorithms.STUDY)
+    study.key: study for study in (quickstart.STUDY, position_credit.STUDY, sampling_budget.STUDY, all_algorithms.STUDY)
 }
 
 

@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
-from ablations.results import OVER_TOKENS, RECOVERED
-from ablations.study import Arm, Comparison, Config, Stage, Study, Tuning, merge
+from ablations.metrics import OVER_TOKENS, RECOVERED
+from ablations.studies.policies import POLICY, half_trained
+from ablations.study import Arm, Comparison, Config, Study, Tuning, merge
 
 SIZES: Config = {"vocabulary": 4, "length": 8}
-POLICY: Config = {"hidden_size": 32, "layers": 1, "heads": 2}
 TOKENS = 256  # a policy update, continuations and greedy responses among them
 PRETRAINING = 6  # iterations
 ROUNDS, LARGER = 4, 4  # iterations in which a frozen policy's gradient is measured, of four times the tokens
@@ -85,31 +85,8 @@ def _trained(task: str, name: str, eos: bool = False) -> Arm:
     return Arm(f"{label} {name}", _config(task, name, eos), f"{label} RLOO", rate=name, trial=not eos, task=label)
 
 
-def _half_trained(task: str) -> Stage:
-    """RLOO for a while: rewards about half way from the start to what it ends with."""
-    settings: dict[str, Any] = {
-        "--model": "RLOO",
-        "--model.samples": 4,
-        "--model.policy": "lit_rl.policy.TokenTransformer",
-        **{f"--model.policy.{key}": value for key, value in (POLICY | SIZES).items()},
-        "--model.learning_rate": 3e-3,
-        "--data.task": task,
-        **{f"--data.task.{key}": value for key, value in (SIZES | TASKS[task].arguments).items()},
-        "--data.prompts_per_iteration": 8,
-        "--seed_everything": "{seed}",
-        "--trainer.max_epochs": TASKS[task].half,
-        "--trainer.check_val_every_n_epoch": 1000,
-        "--trainer.accelerator": "cpu",
-        "--trainer.enable_progress_bar": "false",
-        "--gradient_variance.every_n_iterations": 0,
-        "--checkpoint.dirpath": "{folder}",
-    }
-    args = [str(part) for pair in settings.items() for part in pair]
-    return Stage(f"half-{task}", ("fit", *args), ("--trainer.max_epochs", "1"))
-
-
 def _frozen(task: str, name: str) -> Arm:
-    stage = _half_trained(task)
+    stage = half_trained(task, task, SIZES, TASKS[task].arguments, TASKS[task].half)
     frozen = {
         "model": {"init_args": {"start": f"{{{stage.name}}}/last.ckpt", "learning_rate": 0.0}},
         "trainer": {"max_epochs": ROUNDS + ALGORITHMS[name].arguments.get("critic_pretraining", 0)},

@@ -9,6 +9,7 @@ from lit_rl.callbacks.memory import Memory
 from lit_rl.callbacks.progress import IterationProgress
 from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.callbacks.transcripts import Transcripts
+from lit_rl.callbacks.value_accuracy import ValueAccuracy
 
 __all__ = [
     "Budget",
@@ -20,4 +21,5 @@ __all__ = [
     "Memory",
     "RewardCallback",
     "Transcripts",
+    "ValueAccuracy",
 ]

@@ -21,6 +21,7 @@ class Credit(Callback):
     - ``credit/exact/t``: the same of the exact expectation,
     - ``credit/recovered/t``: g_t . e_t / |e_t|^2, with e_t the exact g_t: how much of it the estimate has; its mean is
       1 for an unbiased estimator and 0 for one that learns nothing there,
+    - ``credit/resolved/t``: Var[V(s_t)] / Var[r], the share of the reward's variance that t tokens have decided,
     - ``credit/kl/t``: sum_s p(s) KL(pi(.|s) || pi_start(.|s)) over the states before position t, in nats; with
       ``model.reference`` alone,
 
@@ -67,6 +68,7 @@ class Credit(Callback):
             "slope": calibration_slope(rollouts.advantages, exact, rollouts.mask),
             "share": gradient_share(estimated),
             "exact": gradient_share(gradients),
+            "resolved": tree.resolved()[:-1],
             "recovered": torch.where(squares > 1e-12 * squares.sum(), (estimated * gradients).sum(1) / squares, nan),
         }
         if algorithm.reference is not None:

@@ -46,6 +46,17 @@ def _beyond_rounding(variance: Tensor, mean_square: Tensor) -> Tensor:
     return torch.where(variance > 1e-12 * mean_square, variance, torch.nan)
 
 
+def ordered_right(guess: Tensor, truth: Tensor, group: Tensor, margin: float) -> Tensor:
+    """For each pair of one group whose truths differ by more than ``margin``, whether the guesses stand in their order.
+
+    1 where they do, 1/2 where they are equal, 0 otherwise: [pairs], from [N] each.
+    """
+    first, second = torch.triu_indices(len(group), len(group), 1, device=group.device)
+    difference = truth[first] - truth[second]
+    kept = (group[first] == group[second]) & (difference.abs() > margin)
+    return ((guess[first] - guess[second])[kept].sign() * difference[kept].sign() + 1) / 2
+
+
 def thirds(mask: Tensor) -> Tensor:
     """Which third of its row's n tokens each one lies in, floor(3 t / n) for t = 0, 1, ...: [N, T], -1 off the mask."""
     third = 3 * (mask.cumsum(1) - 1) // mask.sum(1, keepdim=True).clamp(min=1)

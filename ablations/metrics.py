@@ -1,0 +1,77 @@
+"""The metrics that a comparison may be made in: their values, and how they and their differences are written."""
+
+import math
+
+from ablations.noise import KAPPA, noise_of
+from ablations.result import Result, mean_to, recovered
+from ablations.statistics import Interval
+from ablations.study import Config
+
+OVER_TOKENS, OVER_SECONDS = "over_tokens/", "over_seconds/"  # before a curve's name: its mean over the budget of them
+RECOVERED = "recovered/"  # before positions such as 1+3: the part of their exact gradient that estimates have
+NOISE = "noise/"  # before a cost of noise.Noise: the logarithm of tr Sigma when as much is spent
+MEMORY = "memory/peak"  # MiB
+COSTS = {"response": "response", "token": "generated token", "second": "second"}
+
+
+def value(cell: Result, metric: str, config: Config, budget: dict[str, float]) -> float | None:
+    """None where it was not measured.
+
+    Args:
+        config: the cell's.
+        budget: of ``tokens`` and of ``seconds``.
+    """
+    if metric.startswith(RECOVERED):
+        return recovered(cell, metric.removeprefix(RECOVERED).split("+"))
+    if metric.startswith(NOISE):
+        noise = noise_of(cell, config)
+        return None if noise is None else noise.log(metric.removeprefix(NOISE))
+    for prefix, axis in ((OVER_TOKENS, "tokens"), (OVER_SECONDS, "seconds")):
+        if metric.startswith(prefix):
+            curve = cell.along(metric.removeprefix(prefix), axis)
+            return mean_to(curve, budget[axis]) if curve else None
+    return cell.metrics.get(metric)
+
+
+def name(metric: str) -> str:
+    """For a sentence."""
+    for prefix, over in ((OVER_TOKENS, "generated tokens"), (OVER_SECONDS, "seconds of training")):
+        if metric.startswith(prefix):
+            return f"`{metric.removeprefix(prefix)}` (its mean over the budget of {over})"
+    if metric.startswith(RECOVERED):
+        positions = ", ".join(str(int(t) + 1) for t in metric.removeprefix(RECOVERED).split("+"))
+        return f"the part of the exact gradient that is recovered at the positions {positions}"
+    if metric.startswith(NOISE):
+        return f"the gradient's noise tr Σ {_at_cost(metric.removeprefix(NOISE))}"
+    return f"`{metric}`"
+
+
+def difference(interval: Interval, metric: str) -> str:
+    """In the metric's unit, with its interval if there is one: points, MiB, or a factor where it is a logarithm."""
+    mean, bounds = _text(interval.mean, metric), limits(interval, metric)
+    flat = interval.low == interval.high
+    return mean if flat or not bounds else f"{mean} {bounds}"
+
+
+def limits(interval: Interval, metric: str) -> str:
+    """Of a difference; empty without bounds."""
+    if interval.low != interval.low:
+        return ""
+    return f"[{_text(interval.low, metric)}, {_text(interval.high, metric)}]"
+
+
+def unit(metric: str) -> str:
+    """Of differences, for a sentence."""
+    return "as factors" if metric.startswith(NOISE) else "in MiB" if metric == MEMORY else "in points"
+
+
+def _text(x: float, metric: str) -> str:
+    if metric.startswith(NOISE):
+        return f"x{math.exp(x):.2f}"
+    return f"{x:+.0f} MiB" if metric == MEMORY else f"{100 * x:+.1f}"
+
+
+def _at_cost(cost: str) -> str:
+    if cost.startswith(KAPPA):
+        return f"when a trained token costs {cost.removeprefix(KAPPA)} generated ones and as much is spent"
+    return f"a {COSTS[cost]}"

@@ -1,0 +1,135 @@
+"""How near an algorithm's values of prefixes are to the truth, taken from many continuations."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.nn.functional import pad
+
+from lit_rl.callbacks.reward import RewardCallback
+from lit_rl.errors import UsageError
+from lit_rl.functional.cuts import Stride
+from lit_rl.functional.diagnostics import ordered_right
+from lit_rl.rollouts import Rollouts
+from lit_rl.sampling.base import SamplingPlan
+
+
+class ValueAccuracy(Callback):
+    """Logs, for prefixes of t tokens, t = ``stride``, 2 ``stride``, ..., of the responses to the first prompts:
+
+    - ``value_accuracy/mae/t``: the mean of |V_hat(s_t) - V(s_t)|, with V the mean reward of ``continuations`` new
+      responses from there, and V_hat the critic's value, or the mean of TRePO's own continuations where it has cut,
+    - ``value_accuracy/ranking/t``: of the pairs of one prompt's prefixes whose V differ by more than ``margin``, the
+      share that V_hat puts in the right order, 1/2 for equal values (2410.01679 compares critics in this way),
+    - ``value_accuracy/spread/t``: the mean of |V(s_t) - mean V|, the error of the best constant,
+
+    and the same over all t, ``value_accuracy/mae`` and so on. V has a standard error of at most 1 / (2 sqrt n).
+
+    Nothing is measured while a critic is pretrained. An observer: its tokens are in no budget, and it changes no weight
+    and draws no random number of training's.
+
+    Args:
+        every_n_iterations: how often, from the first iteration on; 0 never.
+        prompts: the first so many of each iteration.
+        stride: tokens between the prefixes.
+        continuations: of each prefix (n).
+        margin: of V, below which two prefixes count as equal.
+    """
+
+    def __init__(
+        self,
+        every_n_iterations: int = 0,
+        prompts: int = 8,
+        stride: int = 8,
+        continuations: int = 256,
+        margin: float = 0.1,
+    ) -> None:
+        if every_n_iterations < 0:
+            raise UsageError(f"value_accuracy.every_n_iterations is {every_n_iterations}; 0 measures never")
+        for name, value in {"prompts": prompts, "stride": stride, "continuations": continuations}.items():
+            if value < 1:
+                raise UsageError(f"value_accuracy.{name} is {value}; it is a count of at least 1")
+        if not 0 <= margin < 1:
+            raise UsageError(f"value_accuracy.margin is {margin}; choose 0 up to 1")
+        self.every_n_iterations, self.prompts, self.stride = every_n_iterations, prompts, stride
+        self.continuations, self.margin = continuations, margin
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
+            return
+        algorithm: Any = pl_module
+        pretraining = getattr(algorithm, "pretraining", None)
+        if pretraining is not None and pretraining.active:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if trainer.world_size > 1:
+            raise UsageError("value_accuracy.every_n_iterations: measured in one process; set it to 0")
+        rollouts: Rollouts = data.rollouts
+        estimated = estimates(rollouts)
+        if estimated is None:
+            raise UsageError(
+                f"value_accuracy.every_n_iterations: {type(algorithm).__name__} has no values of prefixes; set it to 0"
+            )
+        true = self._truth(trainer, algorithm, data)
+        rows = (rollouts.sampled & (rollouts.group < self.prompts)).nonzero().squeeze(1)
+        estimated, true, group = estimated[rows].cpu(), true.cpu(), rollouts.group[rows].cpu()
+        known = estimated.isfinite() & true.isfinite()
+        places = [int(t) for t in known.any(0).nonzero().squeeze(1)]
+        by_place = [(estimated[k, t], true[k, t], group[k]) for t in places if (k := known[:, t]).any()]
+        values: dict[str, Tensor] = {}
+        parts: dict[str, list[Tensor]] = {"mae": [], "spread": [], "ranking": []}
+        for t, (guess, truth, prompt) in zip(places, by_place, strict=True):
+            found = {
+                "mae": (guess - truth).abs(),
+                "spread": (truth - truth.mean()).abs(),
+                "ranking": ordered_right(guess, truth, prompt, self.margin),
+            }
+            for name, each in found.items():
+                values[f"{name}/{t}"] = each.mean()
+                parts[name].append(each)
+        values |= {name: torch.cat(each).mean() for name, each in parts.items() if each}
+        logged = {f"value_accuracy/{name}": float(x) for name, x in values.items() if x.isfinite()}
+        pl_module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1)
+
+    def _truth(self, trainer: Any, algorithm: Any, data: Any) -> Tensor:
+        """V of the first prompts' samples at the measured prefixes [rows, T], NaN elsewhere."""
+        own = algorithm.plan.continuations  # streams are numbered: the first of a cut would be the algorithm's own
+        copies = own + self.continuations
+        plan = SamplingPlan(algorithm.plan.samples, temperature=algorithm.plan.temperature)
+        plan = replace(plan, max_new_tokens=algorithm.plan.max_new_tokens)
+        plan = replace(plan, cuts=Stride(self.stride), continuations=copies)
+        again: Rollouts = data.again(algorithm.behaviour, plan, self.prompts)
+        reward = next(each for each in trainer.callbacks if isinstance(each, RewardCallback))
+        again.rewards = reward.score(trainer, algorithm, again)
+        new = (again.origin >= 0).nonzero().squeeze(1).view(-1, copies)[:, own:].reshape(-1)
+        samples = data.rollouts.select(data.rollouts.sampled & (data.rollouts.group < self.prompts))
+        n, (_, width) = len(samples), samples.response_ids.shape
+        true = estimates(again.select(torch.cat([torch.arange(n, device=new.device), new])))
+        if true is None:  # no response is as long as a stride
+            return torch.full(samples.mask.shape, torch.nan)
+        true = pad(true[:n, :width], (0, max(0, width - true.shape[1])), value=torch.nan)
+        ids = pad(again.response_ids[:n, :width], (0, max(0, width - again.response_ids.shape[1])))
+        same = ((ids == samples.response_ids) | ~samples.filled).all(1)
+        return true.masked_fill(~same[:, None], torch.nan)  # rounding in another batch can draw another token
+
+
+def estimates(rollouts: Rollouts) -> Tensor | None:
+    """V_hat(s_t) of rows [N, T], NaN where there is none: the critic's, or the mean reward of continuations from t.
+
+    None for an algorithm that has neither.
+    """
+    if rollouts.values is not None:
+        return torch.where(rollouts.filled, rollouts.values.double(), torch.nan)
+    forked = rollouts.origin >= 0
+    if not forked.any():
+        return None
+    assert rollouts.rewards is not None
+    sums = rollouts.rewards.new_zeros(rollouts.mask.shape, dtype=torch.float64)
+    counts = sums.clone()
+    where = rollouts.origin[forked], rollouts.cut[forked]
+    earned = rollouts.rewards[forked].double()
+    sums.index_put_(where, earned, accumulate=True)
+    counts.index_put_(where, torch.ones_like(earned), accumulate=True)
+    return sums / counts  # 0 / 0 is NaN
