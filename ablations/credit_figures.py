@@ -100,9 +100,10 @@ def _map(ax: Axes, shares: dict[int, list[float]], norm: PowerNorm) -> None:
 
 
 def recovered_arms(results: Results) -> dict[str, list[str]]:
-    """The frozen arms by their baseline, of the tasks with a gradient at more than two positions."""
+    """The frozen arms by their baseline, three of a task or more, with a gradient at more than two positions."""
     groups = frozen.groups(results)
-    return {first: arms for first, arms in groups.items() if len(credit.recovered(results, first)) > 2}
+    known = {first: [arm for arm in arms if credit.recovered(results, arm)] for first, arms in groups.items()}
+    return {first: arms for first, arms in known.items() if len(credit.recovered(results, first)) > 2 < len(arms)}
 
 
 def recovered(results: Results, groups: dict[str, list[str]]) -> Figure:

@@ -165,4 +165,4 @@ def _pays(results: Results, arm: str, noise: Interval) -> str:
         kappa = pays_from(each, own[0], own[1], (other[0], other[1]))
         texts.append("always" if kappa == 0 else "never" if kappa == math.inf else f"{kappa:.1f}")
     mean, low, high = texts
-    return mean if low == high == mean else f"{mean} [{low}, {high}]"
+    return mean if noise.low != noise.low or low == high == mean else f"{mean} [{low}, {high}]"

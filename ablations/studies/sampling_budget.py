@@ -8,7 +8,7 @@ from ablations.studies.policies import POLICY, half_trained
 from ablations.study import Arm, Comparison, Config, Study
 
 SAMPLES, GROUPS, ROUNDS = 4, 24, 4  # responses a prompt, prompts an iteration, iterations measured
-PRETRAINING = 6  # iterations
+PRETRAINING = 10  # iterations
 
 
 class Task(NamedTuple):
@@ -138,7 +138,7 @@ def _planned(
 
 
 TWO, FOUR = trepo(2, 1)[0], trepo(4, 1)[0]
-PIVOTAL, SPREAD = ("KeyToken", "KeyToken, early"), ("Additive", "Bottleneck", "Parity")
+EARLY, LATE = ("KeyToken, early",), ("Additive", "KeyToken", "Bottleneck", "Parity")
 
 STUDY = Study(
     name="sampling_budget",
@@ -148,20 +148,20 @@ STUDY = Study(
     primary_metric=f"{NOISE}{TOKEN}",
     comparisons=(
         _planned(
-            "TRePO (stride 4, K = 1) against RLOO, one token decides",
+            "TRePO (stride 4, K = 1) against RLOO, decided early",
             FOUR,
             "RLOO",
-            PIVOTAL,
+            EARLY,
             "below",
-            "nearly all tokens are told that they decided nothing",
+            "behind the token that decides values are certain, and the rest is told that it earned nothing",
         ),
         _planned(
-            "TRePO (stride 4, K = 1) against RLOO, many tokens decide",
+            "TRePO (stride 4, K = 1) against RLOO, decided late",
             FOUR,
             "RLOO",
-            SPREAD,
+            LATE,
             "above",
-            "the noise of two continuations is as large as what they take away",
+            "little is resolved where the values are taken, and they have the noise of one continuation",
         ),
         _planned(
             "TRePO (stride 4, K = 1) with reuse against without, all tasks",
@@ -188,12 +188,12 @@ STUDY = Study(
             "the siblings' mean is free and has less noise",
         ),
         _planned(
-            "TRePO (stride 2, K = 1) against RLOO where a trained token costs 4, all tasks",
-            TWO,
+            "TRePO (stride 4, K = 4) against RLOO where a trained token costs 4, all tasks",
+            trepo(4, 4)[0],
             "RLOO",
             TASKS,
             "below",
-            "then the continuations, which are not trained on, are cheap",
+            "then continuations, which are not trained on, are cheap",
             f"{KAPPA}4",
         ),
     ),
@@ -221,10 +221,10 @@ STUDY = Study(
         "Mechanism, not language models: transformers of one layer over 4 tokens (2 where the length differs), half "
         f"trained, one for each seed, and the embedded policy of 0.4M parameters on {WORDS}, as it was warm-started.",
         "All of these estimators are unbiased and of one scale, so their noise is compared as it is.",
-        "'One token decides' is KeyToken at position 6 and, early, at position 2 of 8.",
+        "KeyToken is decided by the token at position 6 of 8 and, early, at position 2; Bottleneck by three of them.",
         "A cost per trained token, kappa, is that of training a token over that of decoding one: forward and backward "
         "beside one step with a cache. It is not measured here, but swept.",
-        "PPO's critic is as large as the policy; pretrained means six iterations of as many tokens before, which are "
+        "PPO's critic is as large as the policy; pretrained means ten iterations of as many tokens before, which are "
         "not charged to it.",
     ),
 )
