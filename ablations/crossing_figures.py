@@ -10,13 +10,13 @@ from matplotlib.figure import Figure
 from ablations import crossing, frozen, values
 from ablations.noise import KAPPA, RESPONSE
 from ablations.results import Results
-from ablations.style import COLOURS, WIDTH, colours, dashes, legend
+from ablations.style import COLOURS, WIDTH, colours, dashes, legend, plain_logarithms
 
 COLUMNS = 3  # panels in a row
 FRONTIER = (
     "Noise a response against generated tokens a response, both relative to {baseline} (the black point at 1): below "
     "the solid line an arm has less noise at equal generated tokens, below the dotted one where a trained token costs "
-    "{kappa:g} generated ones. Colours: the stride of the cuts (grey: none); markers: K = 1 (circle), 2 (triangle), 4 "
+    "{kappa:g} generated ones. Colours: the cuts; markers: K = 1 (circle), 2 (triangle), 4 "
     "(square); hollow: reuse. Bars: 95% intervals."
 )
 CROSSING = (
@@ -75,15 +75,25 @@ def _frontier(results: Results, kappa: float) -> Figure:
             found, arguments = frozen.measured(results, arm), results.config(arm)["model"]["init_args"]
             ratio = frozen.relative(found, base, RESPONSE)
             x, stride = _tokens(found, "generated") / own, _stride(results, arm)
-            colour = "black" if arm == baseline else COLOURS[strides.index(stride)] if stride else "grey"
+            colour = (
+                "black"
+                if arm == baseline
+                else COLOURS[strides.index(stride)]
+                if stride
+                else COLOURS[3]
+                if arguments.get("cuts")
+                else "grey"
+            )
             face = "white" if arguments.get("reuse") else colour
             marker = MARKERS.get(arguments.get("continuations", 1), "D")
             ax.plot([x, x], [ratio.low, ratio.high], color=colour, linewidth=0.7)
-            label = f"stride {stride}" if stride else "no cuts" if arm != baseline else results.label(baseline)
+            others = "where entropy is high" if arguments.get("cuts") else "no cuts"
+            label = f"stride {stride}" if stride else others if arm != baseline else results.label(baseline)
             style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 4, "linestyle": ""}
             named = label not in ax.get_legend_handles_labels()[1] and not arguments.get("reuse")
             ax.plot(x, ratio.mean, marker, label=label if named else None, **style)
-        ax.set(xscale="log", yscale="log", xlabel="tokens a response", ylabel="noise a response")
+        ax.set(xlabel="tokens a response", ylabel="noise a response")
+        plain_logarithms(ax)
     legend(figure, max((ax for ax, _, _ in panels), key=lambda ax: len(ax.get_legend_handles_labels()[1])))
     return figure
 
@@ -105,7 +115,8 @@ def _crossing(results: Results) -> Figure:
             low, high = [each.low for each in y], [each.high for each in y]
             ax.fill_between(grid, low, high, color=colours(results)[arm], alpha=0.12, linewidth=0)
         ax.axhline(1, color="grey", linewidth=0.6)
-        ax.set(xscale="log", yscale="log", xlabel="kappa", ylabel="noise at equal cost")
+        ax.set(xlabel="kappa", ylabel="noise at equal cost")
+        plain_logarithms(ax)
     legend(figure, max((ax for ax, _, _ in panels), key=lambda ax: len(ax.get_legend_handles_labels()[1])))
     return figure
 
@@ -129,7 +140,8 @@ def _theory(results: Results) -> Figure:
             seen += [theory, ratio.mean]
     ends = [0.8 * min(seen), 1.25 * max(seen)]
     ax.plot(ends, ends, color="grey", linewidth=0.6)
-    ax.set(xscale="log", yscale="log", xlabel="predicted noise a response", ylabel="measured")
+    ax.set(xlabel="predicted noise a response", ylabel="measured")
+    plain_logarithms(ax)
     ax.legend(fontsize=7)
     return figure
 

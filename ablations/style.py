@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablations.results import Results
 
@@ -60,3 +61,12 @@ def frame(seen: list[float], least: float = -math.inf, most: float = math.inf) -
     low, high = (f([v for v in seen if math.isfinite(v)], default=0.0) for f in (min, max))
     margin = 0.15 * (high - low) or 1.0
     return max(least, low - margin), min(most, high + margin)
+
+
+def plain_logarithms(ax: Axes) -> None:
+    """Logarithmic axes with ordinary numbers at 1, 2 and 5."""
+    ax.set(xscale="log", yscale="log")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        axis.set_minor_formatter(NullFormatter())

@@ -2,7 +2,7 @@
 
 import difflib
 
-from ablations.studies import all_algorithms, position_credit, quickstart, sampling_budget
+from ablations.studies import all_algorithms, binary_math, position_credit, quickstart, sampling_budget
 from ablations.study import Study
 from lit_rl.errors import UsageError
 
