@@ -7,7 +7,14 @@ from ablations.study import Study
 from lit_rl.errors import UsageError
 
 STUDIES: dict[str, Study] = {
-    study.key: study for study in (quickstart.STUDY, position_credit.STUDY, sampling_budget.STUDY, all_algorithms.STUDY)
+    study.key: study
+    for study in (
+        quickstart.STUDY,
+        position_credit.STUDY,
+        sampling_budget.STUDY,
+        binary_math.STUDY,
+        all_algorithms.STUDY,
+    )
 }
 
 

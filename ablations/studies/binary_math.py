@@ -139,15 +139,15 @@ STUDY = Study(
         "budget": {"generated_tokens": None},
     },
     notes=(
-        "Mechanism, not language models: 0.4M parameters and problems of two steps, and the warm start was taught wrong "
-        "operators on purpose (data/warmstart/README.md): reinforcement learning un-teaches a planted error. The "
+        "Mechanism, not language models: 0.4M parameters and problems of two steps, and the warm start was taught "
+        "wrong operators on purpose (data/warmstart/README.md): reinforcement learning un-teaches a planted error. The "
         "supervised control, which sees the same wrong demonstrations, can't.",
         "One warm start for all seeds: the intervals know nothing of others.",
         f"Arms are matched in generated tokens an update, about {TOKENS:,} at the start, and in the whole budget of "
-        f"{TOKENS * UPDATES:,}. In responses an update they are not: 32 of most, 16 of ReMax and TRePO, 8 of TRePO with "
-        "random cuts. Critic pretraining is paid from the budget; PPO's critic learns at its default rate.",
-        "TRePO cuts every 16 of about 45 tokens, with one continuation a cut; with linear_advantage, the paper's words, "
-        "at one token in eight at random, for an advantage is exact only where two cuts are neighbours.",
+        f"{TOKENS * UPDATES:,}. In responses an update they are not: 32 of most, 16 of ReMax and TRePO, 8 of TRePO "
+        "with random cuts. Critic pretraining is paid from the budget; PPO's critic learns at its default rate.",
+        "TRePO cuts every 16 of about 45 tokens, with one continuation a cut; with linear_advantage, the paper's "
+        "words, at one token in eight at random, for an advantage is exact only where two cuts are neighbours.",
         "Loss denominators are the algorithms' own (the gradients at frozen policies have one for all). Offline DPO "
         "samples its pairs from the start; its samples count as generated.",
     ),
