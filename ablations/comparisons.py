@@ -17,6 +17,7 @@ CAPTION = (
     "the size found would be seen four times in five."
 )
 ALPHA = 0.05
+NOTHING = "No planned comparison has finished cells on both sides."
 UNRESOLVED = "unresolved"  # not: equal
 ENOUGH_SEEDS = 8  # for a claim; with fewer no test of six comparisons can reach .05
 
@@ -87,7 +88,7 @@ def sections(results: Results) -> list[str]:
         found = verdicts(results, wanted)
         if found:
             reasons = "\n".join(
-                f"- {each.comparison}: {each.comparison.predicted}, for {each.comparison.because}."
+                f"- {each.comparison}: {each.comparison.predicted or 'nothing'}, for {each.comparison.because}."
                 for each in found
                 if each.comparison.because
             )
@@ -123,19 +124,16 @@ def table(found: Sequence[Verdict]) -> list[list[str]]:
 
 
 def answer(results: Results) -> str:
-    """What the planned comparisons say, in a sentence or two."""
-    groups: dict[str, list[str]] = {}
-    for each in verdicts(results, results.study.comparisons):
-        other = " + ".join(each.comparison.against)
-        said = f"{metrics.name(each.metric)} is {each.found} that of {other}, {metrics.unit(each.metric)}:"
-        verdict = f"No difference from {other} was resolved for" if each.found == UNRESOLVED else said
-        subject = " + ".join(each.comparison.arms)
-        if each.comparison.name:
-            verdict = "No difference was resolved:" if each.found == UNRESOLVED else f"Resolved, {each.found}:"
-            subject = each.comparison.name
-        groups.setdefault(verdict, []).append(f"{subject} {metrics.difference(each.interval, each.metric)}")
-    sentences = [f"{verdict} {'; '.join(arms)}." for verdict, arms in sorted(groups.items(), reverse=True)]
-    return " ".join(sentences) or "No planned comparison has finished cells on both sides."
+    """What the planned comparisons say, in two sentences at most."""
+    found = verdicts(results, results.study.comparisons)
+    resolved = [each for each in found if each.found != UNRESOLVED]
+    parts = {"Resolved": resolved, "Not resolved": [each for each in found if each.found == UNRESOLVED]}
+    sentences = [
+        f"{title}: " + "; ".join(f"{each.comparison} {metrics.difference(each.interval, each.metric)}" for each in some)
+        for title, some in parts.items()
+        if some
+    ]
+    return "".join(f"{sentence}. " for sentence in sentences).strip() or NOTHING
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -2,18 +2,18 @@
 
 import pytest
 import torch
-from lightning import Callback, Trainer
+from lightning import Callback
 
 from lit_rl.algorithms import RLOO, TRePO
 from lit_rl.algorithms.gradients import group_gradients
-from lit_rl.callbacks import Credit, GradientVariance, RewardCallback
-from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.callbacks import Credit, GradientVariance
 from lit_rl.errors import UsageError
 from lit_rl.exact.oracle import ExactAdvantage
 from lit_rl.exact.tree import grow
 from lit_rl.functional.cuts import Bernoulli, Entropy, Stride
 from lit_rl.policy import TabularPolicy, TokenTransformer
 from lit_rl.tasks import Bottleneck, KeyToken, Pairwise
+from tests.training import train
 
 CUTS = {"cuts": Stride(8), "continuations": 2}
 
@@ -135,25 +135,6 @@ def test_variants_train(fit, settings):
 
 
 # ---- position tasks -----------------------------------------------------------------------------------------------
-
-
-def train(algorithm, on, iterations, callbacks=(), **settings):
-    """Metrics of the last iteration on a task of position credit."""
-    torch.manual_seed(0)
-    policy = TokenTransformer(on.vocabulary, on.length, on.eos_id is not None, hidden_size=32, layers=2)
-    defaults = {"policy": policy, "max_new_tokens": on.length, "learning_rate": 2e-3, "reference": False}
-    module = algorithm(**{**defaults, **settings})
-    options = {**TRAINER_DEFAULTS, "max_epochs": iterations, "limit_val_batches": 0, "accelerator": "cpu"}
-    trainer = Trainer(
-        **options,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        callbacks=[RewardCallback(), *callbacks],
-    )
-    data = RolloutDataModule(on, prompts_per_iteration=16, rows_per_microbatch=16, seed=0)
-    trainer.fit(module, datamodule=data)
-    return trainer.callback_metrics
 
 
 @pytest.mark.parametrize("algorithm, settings", [(RLOO, {}), (TRePO, {"cuts": Stride(2), "reuse": True})])

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from ablations.metrics import MEMORY, OVER_TOKENS
 from ablations.study import Arm, Comparison, Config, Study, Tuning, merge
 
-START, BASELINE = "start", "RLOO"
+START, BASELINE, TASK = "start", "RLOO", "GSM8KStyle"
 UPDATES = 40
 TOKENS = 1456  # an update, of 32 responses at the start
 MOST_TOKENS = 64  # of a response
@@ -53,7 +53,7 @@ def _config(name: str, larger: int = 1) -> Config:
 
 
 def _trained(name: str) -> Arm:
-    return Arm(name, merge(_config(name), TRAINED), START, rate=name)
+    return Arm(name, merge(_config(name), TRAINED), START, rate=name, task=TASK)
 
 
 TRAINED: Config = {
@@ -70,7 +70,7 @@ def _frozen(name: str) -> Arm:
         "trainer": {"max_epochs": ROUNDS + pretraining, "check_val_every_n_epoch": 1000},
         "gradient_variance": {"every_n_iterations": 1},
     }
-    return Arm(f"{name}, frozen", merge(_config(name, LARGER), frozen), BASELINE, frozen=True)
+    return Arm(f"{name}, frozen", merge(_config(name, LARGER), frozen), BASELINE, frozen=True, task=TASK)
 
 
 def _controls() -> tuple[Arm, ...]:
@@ -81,10 +81,15 @@ def _controls() -> tuple[Arm, ...]:
         "trainer": {"max_epochs": UPDATES, "check_val_every_n_epoch": UPDATES // 8},
     }
     return (
-        Arm(START, merge(config, {"trainer": {"max_epochs": 0}}), START),
-        Arm("supervised", supervised, START, rate=BASELINE, trial=False),
-        Arm("RLOO, other samples", merge(config, {"data": {"stream": 1}}), START, rate=BASELINE, trial=False),
-        Arm("RLOO, shuffled rewards", merge(config, {"reward": {"shuffle": True}}), START, rate=BASELINE, trial=False),
+        Arm(START, merge(config, {"trainer": {"max_epochs": 0}}), START, task=TASK),
+        *(
+            Arm(name, settings, START, rate=BASELINE, trial=False, task=TASK)
+            for name, settings in (
+                ("supervised", supervised),
+                ("RLOO, other samples", merge(config, {"data": {"stream": 1}})),
+                ("RLOO, shuffled rewards", merge(config, {"reward": {"shuffle": True}})),
+            )
+        ),
     )
 
 
@@ -123,7 +128,7 @@ STUDY = Study(
     ),
     base={
         "model": {"init_args": {"max_new_tokens": MOST_TOKENS}},
-        "data": {"task": {"class_path": "GSM8KStyle", "init_args": {"steps": 2}}, "eval_prompts": 256},
+        "data": {"task": {"class_path": TASK, "init_args": {"steps": 2}}, "eval_prompts": 256},
         "trainer": {"accelerator": "cpu"},
         "gradient_variance": {"every_n_iterations": 0},
         "diagnostics": {"every_n_iterations": 0},
