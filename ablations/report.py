@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ablations import by_task, comparisons, credit, crossing, front, frozen, values
+from ablations import by_task, comparisons, credit, crossing, front, frozen, phases, values
 from ablations.comparisons import ENOUGH_SEEDS, markdown, points
 from ablations.result import Result
 from ablations.results import FOLDER, MOST_ARMS, Results, load
@@ -147,6 +147,7 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         *(part for caption, columns, cells in tables for part in (caption, markdown(columns, cells))),
         *_frozen(results),
         *_values(results),
+        *_phases(results),
         *([markdown(credit.COLUMNS, measured), credit.CAPTION] if (measured := credit.table(results)) else []),
         *(f"![{file}]({file})\n\n{caption}" for file, caption in figures.items()),
         "## Limits",
@@ -186,6 +187,11 @@ def _frozen(results: Results) -> list[str]:
 def _values(results: Results) -> list[str]:
     rows = values.table(results)
     return ["## Values of prefixes", markdown(values.COLUMNS, rows), values.CAPTION] if rows else []
+
+
+def _phases(results: Results) -> list[str]:
+    rows = phases.table(results)
+    return ["## Time", markdown(phases.COLUMNS, rows), phases.CAPTION] if 0 < len(rows) <= MOST_ARMS else []
 
 
 def _tuning(results: Results) -> list[str]:

@@ -20,7 +20,8 @@ FOLDER = Path("results")
 MOST_ARMS = 30  # of a table or figure with a row each
 CELLS, CURVES_CSV = "cells.csv", "curves.csv"
 TEST = ("test/accuracy", "test/accuracy_flexible", "test/accuracy_sampled")
-METRICS = (*TEST, "tokens/generated", "time/fit", "time/stages", "memory/peak")  # of cells.csv
+SPENT = tuple(f"seconds/{phase}" for phase in ("sample", "score", "update"))  # in all iterations together
+METRICS = (*TEST, "tokens/generated", "tokens/continued", "time/fit", *SPENT, "time/stages", "memory/peak")  # of cells
 CRITIC = tuple(f"{phase}/{what}" for phase in ("pretraining", "critic") for what in ("explained_variance", "bias"))
 GRADIENT = ("gradient/trace_cov", "gradient/norm_sq", "gradient/snr")
 PHASES = ("time/sample", "time/score", "time/update")
@@ -177,6 +178,7 @@ def _from_run(tracking: Tracking, cell: Cell, run: Any) -> Result:
     }
     metrics = dict.fromkeys(("tokens/generated", "time/fit", "time/stages"), 0.0)
     metrics |= {name: _rounded(run.data.metrics[name]) for name in METRICS if name in run.data.metrics}
+    metrics |= {name: _rounded(sum(phase.values())) for name, phase in zip(SPENT, phases, strict=True)}
     return Result(cell.arm, cell.seed, last, run.data.tags[COMMIT], cell.hash, run.info.run_id, metrics, curves)
 
 
@@ -204,7 +206,7 @@ def _read_csv(study: Study, smoke: bool) -> tuple[list[Result], int]:
             if study.find(arm, seed, digest, smoke) is None:
                 outdated += 1
                 continue
-            metrics = {name: float(row[name]) for name in METRICS if row[name]}
+            metrics = {name: float(row[name]) for name in METRICS if row.get(name)}
             own = curves.get((arm, seed), {})
             cells.append(Result(arm, seed, int(row["iterations"]), row["commit"], digest, row["run_id"], metrics, own))
     return cells, outdated

@@ -22,6 +22,34 @@ def test_a_run_ends_with_the_iteration_that_reaches_the_budget(fit, algorithm):
         Budget(0)
 
 
+class Clock(Callback):
+    """A clock on which an iteration takes 2 seconds and a validation 100."""
+
+    def __init__(self):
+        self.now = 1e6
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        self.now += 2
+
+    def on_validation_epoch_start(self, trainer, pl_module):
+        self.now += 100
+
+
+@pytest.mark.parametrize(("seconds", "iterations"), [(1.5, 1), (3.0, 2), (4.5, 3), (None, 5)])
+def test_a_run_ends_when_its_seconds_are_spent_validation_left_out(fit, monkeypatch, seconds, iterations):
+    clock = Clock()
+    monkeypatch.setattr("lit_rl.callbacks.budget.time.perf_counter", lambda: clock.now)
+    options = {"check_val_every_n_epoch": 1, "limit_val_batches": 1}
+    trainer, *_ = fit(RLOO, iterations=5, callbacks=(clock, Budget(seconds=seconds)), trainer=options)
+    assert trainer.current_epoch == iterations
+    resumed = Budget(seconds=seconds)
+    resumed.load_state_dict({"spent": 3.0})
+    trainer, *_ = fit(RLOO, iterations=5, callbacks=(clock, resumed), trainer=options)
+    assert trainer.current_epoch == (1 if seconds else 5)
+    with pytest.raises(UsageError, match="budget.seconds is 0"):
+        Budget(seconds=0)
+
+
 def test_what_a_budget_ends_with_is_saved(fit, tmp_path):
     saved = IterationCheckpoint(dirpath=tmp_path, save_on_train_epoch_end=True, every_n_epochs=100, save_last=True)
     options = {"trainer": {"enable_checkpointing": True}}

@@ -2,7 +2,7 @@
 
 import difflib
 
-from ablations.studies import all_algorithms, binary_math, position_credit, quickstart, sampling_budget
+from ablations.studies import all_algorithms, binary_math, position_credit, quickstart, sampling_budget, wall_clock
 from ablations.study import Study
 from lit_rl.errors import UsageError
 
@@ -13,6 +13,7 @@ STUDIES: dict[str, Study] = {
         position_credit.STUDY,
         sampling_budget.STUDY,
         binary_math.STUDY,
+        wall_clock.STUDY,
         all_algorithms.STUDY,
     )
 }

@@ -1,28 +1,57 @@
-"""A run's budget in generated tokens."""
+"""A run's budget in generated tokens or in seconds."""
 
+import time
 from typing import Any
 
 from lightning import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from lit_rl.errors import UsageError
 
 
 class Budget(Callback):
-    """Ends training with the iteration in which the generated tokens reach the budget.
+    """Ends training with the iteration in which a budget is reached.
 
-    Continuations and greedy probes count (``tokens/generated``), so that runs of different algorithms end at equal
-    tokens, to within an iteration. ``trainer.max_epochs`` ends a run as well.
+    Continuations and greedy probes count among the generated tokens (``tokens/generated``), so that runs of different
+    algorithms end at equal tokens, to within an iteration. ``trainer.max_epochs`` ends a run as well.
 
     Args:
         generated_tokens: of all ranks; None for no limit.
+        seconds: since the start of ``fit``, those of validation left out and those of a resumed run's first part
+            counted; None for no limit. Runs end after a different number of iterations on another machine.
     """
 
-    def __init__(self, generated_tokens: int | None = None) -> None:
+    def __init__(self, generated_tokens: int | None = None, seconds: float | None = None) -> None:
         if generated_tokens is not None and generated_tokens < 1:
             raise UsageError(f"budget.generated_tokens is {generated_tokens}; choose at least 1, or null for no limit")
-        self.generated_tokens = generated_tokens
+        if seconds is not None and not seconds > 0:
+            raise UsageError(f"budget.seconds is {seconds}; choose a number above 0, or null for no limit")
+        self.generated_tokens, self.seconds = generated_tokens, seconds
+        self._spent = 0.0
+        self._since = 0.0
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._spent += time.perf_counter() - self._since
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if self.generated_tokens is not None and data.generated >= self.generated_tokens:
             trainer.should_stop = True
+        now = time.perf_counter()
+        self._spent, self._since = self._spent + now - self._since, now
+        if self.seconds is not None:
+            # the ranks' clocks differ: all stop or none
+            trainer.should_stop |= trainer.strategy.reduce_boolean_decision(self._spent >= self.seconds, all=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"spent": self._spent}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._spent = state_dict["spent"]

@@ -1,0 +1,96 @@
+"""Can TRePO's continuations be paid from wall-clock time?"""
+
+from typing import Any
+
+from ablations.metrics import OVER_SECONDS
+from ablations.studies.policies import POLICY
+from ablations.study import Arm, Comparison, Config, Study, Tuning
+
+WORDS, EARLY = "GSM8KStyle", "KeyToken"
+SIZES: Config = {"vocabulary": 4, "length": 32}
+SECONDS = {WORDS: 20, EARLY: 6}  # of training, a run
+PROMPTS, SAMPLES = 8, 4  # of every arm: one update an iteration, of as many responses
+HALF, QUARTER = {WORDS: 32, EARLY: 16}, {WORDS: 16, EARLY: 8}  # strides: one cut a response, and two or three
+
+
+def _trepo(strides: dict[str, int], task: str, **others: Any) -> Config:
+    cuts = {"class_path": "lit_rl.functional.cuts.Stride", "init_args": {"every": strides[task]}}
+    return {"cuts": cuts, "continuations": 1, **others}
+
+
+def _algorithms(task: str) -> dict[str, tuple[str, Config]]:
+    return {
+        "GRPO": ("GRPO", {}),
+        "RLOO": ("RLOO", {}),
+        "TRePO, one cut": ("TRePO", _trepo(HALF, task)),
+        "TRePO, more cuts": ("TRePO", _trepo(QUARTER, task)),
+        "TRePO, one cut, reuse": ("TRePO", _trepo(HALF, task, reuse=True)),
+    }
+
+
+def _arm(task: str, name: str, model: str, arguments: Config) -> Arm:
+    config: Config = {
+        "model": {"class_path": model, "init_args": {"samples": SAMPLES, **arguments}},
+        "data": {"task": {"class_path": WORDS, "init_args": {"steps": 2}}},
+        "trainer": {"check_val_every_n_epoch": {WORDS: 5, EARLY: 4}[task]},
+        "budget": {"seconds": SECONDS[task]},
+    }
+    config["model"]["init_args"]["max_new_tokens"] = 64
+    if task == EARLY:
+        policy = {"class_path": "lit_rl.policy.TokenTransformer", "init_args": POLICY | SIZES}
+        config["model"]["init_args"] |= {"policy": policy, "max_new_tokens": SIZES["length"], "normalizer": "row_sum"}
+        config["data"]["task"] = {"class_path": "lit_rl.tasks.KeyToken", "init_args": SIZES | {"position": 3}}
+    return Arm(f"{task} {name}", config, f"{task} GRPO", rate=f"{task} {name}", task=task)
+
+
+def _planned(arm: str, task: str, predicted: Any, because: str, against: str = "GRPO") -> Comparison:
+    return Comparison((f"{task} {arm}",), (f"{task} {against}",), predicted, because)
+
+
+STUDY = Study(
+    name="wall_clock",
+    question="Can TRePO's continuations be paid from wall-clock time, beside GRPO's iterations?",
+    source="The third open question of 2506.02553.",
+    baseline=f"{WORDS} GRPO",
+    primary_metric=f"{OVER_SECONDS}val/accuracy_sampled",
+    comparisons=(
+        _planned("TRePO, one cut", WORDS, "below", "much is decided by the last steps, and continuations take time"),
+        _planned("TRePO, more cuts", WORDS, "below", "one continuation a cut is noisy, and each takes time"),
+        _planned("TRePO, one cut", EARLY, "above", "behind the key token half of the response is told that it is done"),
+        _planned("TRePO, more cuts", EARLY, "above", "the key token is found out among eight"),
+        _planned("TRePO, one cut, reuse", WORDS, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
+        _planned("TRePO, one cut, reuse", EARLY, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
+    ),
+    arms=tuple(
+        _arm(task, name, model, arguments) for task in SECONDS for name, (model, arguments) in _algorithms(task).items()
+    ),
+    base={
+        "data": {
+            "prompts_per_iteration": PROMPTS,
+            "rows_per_microbatch": PROMPTS * SAMPLES,
+            "eval_prompts": 256,
+        },
+        "trainer": {"max_epochs": 100_000, "accelerator": "cpu"},
+        "gradient_variance": {"every_n_iterations": 0},
+        "diagnostics": {"every_n_iterations": 0},
+        "transcripts": {"every_n_iterations": 0},
+        "checkpoint": {"every_n_epochs": 100_000},
+    },
+    seeds=tuple(range(10)),
+    tuning=Tuning((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (100,)),
+    hours=1.0,
+    smoke={
+        "data": {"prompts_per_iteration": 4, "rows_per_microbatch": 4, "eval_prompts": 8},
+        "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1},
+    },
+    notes=(
+        "Mechanism, not language models: 0.4M parameters and problems of two steps (45 tokens) from a warm start that "
+        "was taught wrong operators, and a transformer of one layer on KeyToken, responses of 32 tokens of which the "
+        "fourth decides.",
+        f"Every arm samples {PROMPTS} x {SAMPLES} responses an iteration and takes one step on them (with reuse, one on "
+        "as many rows for every 32 of them); continuations come on top. A run ends with the iteration in which its "
+        f"{SECONDS[WORDS]} or {SECONDS[EARLY]} seconds are spent.",
+        "Seconds are those of one thread of this machine, where decoding is bound by overhead a step, as on a GPU with "
+        "few rows; another machine has another kappa. Runs differ from machine to machine in their iterations.",
+    ),
+)
