@@ -87,7 +87,7 @@ STUDY = Study(
         "Mechanism, not language models: 0.4M parameters and problems of two steps (45 tokens) from a warm start that "
         "was taught wrong operators, and a transformer of one layer on KeyToken, responses of 32 tokens of which the "
         "fourth decides.",
-        f"Every arm samples {PROMPTS} x {SAMPLES} responses an iteration and takes one step on them (with reuse, one on "
+        f"Every arm samples {PROMPTS} x {SAMPLES} responses an iteration and takes a step on them (with reuse, one on "
         "as many rows for every 32 of them); continuations come on top. A run ends with the iteration in which its "
         f"{SECONDS[WORDS]} or {SECONDS[EARLY]} seconds are spent.",
         "Seconds are those of one thread of this machine, where decoding is bound by overhead a step, as on a GPU with "
