@@ -2,7 +2,16 @@
 
 import difflib
 
-from ablations.studies import all_algorithms, binary_math, position_credit, quickstart, sampling_budget, wall_clock
+from ablations.studies import (
+    all_algorithms,
+    binary_math,
+    binary_math_larger,
+    position_credit,
+    quickstart,
+    sampling_budget,
+    sampling_budget_larger,
+    wall_clock,
+)
 from ablations.study import Study
 from lit_rl.errors import UsageError
 
@@ -12,7 +21,11 @@ STUDIES: dict[str, Study] = {
         quickstart.STUDY,
         position_credit.STUDY,
         sampling_budget.STUDY,
+        sampling_budget_larger.MID,
+        sampling_budget_larger.SMALL,
         binary_math.STUDY,
+        binary_math_larger.MID,
+        binary_math_larger.SMALL,
         wall_clock.STUDY,
         all_algorithms.STUDY,
     )

@@ -77,7 +77,7 @@ IN_WORDS = (
 )
 
 
-def _measured(task: str, name: str, model: str, arguments: Config, config: Config, stages: Any = ()) -> Arm:
+def measured(task: str, name: str, model: str, arguments: Config, config: Config, stages: Any = ()) -> Arm:
     """An arm whose policy stays as it is."""
     pretraining = arguments.get("critic_pretraining", 0)
     init_args = {"samples": SAMPLES, "learning_rate": 0.0, "normalizer": "row_sum", **arguments, **config["model"]}
@@ -109,7 +109,7 @@ def _position_credit(label: str, task: Task, name: str, model: str, arguments: C
         # the exact values give the theory's prediction; once, for the policy stays as it is
         "credit": {"every_n_iterations": 1000 if name == "RLOO" else 0},
     }
-    return _measured(label, name, model, arguments, config, (stage,))
+    return measured(label, name, model, arguments, config, (stage,))
 
 
 def _words(name: str, model: str, arguments: Config) -> Arm:
@@ -124,7 +124,7 @@ def _words(name: str, model: str, arguments: Config) -> Arm:
             "prompts": 4,
         },
     }
-    return _measured(WORDS, name, model, arguments, config)
+    return measured(WORDS, name, model, arguments, config)
 
 
 def _over(tasks: Any, name: str) -> tuple[str, ...]:

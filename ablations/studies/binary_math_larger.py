@@ -1,0 +1,119 @@
+"""The same question with larger models and longer responses, and fewer arms."""
+
+from dataclasses import replace
+from typing import Any
+
+from ablations.studies import binary_math as tiny
+from ablations.study import Arm, Config, Stage, Study, Tuning, merge
+
+ARMS = ("RLOO", "GRPO", "PPO", "PPO, pretrained", "TRePO", "online DPO")
+CONTROLS = ("start", "RLOO, other samples", "RLOO, shuffled rewards")
+FROZEN = tuple(f"{name}, frozen" for name in ("RLOO", "PPO, pretrained", "TRePO"))
+
+
+def _arm(arm: Arm, stride: int, tokens: int, updates: int, stages: tuple[Stage, ...], settings: Config) -> Arm:
+    """The tiny study's arm with cuts, budget and start of a larger one."""
+    config = merge(arm.config, settings)
+    if "cuts" in config["model"]["init_args"]:
+        config = merge(config, {"model": {"init_args": {"cuts": {"init_args": {"every": stride}}}}})
+    if not arm.frozen:
+        budget: Config = {
+            "trainer": {"check_val_every_n_epoch": updates // 6},
+            "budget": {"generated_tokens": tokens * updates},
+        }
+        config = merge(config, budget)
+    return replace(arm, config=config, stages=stages)
+
+
+def _larger(
+    scale: str,
+    stride: int,
+    tokens: int,
+    updates: int,
+    base: Config,
+    stages: tuple[Stage, ...] = (),
+    settings: Config | None = None,
+    **others: Any,
+) -> Study:
+    names = (*ARMS, *CONTROLS, *FROZEN)
+    kept = [_arm(arm, stride, tokens, updates, stages, settings or {}) for arm in tiny.STUDY.arms if arm.name in names]
+    has = lambda pair: set(pair.arms + pair.against) <= set(names)  # noqa: E731
+    return replace(
+        tiny.STUDY,
+        scale=scale,
+        arms=tuple(kept),
+        comparisons=tuple(filter(has, tiny.STUDY.comparisons)),
+        controls=tuple(filter(has, tiny.STUDY.controls)),
+        base=merge(tiny.STUDY.base, base),
+        **others,
+    )
+
+
+MID = _larger(
+    "mid",
+    stride=48,
+    tokens=3600,
+    updates=30,
+    base={
+        "model": {
+            "init_args": {
+                "max_new_tokens": 208,
+                "policy": {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-mid"}},
+            }
+        },
+        "data": {"task": {"init_args": {"steps": 4, "most_steps": 8}}, "eval_prompts": 192},
+    },
+    tuning=Tuning((1e-4, 3e-4, 1e-3), (100,)),
+    hours=3.0,
+    notes=(
+        "Mechanism, not language models: 3.2M parameters, problems of four to eight steps in 70 to 150 tokens, and a "
+        "warm start that was taught wrong operators on purpose (data/mid/README.md).",
+        *tiny.STUDY.notes[1:2],
+        "Arms are matched in generated tokens an update, about 3,600 at the start, and in the whole budget of 108,000. "
+        "TRePO cuts every 48 tokens, with one continuation a cut.",
+    ),
+)
+
+SMOLLM2: Config = {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "data/smollm2"}}
+TAUGHT = Stage(
+    "taught-SmolLM2",
+    (
+        *("fit", "--model", "Supervised", "--model.policy.path", "data/smollm2", "--model.reference", "false"),
+        *("--model.learning_rate", "2e-5", "--model.max_new_tokens", "160", "--data.task", "GSM8KStyle"),
+        *("--data.task.steps", "3", "--data.prompts_per_iteration", "512", "--data.rows_per_microbatch", "32"),
+        *("--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1000", "--seed_everything", "0"),
+        *("--trainer.accelerator", "auto", "--trainer.devices", "1", "--trainer.enable_progress_bar", "false"),
+        *("--gradient_variance.every_n_iterations", "0", "--checkpoint.dirpath", "{folder}"),
+    ),
+    ("--trainer.max_epochs", "1", "--data.prompts_per_iteration", "2", "--data.rows_per_microbatch", "2"),
+)
+
+SMALL = _larger(
+    "small",
+    stride=32,
+    tokens=2600,
+    updates=60,
+    base={
+        "model": {"init_args": {"max_new_tokens": 160, "policy": SMOLLM2}},
+        "data": {"task": {"init_args": {"steps": 3}}},
+        "trainer": {"accelerator": "auto", "devices": 1, "precision": "bf16-mixed"},
+    },
+    stages=(TAUGHT,),
+    settings={"model": {"init_args": {"start": f"{{{TAUGHT.name}}}/last.ckpt"}}},
+    seeds=tuple(range(8)),
+    tuning=Tuning((3e-6, 1e-5, 3e-5), (100,)),
+    hours=None,
+    smoke={
+        "model": {"init_args": {"max_new_tokens": 48}},
+        "data": {"prompts_per_iteration": 2, "rows_per_microbatch": 2, "eval_prompts": 2},
+        "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 2, "precision": "32-true"},
+        "budget": {"generated_tokens": None},
+    },
+    notes=(
+        "SmolLM2-135M-Instruct, which scores nothing in this format, after 1,024 demonstrations of problems of three "
+        "steps, wrong operators among them as in data/warmstart.",
+        *tiny.STUDY.notes[1:2],
+        "Arms are matched in generated tokens an update, about 2,600 at the start, and in the whole budget of 156,000. "
+        "TRePO cuts every 32 tokens, with one continuation a cut.",
+    ),
+)

@@ -1,0 +1,103 @@
+"""The same question on word problems with larger models and longer responses."""
+
+from dataclasses import replace
+from typing import Any
+
+from ablations.metrics import NOISE
+from ablations.noise import KAPPA, TOKEN
+from ablations.studies import sampling_budget as tiny
+from ablations.studies.binary_math_larger import SMOLLM2, TAUGHT
+from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, trepo
+from ablations.study import Arm, Comparison, Config, Stage, Study, merge
+
+
+def _arms(strides: tuple[int, int], task: Config, config: Config, stages: tuple[Stage, ...] = ()) -> tuple[Arm, ...]:
+    short, long = strides
+    algorithms = (RLOO, *CRITICS, trepo(short, 1), trepo(long, 1), trepo(long, 4), trepo(long, 1, reuse=True))
+    arms = []
+    for name, model, arguments in algorithms:
+        valued = name != RLOO[0] and not arguments.get("reuse") and arguments.get("cuts") != trepo(short, 1)[2]["cuts"]
+        every = (arguments.get("critic_pretraining") or 1000) if valued else 0
+        own = {
+            "data": {"task": {"class_path": WORDS, "init_args": task}},
+            "value_accuracy": {"every_n_iterations": every},
+        }
+        arms.append(tiny.measured(WORDS, name, model, arguments, merge(own, config), stages))
+    return tuple(arms)
+
+
+def _study(scale: str, strides: tuple[int, int], arms: tuple[Arm, ...], **others: Any) -> Study:
+    long, reuse, four = trepo(strides[1], 1)[0], trepo(strides[1], 1, reuse=True)[0], trepo(strides[1], 4)[0]
+
+    def planned(arm: str, against: str, predicted: Any, because: str, cost: str = TOKEN) -> Comparison:
+        name = f"{arm} against {against}" + ("" if cost == TOKEN else " where a trained token costs 4")
+        return Comparison((f"{WORDS} {arm}",), (f"{WORDS} {against}",), predicted, because, name, f"{NOISE}{cost}")
+
+    return replace(
+        tiny.STUDY,
+        scale=scale,
+        baseline=f"{WORDS} RLOO",
+        comparisons=(
+            planned(long, "RLOO", "above", "one continuation a cut is noisy and costs as many tokens again"),
+            planned(reuse, long, "below", "the continuations are on-policy responses as well"),
+            planned("PPO, pretrained", long, "below", "a fitted critic's values cost nothing more"),
+            planned(four, "RLOO", "below", "then continuations, which are not trained on, are cheap", f"{KAPPA}4"),
+        ),
+        arms=arms,
+        seeds=tuple(range(8)),
+        **others,
+    )
+
+
+MID_STRIDES, SMALL_STRIDES = (24, 48), (16, 32)
+GROUPS: Config = {"prompts_per_iteration": 12, "rows_per_microbatch": 48}
+
+MID = _study(
+    "mid",
+    MID_STRIDES,
+    _arms(
+        MID_STRIDES,
+        {"steps": 4, "most_steps": 8},
+        {
+            "model": {
+                "max_new_tokens": 208,
+                "policy": {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-mid"}},
+            },
+            "data": GROUPS,
+            "value_accuracy": {"prompts": 1, "stride": MID_STRIDES[1]},
+        },
+    ),
+    hours=2.0,
+    notes=(
+        "Mechanism, not language models: the embedded policy of 3.2M parameters as it was warm-started, on problems of "
+        "four to eight steps in 70 to 150 tokens.",
+        *tiny.STUDY.notes[1:2],
+    ),
+)
+
+SMALL = _study(
+    "small",
+    SMALL_STRIDES,
+    _arms(
+        SMALL_STRIDES,
+        {"steps": 3},
+        {
+            "model": {"max_new_tokens": 160, "policy": SMOLLM2, "start": f"{{{TAUGHT.name}}}/last.ckpt"},
+            "data": GROUPS,
+            "value_accuracy": {"prompts": 2, "stride": SMALL_STRIDES[1]},
+        },
+        (TAUGHT,),
+    ),
+    base=merge(tiny.STUDY.base, {"trainer": {"accelerator": "auto", "devices": 1, "precision": "bf16-mixed"}}),
+    hours=None,
+    smoke={
+        "model": {"init_args": {"max_new_tokens": 48}},
+        "data": {"prompts_per_iteration": 2, "rows_per_microbatch": 2},
+        "trainer": {"max_epochs": 2 + tiny.PRETRAINING, "precision": "32-true"},
+        "value_accuracy": {"prompts": 1, "continuations": 2},
+    },
+    notes=(
+        "SmolLM2-135M-Instruct after 1,024 demonstrations of problems of three steps, wrong operators among them.",
+        *tiny.STUDY.notes[1:2],
+    ),
+)
