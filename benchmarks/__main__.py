@@ -9,22 +9,27 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.exact import exact
+from benchmarks.gpu import gpu, ready
 from benchmarks.measure import Line, device, installed
-from benchmarks.sampling import sampling
+from benchmarks.sampling import Sampling, sampling
 from benchmarks.sweeps import sweeps
 from benchmarks.training import iteration, measured, memory
 from lit_rl.cli import quiet
 from lit_rl.policy import CausalPolicy
 
 ALL: dict[str, Callable[[], list[Line]]] = {
-    "sampling": lambda: sampling(CausalPolicy(), "512 rows, embedded"),
+    "sampling": lambda: sampling(Sampling(CausalPolicy()), "512 rows, embedded"),
     "iteration": iteration,
     "measured": measured,
     "memory": memory,
     "exact": exact,
     "sweeps": sweeps,
+    "gpu": gpu,
 }
-NEEDS = {"iteration": "trl"}  # what is in the extra peers alone
+NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
+    "iteration": (lambda: installed("trl"), "TRL: pip install -e '.[peers]'"),
+    "gpu": (ready, "a GPU, and data/smollm2: make smollm2"),
+}
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -37,9 +42,10 @@ def main(args: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"benchmarks: no benchmark '{unknown[0]}'; choose of {', '.join(ALL)}", file=sys.stderr)
         return 2
-    missing = [name for name in options.names if name in NEEDS and not installed(NEEDS[name])]
+    lacking = {name: what for name, (there, what) in NEEDS.items() if not there()}
+    missing = [name for name in options.names if name in lacking]
     if missing:
-        print(f"benchmarks: {missing[0]} needs {NEEDS[missing[0]]}: pip install -e '.[peers]'", file=sys.stderr)
+        print(f"benchmarks: {missing[0]} needs {lacking[missing[0]]}", file=sys.stderr)
         return 2
     quiet()
     warnings.simplefilter("ignore")
@@ -47,8 +53,8 @@ def main(args: Sequence[str] | None = None) -> int:
     table = sys.stderr if options.json else sys.stdout
     print(device(), file=table)
     for name in options.names or ALL:
-        if name in NEEDS and not installed(NEEDS[name]):
-            print(f"{name}: left out, for {NEEDS[name]} is not installed (pip install -e '.[peers]')", file=sys.stderr)
+        if name in lacking:
+            print(f"{name}: left out, for it needs {lacking[name]}", file=sys.stderr)
             continue
         for line in ALL[name]():
             lines.append(line)

@@ -55,9 +55,16 @@ def limit(name: str, unit: str, ours: float, most: float) -> Line:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = now()
     work()
-    return time.perf_counter() - started
+    return now() - started
+
+
+def now() -> float:
+    """Seconds, once a GPU has done what it was given."""
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def problems(policy: CausalPolicy, count: int) -> tuple[list[Example], list[list[int]]]:
@@ -88,7 +95,8 @@ def installed(package: str) -> bool:
 
 def device() -> str:
     """What the numbers hold for."""
-    return f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{torch.get_num_threads()} threads, PyTorch {torch.__version__}{gpu}"
 
 
 def fit(

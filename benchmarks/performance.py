@@ -84,7 +84,7 @@ class Phases(Callback):
         """Within, the functions of the sampler and of the algorithm are timed."""
         owners: list[tuple[Any, str, Callable[..., str]]] = [
             (local, "prefill", lambda *args, **_: "prefill"),
-            (local, "decode", lambda *args, **_: "continuations" if (args[2].origin >= 0).any() else "decode"),
+            (LocalSampler, "_decode", lambda *args, **_: "continuations" if (args[3].origin >= 0).any() else "decode"),
             (local, "fork", lambda *args, **_: "continuations"),
             (RewardCallback, "on_train_epoch_start", lambda *args, **_: "scoring"),
             (algorithm, "prepare", lambda *args, **_: "log-probs"),

@@ -15,14 +15,16 @@ ROWS, MOST = 512, 192
 class Sampling:
     """The same prompts, weights, temperature and stop rules for all."""
 
-    def __init__(self, policy: CausalPolicy, rows: int = ROWS, most: int = MOST) -> None:
-        self.policy, self.most = policy, most
+    def __init__(
+        self, policy: CausalPolicy, rows: int = ROWS, most: int = MOST, sampler: LocalSampler | None = None
+    ) -> None:
+        self.policy, self.most, self.sampler = policy, most, sampler or LocalSampler()
         self.prompts = problems(policy, rows // SAMPLES)[1]
         self.rollouts: Rollouts
 
     def sample(self, plan: SamplingPlan) -> Rollouts:
         streams = [(i,) for i in range(len(self.prompts))]
-        return LocalSampler().sample(self.policy, self.prompts, plan, streams)
+        return self.sampler.sample(self.policy, self.prompts, plan, streams)
 
     def ours(self) -> float:
         def work() -> None:
@@ -33,7 +35,7 @@ class Sampling:
 
     @torch.no_grad()
     def generate(self) -> float:
-        ids, mask = pad_left(self.prompts, self.policy.pad_id)
+        ids, mask = (x.to(self.policy.device) for x in pad_left(self.prompts, self.policy.pad_id))
         found = {}
 
         def work() -> None:
@@ -73,8 +75,7 @@ class Sampling:
         return (int(tables[1].mask.sum()) - mine) / (whole - alone), mine / alone
 
 
-def sampling(policy: CausalPolicy, label: str, rounds: int = 7) -> list[Line]:
-    work = Sampling(policy)
+def sampling(work: Sampling, label: str, rounds: int = 7) -> list[Line]:
     pairs: list[tuple[float, float]] = []
 
     def forks() -> float:

@@ -38,7 +38,7 @@ class Parser(LightningArgumentParser):
             for group, _, name in [action.dest.partition(".")]
             if group in ("checkpoint", "optimizer", "lr_scheduler")
             or (group == "trainer" and name.split(".")[0] not in SHOWN_TRAINER_FLAGS)
-            or (group == "diagnostics" and name != "every_n_iterations")
+            or (group in ("diagnostics", "value_accuracy") and name != "every_n_iterations")
         ]
         saved = [action.help for action in rare]
         for action in rare:
@@ -49,8 +49,8 @@ class Parser(LightningArgumentParser):
             for action, help_ in zip(rare, saved, strict=True):
                 action.help = help_
         hidden = (
-            "The other flags of Lightning's Trainer, --checkpoint.* and --diagnostics.* work too: --print_config shows "
-            "them all.\n"
+            "The other flags of Lightning's Trainer, --checkpoint.*, --diagnostics.* and --value_accuracy.* work too: "
+            "--print_config shows them all.\n"
         )
         return text + ("\n" + hidden if rare else "")
 

@@ -35,10 +35,13 @@ class Rollouts:
     cuts: Tensor | None = None  # [N, T] bool, sampler: where the plan's rule cuts the row (forked there, if origin < 0)
     prefilled: int = 0  # tokens that were fed to the model without having just been sampled, sampler
     left_out: Tensor | None = None  # [N] bool, Algorithm.prepare: samples that were no probes, and are not trained on
+    one_step: bool = False  # all trained rows are in one optimizer step, of the weights that sampled, data module
     version: int = 0  # optimizer steps the sampling weights had taken
     rewards: Tensor | None = None  # [N], RewardCallback
     token_rewards: Tensor | None = None  # [N, T], Algorithm.prepare: what tokens earn beside the reward
-    old_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare: log pi of the weights that sampled
+    old_logprobs: Tensor | None = (
+        None  # [N, T], Algorithm.prepare: log pi of the weights that sampled; None: as in loss
+    )
     reference_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare
     entropy: Tensor | None = None  # [N, T], Algorithm.prepare
     advantages: Tensor | None = None  # [N, T], Algorithm.prepare

@@ -110,7 +110,8 @@ def test_the_report_says_what_mlflow_knows(sweep, folder, capsys):
     for wanted in (study.question, *study.arm_names, *study.notes, "pilot", "--seeds 1 --smoke"):
         assert wanted in text
     tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
-    assert [len(table) for table in tables] == [2 + len(study.comparisons), 2 + len(study.arms)]
+    generating = sum(float(row["tokens/generated"]) > 0 for row in rows)
+    assert [len(table) - 2 for table in tables] == [len(study.comparisons), len(study.arms), generating]
     assert all(len({line.count("|") for line in table}) == 1 for table in tables)
     for name in ("accuracy", "test_accuracy", "gradient_variance"):
         assert f"({name}.png)" in text

@@ -8,7 +8,7 @@ import torch
 from lightning import Callback
 
 from lit_rl.algorithms import GRPO, PPO, REINFORCE, RLOO, OnlineDPO, ReMax, Supervised
-from lit_rl.callbacks import GradientVariance, Transcripts
+from lit_rl.callbacks import Diagnostics, GradientVariance, Transcripts
 from lit_rl.data import RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.run_logger import RunLogger
@@ -70,6 +70,26 @@ def test_ratio_is_exactly_one_at_the_first_step(fit, precision):
     fit(GRPO, callbacks=(watch,), data={"rows_per_microbatch": 8}, trainer={"precision": precision})
     assert torch.equal(watch.ratios[0], torch.ones_like(watch.ratios[0]))
     assert not torch.equal(watch.ratios[1], torch.ones_like(watch.ratios[1]))  # an update was taken in between
+
+
+@pytest.mark.parametrize("algorithm", [RLOO, GRPO])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_an_iteration_of_one_step_needs_no_pass_before_it(fit, algorithm, precision):
+    """The same weights, entropy and warnings as with log-probabilities computed beforehand, which a reference takes."""
+    seen = []
+    for reference in (True, False):
+        options = {
+            "data": {"rows_per_microbatch": 4},
+            "trainer": {"accumulate_grad_batches": 4, "precision": precision},
+        }
+        observers = (Diagnostics(every_n_iterations=1),)
+        trainer, trained, data = fit(algorithm, 2, observers, reference=reference, **options)
+        assert trainer.global_step == 2 and (data.rollouts.old_logprobs is None) != reference
+        seen.append((trained, trainer.callback_metrics))
+    (before, metrics), (after, others) = seen
+    assert all(torch.equal(p, q) for p, q in zip(before.policy.parameters(), after.policy.parameters(), strict=True))
+    for name in ("policy/entropy", "policy/clip_fraction", "diagnostic/entropy_ratio", "loss/policy"):
+        assert float(others[name]) == pytest.approx(float(metrics[name]), rel=1e-5, abs=1e-6)
 
 
 @pytest.mark.parametrize("normalizer", ["row_sum", "sequence_mean", "token_mean", "constant"])

@@ -99,13 +99,13 @@ class Algorithm(Training):
             minibatch: N rows.
             logprobs: [N, T] of the weights in training.
         """
-        assert minibatch.old_logprobs is not None and minibatch.advantages is not None
-        mask = minibatch.mask
+        assert minibatch.advantages is not None
+        mask, old = minibatch.mask, minibatch.old_logprobs
         denominator = row_denominator(mask, self.normalizer, minibatch.window_tokens, self.plan.max_new_tokens)
         terms = {
             "policy": policy_gradient_loss(
                 logprobs,
-                minibatch.old_logprobs,
+                logprobs.detach() if old is None else old,
                 minibatch.advantages,
                 mask,
                 denominator,
@@ -122,7 +122,10 @@ class Algorithm(Training):
 
     def predictions(self, minibatch: Rollouts) -> tuple[Tensor, ...]:
         """What :meth:`loss` takes beside the rows: their log-probabilities under the weights in training, [N, T]."""
-        return (self.policy(minibatch, self.plan.temperature),)
+        if minibatch.old_logprobs is not None or not minibatch.one_step or self.plan.demonstrations:
+            return (self.policy(minibatch, self.plan.temperature),)
+        logprobs, minibatch.entropy = self.policy.logprobs_and_entropy(minibatch, self.plan.temperature)
+        return (logprobs,)
 
     @property
     def behaviour(self) -> CausalPolicy:
@@ -162,8 +165,24 @@ class Algorithm(Training):
     def prepare(self, rollouts: Rollouts, rows: int) -> None:
         """Fills old and reference log-probabilities, token rewards and advantages, ``rows`` rows at a time.
 
-        Log-probabilities of probes are 0 where no reward needs them.
+        In an iteration of one optimizer step the loss itself gives the log-probabilities of the weights that sampled;
+        they are computed here as well only where something else takes them.
         """
+        known_in_loss = type(self).predictions is Algorithm.predictions and not self._reference
+        if not (rollouts.one_step and known_in_loss):
+            self.read(rollouts, rows)
+        rollouts.token_rewards = self.token_rewards(rollouts, rows)
+        advantages = self.advantages(rollouts)
+        if advantages.shape != rollouts.mask.shape:
+            raise UsageError(
+                f"model: {type(self).__name__}.advantages returns the shape {tuple(advantages.shape)}, not one number "
+                f"a token, {tuple(rollouts.mask.shape)}"
+            )
+        rollouts.advantages = advantages * rollouts.mask
+
+    @torch.no_grad()
+    def read(self, rollouts: Rollouts, rows: int) -> None:
+        """Fills old and reference log-probabilities and entropies; those of probes are 0 where no reward needs them."""
         needed = torch.ones_like(rollouts.trained) if self._penalized else rollouts.trained | rollouts.sampled
         blank = torch.zeros_like(rollouts.response_ids, dtype=self.policy.dtype)
         old, entropy, reference = blank, blank.clone(), blank.clone()
@@ -175,14 +194,6 @@ class Algorithm(Training):
         rollouts.old_logprobs, rollouts.entropy = old, entropy
         if self._reference:
             rollouts.reference_logprobs = reference
-        rollouts.token_rewards = self.token_rewards(rollouts, rows)
-        advantages = self.advantages(rollouts)
-        if advantages.shape != rollouts.mask.shape:
-            raise UsageError(
-                f"model: {type(self).__name__}.advantages returns the shape {tuple(advantages.shape)}, not one number "
-                f"a token, {tuple(rollouts.mask.shape)}"
-            )
-        rollouts.advantages = advantages * rollouts.mask
 
     @staticmethod
     def returns(rollouts: Rollouts) -> Tensor:

@@ -97,10 +97,13 @@ class Training(LightningModule):
 
     def training_step(self, minibatch: Rollouts, batch_idx: int) -> Tensor:
         predictions = self.predictions(minibatch)
-        old, advantages = minibatch.old_logprobs, minibatch.advantages
+        logprobs, mask, advantages = predictions[0].detach(), minibatch.mask, minibatch.advantages
+        old = minibatch.old_logprobs
+        if old is None and minibatch.entropy is not None:  # see Algorithm.prepare
+            old, tokens = logprobs, max(1, int(mask.sum()))
+            self._log({"policy/entropy": minibatch.entropy.sum() / tokens}, tokens)
         if old is not None and advantages is not None:
-            ranges = self.clip_low, self.clip_high
-            removed = clipped_fraction(predictions[0].detach(), old, advantages, minibatch.mask, *ranges)
+            removed = clipped_fraction(logprobs, old, advantages, mask, self.clip_low, self.clip_high)
             self._log({"policy/clip_fraction": removed}, len(minibatch))
         # fill-up rows have a loss of 0: the mean over a micro-batch becomes the one over its real rows
         terms = {name: minibatch.padded * term for name, term in self.loss(minibatch, *predictions).items()}
@@ -205,6 +208,10 @@ class Training(LightningModule):
         metrics["accuracy_flexible"].update(flexible[~rollouts.trained])
         metrics["accuracy_sampled"].update(strict[rollouts.trained])
         self._log({f"{split}/{name}": metrics[name] for name in ACCURACIES})
+
+    def log(self, name: str, value: Any, *args: Any, **kwargs: Any) -> None:
+        # ranks reduce what they log where they train: GPUs' libraries know no tensor elsewhere
+        super().log(name, value.to(self.device) if isinstance(value, Tensor) else value, *args, **kwargs)
 
     def _log(self, values: dict[str, Any], batch_size: int = 1) -> None:
         """Logs means over the iteration and the ranks, against the number of iterations finished at its end."""

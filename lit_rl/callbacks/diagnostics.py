@@ -24,6 +24,7 @@ from lit_rl.functional.diagnostics import (
     squared_errors,
     thirds,
 )
+from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling.base import SamplingPlan
 
@@ -160,6 +161,9 @@ class Diagnostics(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rollouts: Rollouts = data.rollouts
         samples, total = rollouts.select(rollouts.sampled), data.sum_over_ranks
+        if samples.entropy is None:
+            with gathered(algorithm.policy), trainer.precision_plugin.forward_context():
+                algorithm.read(samples, data.rows_per_microbatch)
         values = {
             **({} if _waiting(algorithm) else self._critic(samples, total)),
             **self._sampling(algorithm, rollouts, total),

@@ -150,7 +150,7 @@ class CausalPolicy(nn.Module):
         return self._read(rollouts, temperature, entropy=False)[0]
 
     def logprobs_and_entropy(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
-        """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats."""
+        """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats, through which no gradient flows."""
         return self._read(rollouts, temperature, entropy=True)
 
     def logprobs_and_states(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:

@@ -51,9 +51,10 @@ def in_pieces(
 
 
 def of_logits(logits: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
-    """log pi of the tokens [N, T] under logits [N, T, V], and the entropies [N, T] in nats, 0 if not asked for."""
+    """log pi of the tokens [N, T] under logits [N, T, V], and the entropies [N, T] in nats, through which no gradient
+    flows, 0 if not asked for."""
     logprobs = logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
     if not entropy:
         return logprobs, torch.zeros_like(logprobs)
     # row by row, to spare memory
-    return logprobs, torch.stack([torch.special.entr(row.softmax(-1)).sum(-1) for row in logits])
+    return logprobs, torch.stack([torch.special.entr(row.softmax(-1)).sum(-1) for row in logits.detach()])

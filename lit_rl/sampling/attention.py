@@ -15,13 +15,13 @@ NAME = "lit_rl_one_token"
 
 @contextmanager
 def one_token_attention(model: Any) -> Iterator[None]:
-    """Within, a transformers model on a CPU that computes attention with PyTorch's kernel decodes with ours.
+    """Within, a transformers model that computes attention with PyTorch's kernel decodes with ours.
 
-    The kernel works through rows and heads one by one, ours takes them all at once, which shows in decoding a small
-    model. Other models, and other devices, stay as they are.
+    On a CPU the kernel works through rows and heads one by one, ours takes them all at once, which shows in decoding a
+    small model; on a GPU it copies keys and values that heads share, once for each. Other models stay as they are.
     """
     plain = [each for each in model.modules() if isinstance(each, PreTrainedModel)][:1]  # not a table, for one
-    ours = [each for each in plain if each.config._attn_implementation == "sdpa" and each.device.type == "cpu"]
+    ours = [each for each in plain if each.config._attn_implementation == "sdpa"]
     for each in ours:
         each.set_attn_implementation(NAME)
     try:
@@ -45,7 +45,7 @@ def attend(
     Args:
         query: [B, heads, 1, size].
         key, value: [B, key heads, slots, size], each for heads / key heads heads.
-        attention_mask: [B, 1, 1, slots] bool.
+        attention_mask: [B, 1, 1, slots], bool or an :func:`attention_bias`.
 
     Returns:
         [B, 1, heads, size], and no weights.
@@ -55,9 +55,15 @@ def attend(
     grouped = query.unflatten(1, (key.shape[1], -1)).squeeze(3)  # [B, key heads, heads of each, size]
     scores = torch.matmul(grouped * (query.shape[-1] ** -0.5 if scaling is None else scaling), key.transpose(-1, -2))
     if attention_mask is not None:
-        scores += torch.zeros_like(attention_mask, dtype=scores.dtype).masked_fill_(~attention_mask, -torch.inf)
+        boolean = attention_mask.dtype == torch.bool
+        scores += attention_bias(attention_mask, scores.dtype) if boolean else attention_mask
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(value.dtype)
     return torch.matmul(weights, value).flatten(1, 2)[:, None], None
+
+
+def attention_bias(mask: Tensor, dtype: torch.dtype) -> Tensor:
+    """0 where the mask is true, minus infinity where it is not: what scores of that ``dtype`` are raised by."""
+    return torch.zeros_like(mask, dtype=dtype).masked_fill_(~mask, -torch.inf)
 
 
 AttentionInterface.register(NAME, attend)

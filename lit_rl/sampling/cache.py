@@ -1,7 +1,8 @@
 """A KV cache with room to grow, whose rows may change places and stay behind when they are done."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,22 +28,35 @@ class RoomyLayer(DynamicLayer):
         super().__init__()
         self.sliding_window, self.keep = sliding_window, keep
         self._stride = 1  # of the rows in view, among all
+        self._slot: Tensor | None = None  # where a step writes while slots are held
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        key_states, value_states = (_as_attended(x) for x in (key_states, value_states))
+        if self._slot is not None:
+            self.keys.index_copy_(2, self._slot, key_states)
+            self.values.index_copy_(2, self._slot, value_states)
+            return self.keys, self.values
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
             self._place([key_states, value_states], len(key_states), key_states.shape[2])
             return self.keys, self.values
-        rows, start = self.keys.shape[::2]
-        end = start + key_states.shape[2]
-        if end > self._all_keys.shape[2]:
-            kept = len(self._all_keys) if self.keep else rows * self._stride
-            parts = self._all_keys[:kept, :, :start], self._all_values[:kept, :, :start]
-            self._place([_roomy(part, 1, end) for part in parts], rows, start)
-        self._show(rows, end)
-        self.keys.narrow(2, start, end - start).copy_(key_states)
-        self.values.narrow(2, start, end - start).copy_(value_states)
+        start = self.keys.shape[2]
+        self._grow(key_states.shape[2])
+        self.keys[:, :, start:].copy_(key_states)
+        self.values[:, :, start:].copy_(value_states)
         return self.keys, self.values
+
+    def hold(self, slots: int, slot: Tensor) -> None:
+        """Shows so many more ``slots``, zeros, of which each step writes the one that ``slot`` [1] says."""
+        start = self.keys.shape[2]
+        self._grow(slots)
+        self.keys[:, :, start:].zero_()
+        self.values[:, :, start:].zero_()
+        self._slot = slot
+
+    def release(self) -> None:
+        """Steps write behind what is shown again."""
+        self._slot = None
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self.is_initialized:
@@ -80,6 +94,16 @@ class RoomyLayer(DynamicLayer):
         rows, self._stride = rows * self._stride, 1
         self._show(rows, slots)
 
+    def _grow(self, slots: int) -> None:
+        """Shows so many more slots, whatever is in them."""
+        rows, start = self.keys.shape[::2]
+        end = start + slots
+        if end > self._all_keys.shape[2]:
+            kept = len(self._all_keys) if self.keep else rows * self._stride
+            parts = self._all_keys[:kept, :, :start], self._all_values[:kept, :, :start]
+            self._place([_roomy(part, 1, end) for part in parts], rows, start)
+        self._show(rows, end)
+
     def _place(self, parts: Sequence[Tensor], rows: int, slots: int) -> None:
         self._all_keys, self._all_values = parts
         self._show(rows, slots)
@@ -87,6 +111,13 @@ class RoomyLayer(DynamicLayer):
     def _show(self, rows: int, slots: int) -> None:
         parts = (x[: rows * self._stride : self._stride] for x in (self._all_keys, self._all_values))
         self.keys, self.values = (x.narrow(2, 0, slots) for x in parts)
+
+
+def _as_attended(states: Tensor) -> Tensor:
+    """In the precision that autocast gives attention's products; kept otherwise, all of it would be cast each step."""
+    kind = states.device.type
+    cast = states.dtype == torch.float32 and torch.is_autocast_enabled(kind)
+    return states.to(torch.get_autocast_dtype(kind)) if cast else states
 
 
 def _roomy(states: Tensor, repeats: int, least: int) -> Tensor:
@@ -137,7 +168,7 @@ class RowCache(DynamicCache):
         Args:
             mask: [F, slots] the slots of each prefix; the others are zeros.
         """
-        if not all(isinstance(layer, RoomyLayer) for layer in self._filled):
+        if not self.cuttable:
             return None
         forked = RowCache(self._config)
         forked.layers = [
@@ -151,6 +182,22 @@ class RowCache(DynamicCache):
         """Shows all copies that :meth:`fork` made room for, with the slots filled since then."""
         for layer in self._filled:
             layer.spread(self._forked)
+
+    @contextmanager
+    def held(self, slots: int, slot: Tensor) -> Iterator[None]:
+        """Within, the cache shows so many more slots, and a step writes the one that ``slot`` [1] says."""
+        for layer in self._filled:
+            layer.hold(slots, slot)
+        try:
+            yield
+        finally:
+            for layer in self._filled:
+                layer.release()
+
+    @property
+    def cuttable(self) -> bool:
+        """Whether keys and values are all that the layers remember, each in a slot of its own."""
+        return all(isinstance(layer, RoomyLayer) for layer in self._filled)
 
     @property
     def window(self) -> int:

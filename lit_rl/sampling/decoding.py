@@ -47,7 +47,7 @@ def prefill(policy: CausalPolicy, prompts: Sequence[Sequence[int]], copies: int,
     """
     ids, mask = (x.to(policy.device) for x in pad_left(prompts, policy.pad_id))
     cache = RowCache(policy.model.config, keep)
-    logits = _forward(policy.model, cache, ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0))
+    logits = forward(policy.model, cache, ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0))
     cache.batch_repeat_interleave(copies)
     return _copies(cache, logits, mask, copies)
 
@@ -62,10 +62,10 @@ def decode(
         some = row[: len(logits)]
         at = out.lengths[some]
         greedy = out.greedy[some] if plan.greedy else None
-        token = _choose(logits, out.uniforms[some, at], greedy, plan.temperature)
+        token = choose(logits, out.uniforms[some, at], greedy, plan.temperature)
         out.ids[some, at] = token
         if plan.cuts is not None and plan.cuts.needs_entropy:
-            out.entropy[some, at] = torch.special.entr((logits.float() / plan.temperature).softmax(-1)).sum(-1)
+            out.entropy[some, at] = entropy_of(logits, plan.temperature)
         out.lengths[some] = at + 1
         out.finished[some] = torch.isin(token, policy.stop_ids)
         alive = ~out.finished[some] & (at + 1 < width)
@@ -73,13 +73,19 @@ def decode(
         if not (count := int(alive.sum())):
             break
         if count < len(alive):
-            order = cache.leave(alive)
-            token = token[order[:count]]
-            for column in (row, mask, position):
-                column[: len(order)] = column[order]
+            token = token[leave(cache, alive, row, mask, position)[:count]]
         filled = torch.cat([mask[:count], mask.new_ones(count, step + 1)], 1)
-        logits = _forward(policy.model, cache, token[:, None], filled, position[:count, None])
+        logits = forward(policy.model, cache, token[:, None], filled, position[:count, None])
         position += 1
+
+
+def leave(cache: RowCache, alive: Tensor, *columns: Tensor) -> Tensor:
+    """Moves the rows that are ``alive`` [B] before the others, in the cache's view and in what else has a place for
+    each; returns the order [B] in which rows now stand."""
+    order = cache.leave(alive)
+    for column in columns:
+        column[: len(order)] = column[order]
+    return order
 
 
 def fork(
@@ -117,7 +123,7 @@ def fork(
         )
     position = mask.sum(1, keepdim=True)
     mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
-    logits = _forward(policy.model, cache, token[:, None], mask, position)
+    logits = forward(policy.model, cache, token[:, None], mask, position)
     cache.spread()
     return _copies(cache, logits, mask, copies)
 
@@ -127,11 +133,15 @@ def _copies(cache: RowCache, logits: Tensor, mask: Tensor, copies: int) -> Batch
     return Batch(cache, logits, mask, torch.arange(len(mask), device=mask.device))
 
 
-def _forward(model: Any, cache: RowCache, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
-    """The logits behind the last of ``ids``: [B, V]."""
+def forward(model: Any, cache: RowCache, ids: Tensor, mask: Tensor, positions: Tensor) -> Tensor:
+    """The logits behind the last of ``ids``: [B, V].
+
+    Args:
+        mask: [B, slots], or [B, 1, 1, slots] as attention takes it.
+    """
     out = model(
         input_ids=ids,
-        attention_mask=mask.long(),
+        attention_mask=mask.long() if mask.ndim == 2 else mask,
         position_ids=positions,
         past_key_values=cache,
         use_cache=True,
@@ -140,7 +150,7 @@ def _forward(model: Any, cache: RowCache, ids: Tensor, mask: Tensor, positions: 
     return out.logits[:, -1]
 
 
-def _choose(logits: Tensor, uniforms: Tensor, greedy: Tensor | None, temperature: float) -> Tensor:
+def choose(logits: Tensor, uniforms: Tensor, greedy: Tensor | None, temperature: float) -> Tensor:
     """One token a row [B] from logits [B, V]: the first whose cumulative probability exceeds the row's uniform.
 
     Args:
@@ -152,3 +162,8 @@ def _choose(logits: Tensor, uniforms: Tensor, greedy: Tensor | None, temperature
     below = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))
     drawn = torch.searchsorted(cumulative, below[:, None], right=True).squeeze(1)
     return drawn if greedy is None else torch.where(greedy, logits.argmax(-1), drawn)
+
+
+def entropy_of(logits: Tensor, temperature: float) -> Tensor:
+    """Of pi(. | s_t) in nats: [B]."""
+    return torch.special.entr((logits.float() / temperature).softmax(-1)).sum(-1)

@@ -1,0 +1,57 @@
+"""Steps of decoding from a CUDA graph: a GPU waits for no Python between its kernels."""
+
+import contextlib
+import sys
+from collections.abc import Callable
+
+import torch
+from torch.distributed.fsdp import FSDPModule
+from transformers import PreTrainedModel
+
+from lit_rl.errors import UsageError
+from lit_rl.policy.causal import CausalPolicy
+from lit_rl.sampling.attention import NAME
+from lit_rl.sampling.cache import RowCache
+
+
+class Replay:
+    """Takes a step some times: once as it is, then from a graph of it.
+
+    A graph is captured anew each time, for the rows and slots have changed, in the memory of the one before.
+    """
+
+    def __init__(self) -> None:
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self, step: Callable[[], None], times: int) -> None:
+        step()  # libraries set themselves up, and autocast keeps its casts of weights for the graph
+        if times == 1:
+            return
+        graph, current, aside = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(current)
+        with torch.cuda.stream(aside):
+            graph.capture_begin(self._graph.pool() if self._graph else None, capture_error_mode="thread_local")
+            try:
+                step()
+                graph.capture_end()
+            except RuntimeError as error:
+                with contextlib.suppress(RuntimeError):
+                    graph.capture_end()
+                reason = str(error).strip().splitlines()[0]
+                raise UsageError(
+                    f"data.sampler.cuda_graphs: a step of this model can't be captured ({reason}); set it to false"
+                ) from None
+        current.wait_stream(aside)
+        for _ in range(times - 1):
+            graph.replay()
+        current.synchronize()  # before the graph in whose memory it ran goes
+        self._graph = graph
+
+
+def replayable(policy: CausalPolicy, cache: RowCache) -> bool:
+    """Whether a step is the same work each time, on a GPU: attention that masks slots and nothing else."""
+    models = [each for each in policy.modules() if isinstance(each, PreTrainedModel)][:1]
+    attends = all(each.config._attn_implementation == NAME for each in models)
+    sharded = any(isinstance(each, FSDPModule) for each in policy.modules())
+    whole = cache.cuttable and cache.window == sys.maxsize
+    return policy.device.type == "cuda" and bool(models) and attends and whole and not sharded
