@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 from ablations import metrics
 from ablations.comparisons import points
+from ablations.result import SECONDS
 from ablations.results import Results
 from ablations.statistics import first_reached, mean_interval, waiting
 
@@ -56,9 +57,8 @@ def _cost(results: Results, tasks: Sequence[str]) -> Table:
 
     def text(arm: str) -> str:
         accuracy = points(mean_interval(list(results.by_seed(arm, "test/accuracy_sampled").values())))
-        spent = [
-            1000 * max(cell.axis("seconds").values()) / cell.generated for cell in results.of(arm) if cell.generated
-        ]
+        timed = [cell for cell in results.of(arm) if cell.generated and SECONDS in cell.curves]
+        spent = [1000 * max(cell.axis(SECONDS).values()) / cell.generated for cell in timed]
         return accuracy + (f"; {mean_interval(spent).mean:.2f} s" if spent else "")
 
     return caption, ["arm", *tasks], _rows(results, tasks, text)

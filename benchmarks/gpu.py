@@ -1,8 +1,11 @@
 """Sampling on a GPU: SmolLM2-135M in bf16, beside ``generate``, its steps one by one, and what memory allows."""
 
+from collections import defaultdict
 from statistics import median
+from typing import Any
 
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.measure import Line, rate, seconds
 from benchmarks.sampling import ROWS, Sampling
@@ -11,7 +14,13 @@ from lit_rl.policy.causal import DATA
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import LocalSampler
 
-FOLDER, MOST, ROUNDS = DATA / "smollm2", 256, 3
+FOLDER, MOST, ROUNDS = DATA / "smollm2", 256, 2
+PROFILED = 48  # tokens: a profiler's events are many
+KINDS = {
+    "matrix products": ("nvjet", "gemm", "cutlass", "cublas"),
+    "softmax, sums, scans": ("softmax", "reduce", "scan"),
+    "elementwise and copies": ("",),
+}
 
 
 def ready() -> bool:
@@ -20,25 +29,35 @@ def ready() -> bool:
 
 def gpu() -> list[Line]:
     policy = CausalPolicy(str(FOLDER), dtype="bfloat16").to("cuda")
-    label = f"{ROWS} rows, SmolLM2-135M, bf16"
-    ways = {
-        "steps one by one": LocalSampler(cuda_graphs=False),
-        "CUDA graphs": LocalSampler(),
-        "CUDA graphs, compiled": LocalSampler(compile=True),
-    }
-    works = {name: Sampling(policy, ROWS, MOST, sampler) for name, sampler in ways.items()}
-    plain, ours, compiled = works.values()
+    label = f"sampling, {ROWS} rows, SmolLM2-135M in bf16 on one {torch.cuda.get_device_name()}"
+    ours, plain = (Sampling(policy, ROWS, MOST, LocalSampler(cuda_graphs=each)) for each in (True, False))
     lines = [
-        rate(f"sampling, {label}, CUDA graphs: transformers.generate", 2.0, ours.ours, ours.generate, ROUNDS),
-        rate(f"sampling, {label}, CUDA graphs: steps one by one", 1.0, ours.ours, plain.ours, ROUNDS),
-        rate(f"sampling, {label}, compiled: CUDA graphs alone", 1.0, compiled.ours, ours.ours, ROUNDS),
+        rate(f"{label}: transformers.generate", 2.0, ours.ours, ours.generate, ROUNDS),
+        rate(f"{label}: its steps one by one", 1.0, ours.ours, plain.ours, 1),
     ]
-    speed = bandwidth()
-    for name, work in list(works.items())[1:]:
-        most = int(work.rollouts.mask.sum()) / (bytes_read(policy, work.rollouts) / speed)
-        found = median(work.ours() for _ in range(ROUNDS))
-        lines.append(Line(f"sampling, {label}, {name}: decode roofline", found, most, "tokens/s", found / most, 0.3))
-    return lines
+    most = int(ours.rollouts.mask.sum()) / (bytes_read(policy, ours.rollouts) / bandwidth())
+    found = median(ours.ours() for _ in range(ROUNDS))
+    return [*lines, Line(f"{label}: decode roofline", found, most, "tokens/s", found / most, 0.3)]
+
+
+def kernels() -> list[dict[str, Any]]:
+    """What the GPU did in each step of decoding, by kind of kernel; the rest of the time it waited."""
+    policy = CausalPolicy(str(FOLDER), dtype="bfloat16").to("cuda")
+    work = Sampling(policy, ROWS, PROFILED)
+    work.ours()
+    alone = seconds(lambda: work.ours())
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        work.ours()
+    found: dict[str, list[float]] = defaultdict(lambda: [0.0, 0])
+    for event in profiler.key_averages():
+        kind = next(kind for kind, parts in KINDS.items() if any(part in event.key.lower() for part in parts))
+        found[kind][0] += event.self_device_time_total / 1e6
+        found[kind][1] += event.count
+    found["waiting"] = [max(0.0, alone - sum(spent for spent, _ in found.values())), 0]
+    return [
+        {"kind": kind, "ms_a_step": 1000 * spent / PROFILED, "kernels_a_step": count / PROFILED}
+        for kind, (spent, count) in found.items()
+    ]
 
 
 def bandwidth() -> float:

@@ -9,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.gpu import kernels, ready
 from benchmarks.measure import Line, device
 from benchmarks.performance import PHASES, kappa, operators, phases, scaling
 
@@ -23,11 +24,16 @@ def write(folder: Path, lines: Sequence[Line]) -> None:
     known = {each["name"]: Line(**each) for each in json.loads(before.read_text())} if before.exists() else {}
     lines = list((known | {line.name: line for line in lines}).values())
     tables = {"scaling": scaling(), "phases": phases(), "operators": operators(), "kappa": kappa()}
+    if ready():
+        tables["gpu_kernels"] = kernels()
     for name, rows in tables.items():
         with (folder / f"{name}.csv").open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows({key: _short(value) for key, value in row.items()} for row in rows)
+    if "gpu_kernels" not in tables and (folder / "gpu_kernels.csv").exists():  # made where there is a GPU
+        with (folder / "gpu_kernels.csv").open() as file:
+            tables["gpu_kernels"] = list(csv.DictReader(file))
     (folder / "lines.json").write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
     draw(folder, tables)
     (folder / "report.md").write_text(text(lines, tables))
@@ -51,6 +57,11 @@ def text(lines: Sequence[Line], tables: dict[str, list[Row]]) -> str:
         _pivot(tables["phases"], "algorithm", "phase", (*PHASES, "rest")),
         "Of the operators, seconds; what is between them is Python and dispatch:",
         _pivot(tables["operators"], "work", "kind", tuple(dict.fromkeys(row["kind"] for row in tables["operators"]))),
+        *(
+            ["Of a GPU, a step of decoding 512 rows of SmolLM2-135M, milliseconds and kernels:", _rows(gpu)]
+            if (gpu := tables.get("gpu_kernels"))
+            else []
+        ),
         "## Scaling",
         "Tokens a second, decoded and read at once (a forward pass for log-probabilities), of Llamas with random "
         "weights over 420 tokens, all responses of one length:",
@@ -75,6 +86,12 @@ def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
                 f"- {line.name}: {_percent(shared / sum(decoding.values()))} of decoding are operators that `generate` "
                 f"runs as well, row for row; copies are {_percent(decoding['copies'] / sum(decoding.values()))}, and "
                 f"what lies between operators {_percent(decoding['between operators'] / sum(decoding.values()))}."
+            )
+        elif "roofline" in line.name and (gpu := tables.get("gpu_kernels")):
+            launched = sum(float(row["kernels_a_step"]) for row in gpu)
+            found.append(
+                f"- {line.name}: a step is {launched:,.0f} kernels, most of them so small that their number counts and "
+                "not the bytes that they move (below); transformers' layers are read as they are, operator by operator."
             )
         elif "continuations" in line.name:
             found.append(

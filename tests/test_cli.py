@@ -99,6 +99,11 @@ def test_mistakes_get_one_line_and_exit_code_2(lit_rl, args, named):
     assert all(run.info.status == "FAILED" for run in runs()[1])
 
 
+def test_no_checkpoint_is_written_where_none_is_wanted(lit_rl, tmp_path):
+    assert lit_rl("fit", "--trainer.max_epochs=1", "--checkpoint.every_n_epochs=0", *SMALL)[0] == 0
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
 def test_a_resumed_run_goes_on_in_its_mlflow_run_and_evaluation_keeps_its_iteration(lit_rl, tmp_path):
     assert lit_rl("fit", "--trainer.max_epochs=3", "--checkpoint.every_n_epochs=2", *SMALL)[0] == 0
     (last,) = tmp_path.glob("mlruns/checkpoints/*/*/checkpoints/last.ckpt")

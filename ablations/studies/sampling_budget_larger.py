@@ -6,7 +6,7 @@ from typing import Any
 from ablations.metrics import NOISE
 from ablations.noise import KAPPA, TOKEN
 from ablations.studies import sampling_budget as tiny
-from ablations.studies.binary_math_larger import SMOLLM2, TAUGHT
+from ablations.studies.binary_math_larger import ON_A_GPU, SMOLLM2, TAUGHT
 from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, trepo
 from ablations.study import Arm, Comparison, Config, Stage, Study, merge
 
@@ -82,18 +82,23 @@ SMALL = _study(
         SMALL_STRIDES,
         {"steps": 3},
         {
-            "model": {"max_new_tokens": 160, "policy": SMOLLM2, "start": f"{{{TAUGHT.name}}}/last.ckpt"},
+            "model": {
+                "max_new_tokens": 160,
+                "policy": SMOLLM2,
+                "start": f"{{{TAUGHT.name}}}/last.ckpt",
+                "reference": False,
+            },
             "data": GROUPS,
-            "value_accuracy": {"prompts": 2, "stride": SMALL_STRIDES[1]},
+            "value_accuracy": {"prompts": 1, "stride": SMALL_STRIDES[1]},
         },
         (TAUGHT,),
     ),
-    base=merge(tiny.STUDY.base, {"trainer": {"accelerator": "auto", "devices": 1, "precision": "bf16-mixed"}}),
+    base=merge(tiny.STUDY.base, ON_A_GPU),
     hours=None,
     smoke={
-        "model": {"init_args": {"max_new_tokens": 48}},
+        "model": {"init_args": {"max_new_tokens": 40}},
         "data": {"prompts_per_iteration": 2, "rows_per_microbatch": 2},
-        "trainer": {"max_epochs": 2 + tiny.PRETRAINING, "precision": "32-true"},
+        "trainer": {"max_epochs": 2, "precision": "32-true"},
         "value_accuracy": {"prompts": 1, "continuations": 2},
     },
     notes=(
