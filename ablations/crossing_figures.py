@@ -80,7 +80,7 @@ def _frontier(results: Results, kappa: float) -> Figure:
                 if arm == baseline
                 else COLOURS[strides.index(stride)]
                 if stride
-                else COLOURS[3]
+                else COLOURS[-1]
                 if arguments.get("cuts")
                 else "grey"
             )
@@ -94,7 +94,7 @@ def _frontier(results: Results, kappa: float) -> Figure:
             ax.plot(x, ratio.mean, marker, label=label if named else None, **style)
         ax.set(xlabel="tokens a response", ylabel="noise a response")
         plain_logarithms(ax)
-    legend(figure, max((ax for ax, _, _ in panels), key=lambda ax: len(ax.get_legend_handles_labels()[1])))
+    legend(figure, *(ax for ax, _, _ in panels))
     return figure
 
 
@@ -117,7 +117,7 @@ def _crossing(results: Results) -> Figure:
         ax.axhline(1, color="grey", linewidth=0.6)
         ax.set(xlabel="kappa", ylabel="noise at equal cost")
         plain_logarithms(ax)
-    legend(figure, max((ax for ax, _, _ in panels), key=lambda ax: len(ax.get_legend_handles_labels()[1])))
+    legend(figure, *(ax for ax, _, _ in panels))
     return figure
 
 

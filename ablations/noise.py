@@ -41,7 +41,7 @@ class Noise(NamedTuple):
 
 
 def noise_of(cell: Result, config: Config) -> Noise | None:
-    """None where fewer than two iterations behind critic pretraining were measured.
+    """None where fewer than two iterations behind critic pretraining were measured, or no gradient but 0 in them.
 
     Args:
         config: the cell's.
@@ -49,7 +49,7 @@ def noise_of(cell: Result, config: Config) -> Noise | None:
     arguments, prompts = config["model"]["init_args"], config["data"]["prompts_per_iteration"]
     waits = arguments.get("critic_pretraining", 0)
     steps = [step for step in cell.curves.get("gradient/trace_cov", {}) if step > waits]
-    if len(steps) < 2:
+    if len(steps) < 2 or not any(cell.curves["gradient/trace_cov"][step] > 0 for step in steps):
         return None
     steps = sorted(steps)
     exact, signal = (cell.curves.get(f"credit/{name}", {}) for name in ("norm_sq", "signal"))

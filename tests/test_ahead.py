@@ -4,7 +4,6 @@ import pytest
 import torch
 from families import CONFIGS, PROMPTS, encode, family
 
-from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Entropy, Stride
 from lit_rl.sampling import LocalSampler, SamplingPlan, ahead, local
 
@@ -61,8 +60,3 @@ def test_a_cuda_graph_draws_what_single_steps_draw(policy, plan):
     policy = policy.cuda()
     plain = sample(policy, plan, LocalSampler(batch_rows=8, cuda_graphs=False))
     assert contents(sample(policy, plan, LocalSampler(batch_rows=8))) == contents(plain)
-
-
-def test_compiling_needs_steps_to_compile():
-    with pytest.raises(UsageError, match="data.sampler.compile"):
-        LocalSampler(cuda_graphs=False, compile=True)

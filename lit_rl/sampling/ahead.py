@@ -1,11 +1,11 @@
 """Decoding some steps ahead without a look at what was drawn, so that a step can be replayed as it is."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lit_rl.policy.causal import CausalPolicy
 from lit_rl.sampling.attention import attention_bias
 from lit_rl.sampling.base import SamplingPlan
 from lit_rl.sampling.cache import RowCache
@@ -16,8 +16,7 @@ Repeat = Callable[[Callable[[], None], int], None]
 
 
 def decode_ahead(
-    model: Any,
-    stop_ids: Tensor,
+    policy: CausalPolicy,
     batch: Batch,
     out: Responses,
     plan: SamplingPlan,
@@ -27,7 +26,6 @@ def decode_ahead(
     """:func:`lit_rl.sampling.decoding.decode`, with a look at which rows are done every ``STEPS`` steps alone.
 
     Args:
-        model, stop_ids: the policy's; the model may be compiled.
         repeat: takes a step so many times.
     """
     cache, row, mask, width = batch.cache, batch.row, batch.mask, out.ids.shape[1]
@@ -36,7 +34,7 @@ def decode_ahead(
         count, times = len(logits), min(STEPS, width - done)
         some, filled = row[:count], mask.new_ones(count, done)
         seen = torch.cat([mask[:count], filled, mask.new_zeros(count, times)], 1)
-        ahead = Ahead(model, stop_ids, cache, plan, out, some, logits, seen, position[:count], times)
+        ahead = Ahead(policy, cache, plan, out, some, logits, seen, position[:count], times)
         with cache.held(times, ahead.slot):
             repeat(ahead.step, times)
         ahead.write(out, some)
@@ -53,8 +51,7 @@ class Ahead:
 
     def __init__(
         self,
-        model: Any,
-        stop_ids: Tensor,
+        policy: CausalPolicy,
         cache: RowCache,
         plan: SamplingPlan,
         out: Responses,
@@ -64,7 +61,7 @@ class Ahead:
         position: Tensor,
         times: int,
     ) -> None:
-        self.model, self.stop_ids, self.cache, self.plan = model, stop_ids, cache, plan
+        self.policy, self.cache, self.plan = policy, cache, plan
         self.logits, self.position = logits.clone(), position
         self.bias = attention_bias(seen[:, None, None], logits.dtype)
         self.slot = torch.full((1,), seen.shape[1] - times, device=seen.device)
@@ -82,10 +79,10 @@ class Ahead:
         if self.plan.cuts is not None and self.plan.cuts.needs_entropy:
             self._put(self.entropy, at, entropy_of(self.logits, self.plan.temperature))
         self.lengths += self.alive
-        self.finished |= self.alive & (token[:, None] == self.stop_ids).any(1)
+        self.finished |= self.alive & (token[:, None] == self.policy.stop_ids).any(1)
         self.alive &= ~self.finished & (self.lengths < self.ids.shape[1])
         self.bias.index_fill_(3, self.slot, 0.0)
-        self.logits.copy_(forward(self.model, self.cache, token[:, None], self.bias, self.position[:, None]))
+        self.logits.copy_(forward(self.policy.model, self.cache, token[:, None], self.bias, self.position[:, None]))
         self.position += self.alive
         self.slot += 1
 

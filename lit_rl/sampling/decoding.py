@@ -156,7 +156,7 @@ def choose(logits: Tensor, uniforms: Tensor, greedy: Tensor | None, temperature:
     Args:
         greedy: [B] rows that take the likeliest instead; None has none.
     """
-    logits = logits.float()
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     cumulative = (logits if temperature == 1 else logits / temperature).softmax(-1).cumsum(-1)
     total = cumulative[:, -1]
     below = torch.minimum(uniforms * total, torch.nextafter(total, torch.zeros_like(total)))

@@ -1,13 +1,11 @@
 """Sampling in the training process, from the training weights: any causal LM of transformers, CPU or CUDA."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 from lit_rl.sampling.ahead import Repeat, decode_ahead
@@ -33,15 +31,11 @@ class LocalSampler(Sampler):
             where there are continuations (what the samples left behind, and the continuations' own). A cache has room
             for a quarter more tokens than it has, and is copied where it has to grow.
         cuda_graphs: on a GPU, launch 32 steps of decoding at once, where the model's attention remembers all tokens.
-        compile: these steps by ``torch.compile``: fewer kernels, and a minute before the first.
     """
 
-    def __init__(self, batch_rows: int = 512, cuda_graphs: bool = True, compile: bool = False) -> None:
-        if compile and not cuda_graphs:
-            raise UsageError("data.sampler.compile is true and data.sampler.cuda_graphs false; it compiles their steps")
-        self.batch_rows, self.cuda_graphs, self.compile = batch_rows, cuda_graphs, compile
+    def __init__(self, batch_rows: int = 512, cuda_graphs: bool = True) -> None:
+        self.batch_rows, self.cuda_graphs = batch_rows, cuda_graphs
         self._replay: Repeat = Replay()
-        self._compiled: tuple[Any, Any] = None, None  # a model, and what torch.compile made of it
 
     @torch.no_grad()
     def sample(
@@ -104,11 +98,7 @@ class LocalSampler(Sampler):
         self, policy: CausalPolicy, batch: Batch, out: Responses, plan: SamplingPlan, progress: Callable[[int], None]
     ) -> None:
         if self.cuda_graphs and replayable(policy, batch.cache):
-            if self.compile and self._compiled[0] is not policy.model:
-                # one graph for all numbers of rows and slots
-                self._compiled = policy.model, torch.compile(policy.model.forward, dynamic=True, fullgraph=True)
-            model = self._compiled[1] if self.compile else policy.model
-            decode_ahead(model, policy.stop_ids, batch, out, plan, progress, self._replay)
+            decode_ahead(policy, batch, out, plan, progress, self._replay)
         else:
             decode(policy, batch, out, plan, progress)
 
