@@ -44,6 +44,6 @@ class SweepDisplay:
             self._progress.remove_task(self._cells[cell])
         self._progress.advance(self._sweep)
         if self._progress.disable:
-            outcome = "finished" if failure is None else "failed"
+            outcome = "finished" if failure is None else f"failed: {failure.reason}"
             seconds = time.perf_counter() - self._started
             print(f"[{self._done}/{self._total}] {cell}: {outcome} ({seconds:.0f} s)", file=sys.stderr, flush=True)

@@ -8,7 +8,7 @@ from ablations.study import Arm, Comparison, Config, Study, Tuning
 
 WORDS, EARLY = "GSM8KStyle", "KeyToken"
 SIZES: Config = {"vocabulary": 4, "length": 32}
-SECONDS = {WORDS: 20, EARLY: 6}  # of training, a run
+SECONDS = {WORDS: 15, EARLY: 5}  # of training, a run
 PROMPTS, SAMPLES = 8, 4  # of every arm: one update an iteration, of as many responses
 HALF, QUARTER = {WORDS: 32, EARLY: 16}, {WORDS: 16, EARLY: 8}  # strides: one cut a response, and two or three
 
@@ -77,8 +77,8 @@ STUDY = Study(
         "checkpoint": {"every_n_epochs": 100_000},
     },
     seeds=tuple(range(10)),
-    tuning=Tuning((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (100,)),
-    hours=1.0,
+    tuning=Tuning((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (100,)),
+    hours=0.7,
     smoke={
         "data": {"prompts_per_iteration": 4, "rows_per_microbatch": 4, "eval_prompts": 8},
         "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1},
