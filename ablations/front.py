@@ -6,13 +6,15 @@ from typing import Any
 
 from ablations import comparisons, metrics
 from ablations.results import FOLDER, Results
+from ablations.studies import STUDIES
 
-SUMMARY = "summary.json"
+SUMMARY, PILOT = "summary.json", "pilot"
 TITLE = """# Questions and answers
 
 One row a planned comparison, from the reports beside this page; `python -m ablations report STUDY` writes both anew.
-Differences are means over seeds with 95% t intervals, in points; Holm's p adjusts the exact sign-flip test for the
-comparisons of a study. Below 8 seeds a study is a pilot, and nothing is claimed.
+Differences are means over seeds with 95% t intervals, in points of accuracy; those of gradient noise are factors (x).
+Holm's p adjusts the exact sign-flip test for the comparisons of a study. Below 8 seeds a study is a pilot, and nothing
+is claimed; pilots stand last.
 
 Whether the estimators are what they are said to be is enumerated: [certificate](certificate/report.md), by
 `python -m ablations run certificate`.
@@ -28,7 +30,7 @@ def summarize(results: Results, folder: Path, command: str) -> None:
             "difference": metrics.difference(each.interval, each.metric),
             "p": comparisons.number(each.adjusted),
             "predicted": each.comparison.predicted,
-            "found": each.found if len(each.differences) >= comparisons.ENOUGH_SEEDS else "pilot",
+            "found": each.found if len(each.differences) >= comparisons.ENOUGH_SEEDS else PILOT,
             "seeds": len(each.differences),
         }
         for each in found
@@ -45,12 +47,14 @@ def summarize(results: Results, folder: Path, command: str) -> None:
 
 def write() -> Path:
     """Writes the page."""
-    path = FOLDER / "README.md"
-    parts = [TITLE]
-    for file in sorted(FOLDER.glob(f"*/{SUMMARY}")):
-        if not file.parent.name.endswith("-smoke"):
-            parts.append(_section(file.parent.name, json.loads(file.read_text(encoding="utf-8"))))
-    path.write_text("\n".join(parts), encoding="utf-8")
+    path, order = FOLDER / "README.md", list(STUDIES)
+    found = {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in FOLDER.glob(f"*/{SUMMARY}")}
+
+    def place(name: str) -> tuple[bool, int]:
+        return any(row["found"] == PILOT for row in found[name]["comparisons"]), order.index(name)
+
+    parts = [_section(name, found[name]) for name in sorted(found.keys() & order, key=place)]
+    path.write_text("\n".join([TITLE, *parts]), encoding="utf-8")
     return path
 
 
