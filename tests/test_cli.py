@@ -140,7 +140,8 @@ def test_printed_config_is_complete_and_algorithms_do_not_leak_their_defaults(li
 
 def test_help_reaches_every_algorithm_and_task(lit_rl):
     _, out, _ = lit_rl("fit", "--help")
-    assert "--model" in out and "--data.prompts_per_iteration" in out and len(out.splitlines()) < 370
+    shown = [line for line in out.splitlines() if line.startswith("  --")]  # below them may stand long lists of classes
+    assert "--model" in out and "--data.prompts_per_iteration" in out and len(shown) < 60
     _, out, _ = lit_rl("fit", "--model.help", "GRPO")
     assert "scale_by_std" in out and "learning_rate" in out and "kl_coefficient" in out
     _, out, _ = lit_rl("fit", "--data.task.help", "GSM8KStyle")

@@ -1,6 +1,7 @@
 """Where continuations pay: the theory against simulated advantages, the crossing against a search, the tables."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,14 @@ def test_every_figure_is_drawn(results):
     assert list(drawn) == ["frontier", "crossing", "values"]  # of one TRePO arm no theory is told
     frontier, _ = drawn["frontier"]
     assert {line.get_marker() for line in frontier.axes[0].lines} >= {"o"}
+
+
+def test_an_arm_without_a_gradient_is_left_out(results):
+    cells = tuple(made(cell.arm, 0.0, 80, cell.seed) if cell.arm.endswith("reuse") else cell for cell in results.cells)
+    found = replace(results, cells=cells)
+    assert frozen.arms(found) == ["x RLOO", "x TRePO"]
+    assert list(crossing_figures.draw(found)) == ["frontier", "crossing", "values"]
+    assert found.value(cells[-1], f"{NOISE}token") is None
 
 
 def test_differences_are_written_in_their_unit():
