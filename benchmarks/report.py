@@ -88,10 +88,13 @@ def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
                 f"what lies between operators {_percent(decoding['between operators'] / sum(decoding.values()))}."
             )
         elif "roofline" in line.name and (gpu := tables.get("gpu_kernels")):
+            times = {row["kind"]: float(row["ms_a_step"]) for row in gpu}
             launched = sum(float(row["kernels_a_step"]) for row in gpu)
             found.append(
                 f"- {line.name}: a step is {launched:,.0f} kernels, most of them so small that their number counts and "
-                "not the bytes that they move (below); transformers' layers are read as they are, operator by operator."
+                f"not the bytes that they move: they take {_short(sum(times.values()) - times['waiting'])} ms. The GPU "
+                f"waits for {_short(times['waiting'])} ms a step, for one in 32 is launched from Python and another "
+                "captured."
             )
         elif "continuations" in line.name:
             found.append(
@@ -102,9 +105,7 @@ def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
             floor = update["forward"] + update["backward"]
             found.append(
                 f"- {line.name}: the forward and backward pass alone, which TRL makes as well, take {_short(floor)} s "
-                f"here; with nothing else the ratio would be {_short(line.peer / floor)}. TRL takes the "
-                "log-probabilities that the ratio starts from out of the training step itself; ours are computed "
-                "before it, for all algorithms and any number of steps."
+                f"here; with nothing else the ratio would be {_short(line.peer / floor)}. The rest is decoding."
             )
         elif "gradient noise" in line.name:
             found.append(

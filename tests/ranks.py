@@ -32,7 +32,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "pretraining": {"class": "PPO", "critic_pretraining": 2, "pretraining_passes": 1, "samples": 2},
     "adapters": {"class": "PPO", "samples": 2, "kl_coefficient": 0.1, "kl": "k3_loss"},
     "offline": {"class": "OnlineDPO", "sampling": "reference"},
-    "reuse": {"class": "TRePO", "cuts": Stride(3), "reuse": True, "normalizer": "token_mean"},
+    # one optimizer step without a reference: old log-probabilities and entropies come from the loss itself
+    "reuse": {"class": "TRePO", "cuts": Stride(3), "reuse": True, "normalizer": "token_mean", "reference": False},
 }
 RESUMED = ["PPO", "adapters"]
 NAMES = [*(name for name in algorithms.__all__ if name != "Algorithm"), *VARIANTS]

@@ -6,6 +6,7 @@ from families import CONFIGS, PROMPTS, encode, family
 
 from lit_rl.functional.cuts import Entropy, Stride
 from lit_rl.sampling import LocalSampler, SamplingPlan, ahead, local
+from lit_rl.sampling.graphs import Replay
 
 PLANS = {
     "samples": SamplingPlan(samples=3, greedy=True, max_new_tokens=40),
@@ -26,9 +27,10 @@ def contents(rollouts):
     return sorted(zip(*columns, strict=True))
 
 
-def one_by_one(step, times):
-    for _ in range(times):
-        step()
+class OneByOne(Replay):
+    def __call__(self, step, times):
+        for _ in range(times):
+            step()
 
 
 @pytest.fixture(params=CONFIGS)
@@ -46,7 +48,7 @@ def test_responses_are_those_of_decoding_step_by_step(policy, plan, steps, monke
     monkeypatch.setattr(ahead, "STEPS", steps)
     monkeypatch.setattr(local, "replayable", lambda policy, cache: True)
     sampler = LocalSampler(batch_rows=8)
-    sampler._replay = one_by_one
+    sampler._replay = OneByOne()
     found = sample(policy, plan, sampler)
     assert contents(plain) == contents(found)
 

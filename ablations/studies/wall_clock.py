@@ -8,7 +8,7 @@ from ablations.study import Arm, Comparison, Config, Study, Tuning
 
 WORDS, EARLY = "GSM8KStyle", "KeyToken"
 SIZES: Config = {"vocabulary": 4, "length": 32}
-SECONDS = {WORDS: 15, EARLY: 5}  # of training, a run
+SECONDS = {WORDS: 12, EARLY: 4}  # of training, a run
 PROMPTS, SAMPLES = 8, 4  # of every arm: one update an iteration, of as many responses
 HALF, QUARTER = {WORDS: 32, EARLY: 16}, {WORDS: 16, EARLY: 8}  # strides: one cut a response, and two or three
 
@@ -76,9 +76,9 @@ STUDY = Study(
         "transcripts": {"every_n_iterations": 0},
         "checkpoint": {"every_n_epochs": 100_000},
     },
-    seeds=tuple(range(10)),
+    seeds=tuple(range(8)),
     tuning=Tuning((3e-4, 1e-3, 3e-3, 1e-2, 3e-2), (100,)),
-    hours=0.7,
+    hours=0.5,
     smoke={
         "data": {"prompts_per_iteration": 4, "rows_per_microbatch": 4, "eval_prompts": 8},
         "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1},

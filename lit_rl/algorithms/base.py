@@ -18,6 +18,8 @@ from lit_rl.policy.checkpoints import load_policy, read_checkpoint
 from lit_rl.rollouts import Rollouts, response_mask
 from lit_rl.sampling.base import SamplingPlan
 
+SHARED = ("predictions", "loss", "token_rewards")  # what takes log-probabilities of the weights that sampled
+
 
 class Algorithm(Training):
     """A policy, how it is sampled, and how scored rollouts become a loss.
@@ -89,7 +91,10 @@ class Algorithm(Training):
     # ---- what an algorithm is: neither of these touches the trainer or logs -------------------------------------
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
-        """The weight of each token's score function, from scored rollouts: [N, T]."""
+        """The weight of each token's score function, from scored rollouts: [N, T].
+
+        Their old log-probabilities and entropies may be None, see :meth:`prepare`.
+        """
         raise NotImplementedError
 
     def loss(self, minibatch: Rollouts, logprobs: Tensor) -> dict[str, Tensor]:
@@ -99,8 +104,8 @@ class Algorithm(Training):
             minibatch: N rows.
             logprobs: [N, T] of the weights in training.
         """
-        assert minibatch.advantages is not None
         mask, old = minibatch.mask, minibatch.old_logprobs
+        assert minibatch.advantages is not None and (old is not None or minibatch.one_step)
         denominator = row_denominator(mask, self.normalizer, minibatch.window_tokens, self.plan.max_new_tokens)
         terms = {
             "policy": policy_gradient_loss(
@@ -165,12 +170,12 @@ class Algorithm(Training):
     def prepare(self, rollouts: Rollouts, rows: int) -> None:
         """Fills old and reference log-probabilities, token rewards and advantages, ``rows`` rows at a time.
 
-        In an iteration of one optimizer step the loss itself gives the log-probabilities of the weights that sampled;
-        they are computed here as well only where something else takes them.
+        Log-probabilities of probes are 0 where no reward needs them. Old ones and entropies stay None in an iteration
+        of one optimizer step without a reference, if only the shared loss takes them: there the loss gives them itself.
         """
-        known_in_loss = type(self).predictions is Algorithm.predictions and not self._reference
-        if not (rollouts.one_step and known_in_loss):
-            self.read(rollouts, rows)
+        shared = all(getattr(type(self), name) is getattr(Algorithm, name) for name in SHARED) and not self._reference
+        if not (rollouts.one_step and shared):
+            self._read(rollouts, rows)
         rollouts.token_rewards = self.token_rewards(rollouts, rows)
         advantages = self.advantages(rollouts)
         if advantages.shape != rollouts.mask.shape:
@@ -180,9 +185,8 @@ class Algorithm(Training):
             )
         rollouts.advantages = advantages * rollouts.mask
 
-    @torch.no_grad()
-    def read(self, rollouts: Rollouts, rows: int) -> None:
-        """Fills old and reference log-probabilities and entropies; those of probes are 0 where no reward needs them."""
+    def _read(self, rollouts: Rollouts, rows: int) -> None:
+        """Old and reference log-probabilities, and entropies."""
         needed = torch.ones_like(rollouts.trained) if self._penalized else rollouts.trained | rollouts.sampled
         blank = torch.zeros_like(rollouts.response_ids, dtype=self.policy.dtype)
         old, entropy, reference = blank, blank.clone(), blank.clone()

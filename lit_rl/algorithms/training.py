@@ -100,8 +100,11 @@ class Training(LightningModule):
         logprobs, mask, advantages = predictions[0].detach(), minibatch.mask, minibatch.advantages
         old = minibatch.old_logprobs
         if old is None and minibatch.entropy is not None:  # see Algorithm.prepare
-            old, tokens = logprobs, max(1, int(mask.sum()))
-            self._log({"policy/entropy": minibatch.entropy.sum() / tokens}, tokens)
+            old = logprobs
+            own = mask & (minibatch.origin < 0)[:, None]  # as in _describe
+            if own.any():
+                weight: Any = float(own.sum())  # ranks' weights are averaged, and whole numbers would be cut
+                self._log({"policy/entropy": (minibatch.entropy * own).sum() / weight}, weight)
         if old is not None and advantages is not None:
             removed = clipped_fraction(logprobs, old, advantages, mask, self.clip_low, self.clip_high)
             self._log({"policy/clip_fraction": removed}, len(minibatch))

@@ -7,11 +7,14 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 class IterationCheckpoint(ModelCheckpoint):
-    """Lightning's ModelCheckpoint, which also saves the last iteration when it is not one of every n; 0 saves none."""
+    """Lightning's ModelCheckpoint, which also saves the last iteration when it is not one of every n.
+
+    With ``every_n_epochs`` 0, and no other trigger, nothing is saved.
+    """
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)
-        if not self._every_n_epochs:
+        if not (self._every_n_epochs or self._every_n_train_steps or self._train_time_interval):
             return
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         if last and self._last_global_step_saved != trainer.global_step and self.dirpath is not None:

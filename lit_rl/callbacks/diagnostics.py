@@ -24,7 +24,6 @@ from lit_rl.functional.diagnostics import (
     squared_errors,
     thirds,
 )
-from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling.base import SamplingPlan
 
@@ -70,10 +69,11 @@ class Diagnostics(Callback):
         ``probe_tokens`` counts the tokens of all probes so far.
     ``kl_collapse``:
         ``entropy_ratio`` and ``length_ratio``, nats a token and tokens a response over those of the first iteration
-        measured; ``distinct`` different responses of a group over G, where G is at least 2; ``clip_fraction`` of the
-        iteration before (none right after a resume); ``kl_slope`` the least squares slope, in nats an iteration, of
-        the mean of log pi(response) / pi_ref(response) over the last ``kl_window`` measured iterations, once there are
-        so many. Not where another policy is sampled.
+        measured (entropy that the loss alone computes is that of the iteration before); ``distinct`` different
+        responses of a group over G, where G is at least 2; ``clip_fraction`` of the iteration before (none right after
+        a resume); ``kl_slope`` the least squares slope, in nats an iteration, of the mean of
+        log pi(response) / pi_ref(response) over the last ``kl_window`` measured iterations, once there are so many.
+        Not where another policy is sampled.
         Flag: two at once beyond their limits; the length is where it has grown or shrunk by its limit's factor.
 
     An observer: it takes no random number from training and changes no weight; without probes it takes no forward pass.
@@ -161,9 +161,6 @@ class Diagnostics(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rollouts: Rollouts = data.rollouts
         samples, total = rollouts.select(rollouts.sampled), data.sum_over_ranks
-        if samples.entropy is None:
-            with gathered(algorithm.policy), trainer.precision_plugin.forward_context():
-                algorithm.read(samples, data.rows_per_microbatch)
         values = {
             **({} if _waiting(algorithm) else self._critic(samples, total)),
             **self._sampling(algorithm, rollouts, total),
@@ -271,8 +268,12 @@ class Diagnostics(Callback):
     def _collapse(self, trainer: Any, samples: Rollouts, total: Total) -> dict[str, float]:
         length = _mean(samples.lengths, total)
         values = {"length_ratio": length / self.start.setdefault("length", length)}
+        entropy = None
         if samples.entropy is not None:
             entropy = _mean(samples.entropy[samples.mask], total)
+        elif "policy/entropy" in trainer.callback_metrics:  # of the iteration before
+            entropy = float(trainer.callback_metrics["policy/entropy"])
+        if entropy is not None:
             start = self.start.setdefault("entropy", entropy)
             values["entropy_ratio"] = entropy / start if start > 0 else math.nan
         if len(samples) > len(samples.examples):

@@ -31,8 +31,9 @@ def decode_ahead(
     cache, row, mask, width = batch.cache, batch.row, batch.mask, out.ids.shape[1]
     position, logits, done = mask.sum(1), batch.logits, 0
     while done < width:
-        count, times = len(logits), min(STEPS, width - done)
+        count = len(logits)
         some, filled = row[:count], mask.new_ones(count, done)
+        times = min(STEPS, width - int(out.lengths[some].min()))
         seen = torch.cat([mask[:count], filled, mask.new_zeros(count, times)], 1)
         ahead = Ahead(policy, cache, plan, out, some, logits, seen, position[:count], times)
         with cache.held(times, ahead.slot):

@@ -22,18 +22,22 @@ class Replay:
 
     def __init__(self) -> None:
         self._graph: torch.cuda.CUDAGraph | None = None
+        self._aside: torch.cuda.Stream | None = None  # memory is used again on the stream that it was allocated on
 
     def __call__(self, step: Callable[[], None], times: int) -> None:
         step()  # libraries set themselves up, and autocast keeps its casts of weights for the graph
         if times == 1:
             return
-        graph, current, aside = torch.cuda.CUDAGraph(), torch.cuda.current_stream(), torch.cuda.Stream()
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):
+        graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        self._aside = self._aside or torch.cuda.Stream()
+        self._aside.wait_stream(current)
+        with torch.cuda.stream(self._aside):
             graph.capture_begin(self._graph.pool() if self._graph else None, capture_error_mode="thread_local")
             try:
                 step()
                 graph.capture_end()
+            except torch.OutOfMemoryError:
+                raise
             except RuntimeError as error:
                 with contextlib.suppress(RuntimeError):
                     graph.capture_end()
@@ -41,11 +45,15 @@ class Replay:
                 raise UsageError(
                     f"data.sampler.cuda_graphs: a step of this model can't be captured ({reason}); set it to false"
                 ) from None
-        current.wait_stream(aside)
+        current.wait_stream(self._aside)
         for _ in range(times - 1):
             graph.replay()
         current.synchronize()  # before the graph in whose memory it ran goes
         self._graph = graph
+
+    def forget(self) -> None:
+        """Gives the last graph's memory back."""
+        self._graph = None
 
 
 def replayable(policy: CausalPolicy, cache: RowCache) -> bool:

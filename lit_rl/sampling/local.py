@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
-from lit_rl.sampling.ahead import Repeat, decode_ahead
+from lit_rl.sampling.ahead import decode_ahead
 from lit_rl.sampling.attention import one_token_attention
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan
 from lit_rl.sampling.decoding import Batch, Responses, decode, fork, prefill
@@ -30,12 +30,13 @@ class LocalSampler(Sampler):
         batch_rows: rows decoded together. It bounds the memory: the caches of so many rows, and twice more of them
             where there are continuations (what the samples left behind, and the continuations' own). A cache has room
             for a quarter more tokens than it has, and is copied where it has to grow.
-        cuda_graphs: on a GPU, launch 32 steps of decoding at once, where the model's attention remembers all tokens.
+        cuda_graphs: on a GPU, launch 32 steps of decoding at once: of models with PyTorch's attention (sdpa) over all
+            tokens, and not sharded by FSDP2. Others take their steps one by one.
     """
 
     def __init__(self, batch_rows: int = 512, cuda_graphs: bool = True) -> None:
         self.batch_rows, self.cuda_graphs = batch_rows, cuda_graphs
-        self._replay: Repeat = Replay()
+        self._replay = Replay()
 
     @torch.no_grad()
     def sample(
@@ -53,6 +54,7 @@ class LocalSampler(Sampler):
                 return self._sample(policy, prompts, plan, streams, progress)
         finally:
             policy.train(mode)
+            self._replay.forget()
 
     def _sample(
         self,
