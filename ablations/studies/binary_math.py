@@ -135,7 +135,7 @@ STUDY = Study(
         "transcripts": {"every_n_iterations": 0},
         "checkpoint": {"every_n_epochs": 1000},
     },
-    seeds=tuple(range(10)),
+    seeds=tuple(range(8)),
     tuning=Tuning((1e-4, 3e-4, 1e-3), (100,)),
     hours=1.0,
     smoke={
