@@ -22,9 +22,10 @@ MAPS = (
 )
 CRITICS = (
     "The critic on an iteration's responses, not yet fitted to them: explained variance of their returns, and bias "
-    "over their standard deviation. Lines: means over seeds; points: seeds, where the policy starts. Dotted: "
-    "pretraining, while the policy waits."
+    "over their standard deviation (cut at the frame: where hardly a response is right any more, both have no bounds). "
+    "Lines: medians over seeds; points: seeds, where the policy starts. Dotted: pretraining, while the policy waits."
 )
+BOUNDS = ("explained variance", -1.5, 1.1), ("bias / sd of the returns", -3, 3)  # of the axes, at most
 RECOVERED = (
     "How much of the exact gradient of each position an estimate has on average at the frozen policies, "
     "E[g_t] · e_t / ‖e_t‖²: mean over seeds, 95% jackknife interval. 1 is unbiased. Only positions with at least 2% "
@@ -49,15 +50,16 @@ def critic(results: Results, groups: list[list[str]]) -> Figure:
             colour = colours(results)[arm]
             for ax, before, after in zip(axes, CRITIC[:2], CRITIC[2:], strict=True):
                 for metric, style in ((before, ":"), (after, dashes(results, arm))):
-                    curve = {step: fmean(values) for step, values in results.curve(arm, metric).items() if values}
+                    curve = {step: median(values) for step, values in results.curve(arm, metric).items() if values}
                     label = arm if metric == after else None
                     ax.plot(list(curve), list(curve.values()), color=colour, linestyle=style, label=label, linewidth=1)
                 for cell in results.of(arm):
                     if curve := cell.curves[after]:
                         ax.plot(min(curve), curve[min(curve)], "o", color=colour, markersize=4)
-        for ax, label in zip(axes, ("explained variance", "bias / sd of the returns"), strict=True):
+        for ax, (label, least, most) in zip(axes, BOUNDS, strict=True):
             ax.axhline(0, color="grey", linewidth=0.6)
-            ax.set(xlabel="iteration", ylabel=label)
+            low, high = ax.get_ylim()
+            ax.set(xlabel="iteration", ylabel=label, ylim=(max(low, least), min(high, most)))
         legend(row, axes[0])
     return figure
 

@@ -52,9 +52,9 @@ def legend(row: Any, *axes: Axes) -> None:
     """Below a figure or a row of it: what the axes name, each name once."""
     named = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
     labels, handles = list(named), list(named.values())
-    width = 0.35 + 0.058 * max(map(len, labels), default=0)  # inches, of an entry
+    width = 0.45 + 0.058 * max(map(len, labels), default=0)  # inches, of an entry
     columns = max(1, min(6, int(WIDTH / width)))
-    row.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=1.6, columnspacing=1.2)
+    row.legend(handles, labels, loc="outside lower center", ncols=columns, handlelength=2.4, columnspacing=1.2)
 
 
 def frame(seen: list[float], least: float = -math.inf, most: float = math.inf) -> tuple[float, float]:
