@@ -11,14 +11,14 @@ from pathlib import Path
 from benchmarks.exact import exact
 from benchmarks.gpu import gpu, ready
 from benchmarks.measure import Line, device, installed
-from benchmarks.sampling import Sampling, sampling
+from benchmarks.sampling import sampling
 from benchmarks.sweeps import sweeps
 from benchmarks.training import iteration, measured, memory
 from lit_rl.cli import quiet
 from lit_rl.policy import CausalPolicy
 
 ALL: dict[str, Callable[[], list[Line]]] = {
-    "sampling": lambda: sampling(Sampling(CausalPolicy()), "512 rows, embedded"),
+    "sampling": lambda: sampling(CausalPolicy(), "512 rows, embedded"),
     "iteration": iteration,
     "measured": measured,
     "memory": memory,

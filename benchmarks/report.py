@@ -44,7 +44,12 @@ def text(lines: Sequence[Line], tables: dict[str, list[Row]]) -> str:
         "# How fast it is",
         f"`{COMMAND}` (with a benchmark's name, its lines and the tables anew), {device()}. Ours and each peer in "
         "turns, medians; ratios above 1 are ours. The machine is shared, so that single numbers vary by a fifth from "
-        "run to run, ratios by a tenth.",
+        "run to run, ratios by a tenth."
+        + (
+            " Lines that name a GPU were measured there, by `python -m benchmarks gpu`."
+            if "gpu_kernels" in tables
+            else ""
+        ),
         _table(
             ["comparison", "ours", "peer", "", "ratio", "asked for"],
             [[x.name, _short(x.ours), _short(x.peer), x.unit, _short(x.ratio), _verdict(x)] for x in lines],
@@ -93,8 +98,8 @@ def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
             found.append(
                 f"- {line.name}: a step is {launched:,.0f} kernels, most of them so small that their number counts and "
                 f"not the bytes that they move: they take {_short(sum(times.values()) - times['waiting'])} ms. The GPU "
-                f"waits for {_short(times['waiting'])} ms a step, for one in 32 is launched from Python and another "
-                "captured."
+                f"waits for {_short(times['waiting'])} ms a step: prompts are read, and of every 32 steps one is "
+                "launched from Python and one captured. On 48 tokens a response."
             )
         elif "continuations" in line.name:
             found.append(

@@ -75,7 +75,8 @@ class Sampling:
         return (int(tables[1].mask.sum()) - mine) / (whole - alone), mine / alone
 
 
-def sampling(work: Sampling, label: str, rounds: int = 7) -> list[Line]:
+def sampling(policy: CausalPolicy, label: str, rounds: int = 7) -> list[Line]:
+    work = Sampling(policy)
     pairs: list[tuple[float, float]] = []
 
     def forks() -> float:

@@ -39,9 +39,7 @@ class Rollouts:
     version: int = 0  # optimizer steps the sampling weights had taken
     rewards: Tensor | None = None  # [N], RewardCallback
     token_rewards: Tensor | None = None  # [N, T], Algorithm.prepare: what tokens earn beside the reward
-    old_logprobs: Tensor | None = (
-        None  # [N, T], Algorithm.prepare: log pi of the weights that sampled; None: as in loss
-    )
+    old_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare: log pi of the weights that sampled
     reference_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare
     entropy: Tensor | None = None  # [N, T], Algorithm.prepare
     advantages: Tensor | None = None  # [N, T], Algorithm.prepare

@@ -48,7 +48,15 @@ def decode_ahead(
 
 
 class Ahead:
-    """Rows on their way, in tensors that stay where they are, so that a step is the same work each time."""
+    """Rows on their way, in tensors that stay where they are, so that a step is the same work each time.
+
+    Args:
+        some: [B] the rows, of ``out``; the others have one entry for each of them.
+        logits: [B, V] of the next token.
+        seen: [B, slots] bool: what of the cache belongs to the row, the slots that are held left out.
+        position: [B] of the next token.
+        times: slots that are held.
+    """
 
     def __init__(
         self,
