@@ -11,9 +11,12 @@ CONTROLS = ("start", "RLOO, other samples", "RLOO, shuffled rewards")
 FROZEN = tuple(f"{name}, frozen" for name in ("RLOO", "PPO, pretrained", "TRePO"))
 
 
-def _arm(arm: Arm, stride: int, tokens: int, updates: int, stages: tuple[Stage, ...], settings: Config) -> Arm:
-    """The tiny study's arm with cuts, budget and start of a larger one."""
-    config = merge(arm.config, settings)
+def _arm(
+    arm: Arm, stride: int, tokens: int, updates: int, share: int, stages: tuple[Stage, ...], settings: Config
+) -> Arm:
+    """The tiny study's arm with cuts, budget and start of a larger one, and one in ``share`` of its prompts."""
+    sizes = {key: arm.config["data"][key] // share for key in ("prompts_per_iteration", "rows_per_microbatch")}
+    config = merge(merge(arm.config, settings), {"data": sizes})
     if "cuts" in config["model"]["init_args"]:
         config = merge(config, {"model": {"init_args": {"cuts": {"init_args": {"every": stride}}}}})
     if not arm.frozen:
@@ -31,12 +34,17 @@ def _larger(
     tokens: int,
     updates: int,
     base: Config,
+    names: tuple[str, ...] = (*ARMS, *CONTROLS, *FROZEN),
+    share: int = 1,
     stages: tuple[Stage, ...] = (),
     settings: Config | None = None,
     **others: Any,
 ) -> Study:
-    names = (*ARMS, *CONTROLS, *FROZEN)
-    kept = [_arm(arm, stride, tokens, updates, stages, settings or {}) for arm in tiny.STUDY.arms if arm.name in names]
+    kept = [
+        _arm(arm, stride, tokens, updates, share, stages, settings or {})
+        for arm in tiny.STUDY.arms
+        if arm.name in names
+    ]
     has = lambda pair: set(pair.arms + pair.against) <= set(names)  # noqa: E731
     return replace(
         tiny.STUDY,
@@ -52,8 +60,10 @@ def _larger(
 MID = _larger(
     "mid",
     stride=48,
-    tokens=3600,
+    tokens=1800,
     updates=30,
+    names=(*ARMS, *CONTROLS),
+    share=2,
     base={
         "model": {
             "init_args": {
@@ -61,7 +71,7 @@ MID = _larger(
                 "policy": {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-mid"}},
             }
         },
-        "data": {"task": {"init_args": {"steps": 4, "most_steps": 8}}, "eval_prompts": 192},
+        "data": {"task": {"init_args": {"steps": 4, "most_steps": 8}}, "eval_prompts": 128},
     },
     tuning=Tuning((1e-4, 3e-4, 1e-3), (100,)),
     hours=3.0,

@@ -7,27 +7,30 @@ from ablations.metrics import NOISE
 from ablations.noise import KAPPA, TOKEN
 from ablations.studies import sampling_budget as tiny
 from ablations.studies.binary_math_larger import ON_A_GPU, SMOLLM2, TAUGHT
-from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, trepo
+from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, Algorithm, trepo
 from ablations.study import Arm, Comparison, Config, Stage, Study, merge
 
 
-def _arms(strides: tuple[int, int], task: Config, config: Config, stages: tuple[Stage, ...] = ()) -> tuple[Arm, ...]:
-    short, long = strides
-    algorithms = (RLOO, *CRITICS, trepo(short, 1), trepo(long, 1), trepo(long, 4), trepo(long, 1, reuse=True))
+def _arms(
+    others: tuple[Algorithm, ...], stride: int, task: Config, config: Config, stages: tuple[Stage, ...] = ()
+) -> tuple[Arm, ...]:
+    """Those of the planned comparisons, whose values are measured, and others."""
+    pretrained = CRITICS[1]
+    algorithms = (RLOO, *others, pretrained, trepo(stride, 1), trepo(stride, 4), trepo(stride, 1, reuse=True))
     arms = []
     for name, model, arguments in algorithms:
-        valued = name != RLOO[0] and not arguments.get("reuse") and arguments.get("cuts") != trepo(short, 1)[2]["cuts"]
+        valued = name in (CRITICS[0][0], pretrained[0], trepo(stride, 1)[0], trepo(stride, 4)[0])
         every = (arguments.get("critic_pretraining") or 1000) if valued else 0
-        own = {
+        own: Config = {
             "data": {"task": {"class_path": WORDS, "init_args": task}},
-            "value_accuracy": {"every_n_iterations": every},
+            "value_accuracy": {"every_n_iterations": every, "prompts": 1, "stride": stride},
         }
         arms.append(tiny.measured(WORDS, name, model, arguments, merge(own, config), stages))
     return tuple(arms)
 
 
-def _study(scale: str, strides: tuple[int, int], arms: tuple[Arm, ...], **others: Any) -> Study:
-    long, reuse, four = trepo(strides[1], 1)[0], trepo(strides[1], 1, reuse=True)[0], trepo(strides[1], 4)[0]
+def _study(scale: str, stride: int, arms: tuple[Arm, ...], **others: Any) -> Study:
+    long, reuse, four = trepo(stride, 1)[0], trepo(stride, 1, reuse=True)[0], trepo(stride, 4)[0]
 
     def planned(arm: str, against: str, predicted: Any, because: str, cost: str = TOKEN) -> Comparison:
         name = f"{arm} against {against}" + ("" if cost == TOKEN else " where a trained token costs 4")
@@ -49,14 +52,15 @@ def _study(scale: str, strides: tuple[int, int], arms: tuple[Arm, ...], **others
     )
 
 
-MID_STRIDES, SMALL_STRIDES = (24, 48), (16, 32)
+MID_STRIDE, SMALL_STRIDE = 48, 32
 GROUPS: Config = {"prompts_per_iteration": 12, "rows_per_microbatch": 48}
 
 MID = _study(
     "mid",
-    MID_STRIDES,
+    MID_STRIDE,
     _arms(
-        MID_STRIDES,
+        (),
+        MID_STRIDE,
         {"steps": 4, "most_steps": 8},
         {
             "model": {
@@ -64,7 +68,6 @@ MID = _study(
                 "policy": {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-mid"}},
             },
             "data": GROUPS,
-            "value_accuracy": {"prompts": 1, "stride": MID_STRIDES[1]},
         },
     ),
     hours=2.0,
@@ -77,9 +80,10 @@ MID = _study(
 
 SMALL = _study(
     "small",
-    SMALL_STRIDES,
+    SMALL_STRIDE,
     _arms(
-        SMALL_STRIDES,
+        (CRITICS[0], trepo(16, 1)),
+        SMALL_STRIDE,
         {"steps": 3},
         {
             "model": {
@@ -89,7 +93,6 @@ SMALL = _study(
                 "reference": False,
             },
             "data": GROUPS,
-            "value_accuracy": {"prompts": 1, "stride": SMALL_STRIDES[1]},
         },
         (TAUGHT,),
     ),
