@@ -48,9 +48,11 @@ def draw(results: Results) -> dict[str, tuple[Figure, str]]:
 def _panels(results: Results, height: float) -> tuple[Figure, list[tuple[Axes, str, list[str]]]]:
     """A panel for each task: with its baseline and all its frozen arms."""
     groups = frozen.groups(results)
-    lines = -(-len(groups) // COLUMNS)
-    figure = Figure(figsize=(WIDTH, height * lines), layout="constrained")
-    panels = figure.subplots(lines, COLUMNS, squeeze=False, sharex=True, sharey=True)
+    columns = min(COLUMNS, len(groups))
+    lines = -(-len(groups) // columns)
+    width = WIDTH * max(2, columns) / COLUMNS  # of one panel, too, two: its legend is as wide
+    figure = Figure(figsize=(width, height * lines), layout="constrained")
+    panels = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for ax in panels.flat[len(groups) :]:
         ax.set_visible(False)
     found = []
@@ -99,14 +101,17 @@ def _frontier(results: Results, kappa: float) -> Figure:
 
 
 def _crossing(results: Results) -> Figure:
-    """Of each panel the arms with one continuation, the critics left out: they cost nothing more."""
+    """The arms with continuations; those with one alone where they are many. Critics cost nothing more."""
     figure, panels = _panels(results, 2.2)
     grid = np.geomspace(0.1, 30, 12)
+    labels = {results.label(arm) for arm in results.study.arm_names}
+    most = 1 if len(labels) > len(COLOURS) + 1 else max(MARKERS)  # a colour each, and the baseline's
     for ax, baseline, arms in panels:
         base = frozen.measured(results, baseline)
         for arm in arms:
             arguments = results.config(arm)["model"]["init_args"]
-            if arguments.get("continuations") != 1 or arguments.get("root") or arguments.get("fill"):
+            paid = 0 < arguments.get("continuations", 0) <= most
+            if not paid or arguments.get("root") or arguments.get("fill"):
                 continue
             found = frozen.measured(results, arm)
             y = [frozen.relative(found, base, f"{KAPPA}{kappa}") for kappa in grid]

@@ -27,11 +27,12 @@ def by_seed(results: Results, arm: str, what: str) -> list[float]:
 
 
 def by_position(results: Results, arm: str, what: str) -> dict[int, Interval]:
-    """By tokens of the prefix, where at least two seeds have it."""
+    """By tokens of the prefix, where at least half of the seeds have it."""
     start = f"{ACCURACY}{what}/"
     places = sorted({int(n.removeprefix(start)) for c in results.of(arm) for n in c.curves if n.startswith(start)})
     found = {t: [v for c in results.of(arm) if (v := _last(c, f"{start}{t}")) is not None] for t in places}
-    return {t: mean_interval(values) for t, values in found.items() if len(values) > 1}
+    enough = max(2, len(results.of(arm)) / 2)
+    return {t: mean_interval(values) for t, values in found.items() if len(values) >= enough}
 
 
 def table(results: Results) -> list[list[str]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.exact import exact
 from benchmarks.gpu import gpu, ready
-from benchmarks.measure import Line, device, installed
+from benchmarks.measure import SMOLLM2, Line, device, fetched, installed
 from benchmarks.sampling import sampling
 from benchmarks.sweeps import sweeps
 from benchmarks.training import iteration, measured, memory
@@ -18,7 +18,8 @@ from lit_rl.cli import quiet
 from lit_rl.policy import CausalPolicy
 
 ALL: dict[str, Callable[[], list[Line]]] = {
-    "sampling": lambda: sampling(CausalPolicy(), "512 rows, embedded"),
+    "sampling": lambda: sampling(CausalPolicy(), "512 rows, embedded", 2.0),
+    "smollm2": lambda: sampling(CausalPolicy(str(SMOLLM2)), "64 rows, SmolLM2-135M", 1.0, rows=64, most=48, rounds=3),
     "iteration": iteration,
     "measured": measured,
     "memory": memory,
@@ -28,6 +29,7 @@ ALL: dict[str, Callable[[], list[Line]]] = {
 }
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "iteration": (lambda: installed("trl"), "TRL: pip install -e '.[peers]'"),
+    "smollm2": (fetched, "data/smollm2: make smollm2"),
     "gpu": (ready, "a GPU, and data/smollm2: make smollm2"),
 }
 

@@ -7,14 +7,13 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import Line, rate, seconds
+from benchmarks.measure import SMOLLM2, Line, fetched, rate, seconds
 from benchmarks.sampling import ROWS, Sampling
 from lit_rl.policy import CausalPolicy
-from lit_rl.policy.causal import DATA
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import LocalSampler
 
-FOLDER, MOST, ROUNDS = DATA / "smollm2", 256, 2
+MOST, ROUNDS = 256, 2
 PROFILED = 48  # tokens: a profiler's events are many
 KINDS = {
     "matrix products": ("nvjet", "gemm", "cutlass", "cublas"),
@@ -24,11 +23,11 @@ KINDS = {
 
 
 def ready() -> bool:
-    return torch.cuda.is_available() and (FOLDER / "model.safetensors").exists()
+    return torch.cuda.is_available() and fetched()
 
 
 def gpu() -> list[Line]:
-    policy = CausalPolicy(str(FOLDER), dtype="bfloat16").to("cuda")
+    policy = CausalPolicy(str(SMOLLM2), dtype="bfloat16").to("cuda")
     label = f"sampling, {ROWS} rows, SmolLM2-135M in bf16 on one {torch.cuda.get_device_name()}"
     ours, plain = (Sampling(policy, ROWS, MOST, LocalSampler(cuda_graphs=each)) for each in (True, False))
     lines = [
@@ -42,7 +41,7 @@ def gpu() -> list[Line]:
 
 def kernels() -> list[dict[str, Any]]:
     """What the GPU did in each step of decoding, by kind of kernel; the rest of the time it waited."""
-    policy = CausalPolicy(str(FOLDER), dtype="bfloat16").to("cuda")
+    policy = CausalPolicy(str(SMOLLM2), dtype="bfloat16").to("cuda")
     work = Sampling(policy, ROWS, PROFILED)
     work.ours()
     alone = seconds(lambda: work.ours())

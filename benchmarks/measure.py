@@ -20,10 +20,12 @@ from lit_rl.algorithms import Algorithm
 from lit_rl.callbacks import RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy import CausalPolicy
+from lit_rl.policy.causal import DATA
 from lit_rl.tasks import GSM8KStyle
 from lit_rl.tasks.base import Example
 
 SAMPLES = 4
+SMOLLM2 = DATA / "smollm2"
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,11 @@ def peak() -> float:
     if status.exists():  # what getrusage says on Linux is the parent's, where that had more
         return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
+
+
+def fetched() -> bool:
+    """Whether SmolLM2 is there; ``make smollm2`` fetches it."""
+    return (SMOLLM2 / "model.safetensors").exists()
 
 
 def installed(package: str) -> bool:

@@ -12,12 +12,11 @@ from lightning import Callback, LightningModule, Trainer
 from torch.profiler import ProfilerActivity, profile
 
 import lit_rl.sampling.local as local
-from benchmarks.measure import fit, seconds
+from benchmarks.measure import SMOLLM2, fetched, fit, seconds
 from benchmarks.sampling import Sampling
 from lit_rl.algorithms import GRPO, PPO, Algorithm, TRePO
 from lit_rl.callbacks import RewardCallback
 from lit_rl.policy import CausalPolicy, TokenTransformer
-from lit_rl.policy.causal import DATA
 from lit_rl.sampling import LocalSampler, SamplingPlan
 
 Row = dict[str, Any]
@@ -130,8 +129,8 @@ class Phases(Callback):
 def kappa() -> list[Row]:
     """What a token costs in training, its forward and backward pass, over what it costs to decode."""
     shapes = {"embedded": (256, 64), "embedded-mid": (64, 160)}
-    if (DATA / "smollm2" / "model.safetensors").exists():
-        shapes[str(DATA / "smollm2")] = (8, 24)
+    if fetched():
+        shapes[str(SMOLLM2)] = (8, 24)
     found: list[Row] = []
     for path, (rows, most) in shapes.items():
         policy = CausalPolicy(path)

@@ -75,8 +75,11 @@ class Sampling:
         return (int(tables[1].mask.sum()) - mine) / (whole - alone), mine / alone
 
 
-def sampling(policy: CausalPolicy, label: str, rounds: int = 7) -> list[Line]:
-    work = Sampling(policy)
+def sampling(
+    policy: CausalPolicy, label: str, asked: float, rows: int = ROWS, most: int = MOST, rounds: int = 7
+) -> list[Line]:
+    """``asked`` is how many times the tokens a second of ``generate``."""
+    work = Sampling(policy, rows, most)
     pairs: list[tuple[float, float]] = []
 
     def forks() -> float:
@@ -84,7 +87,7 @@ def sampling(policy: CausalPolicy, label: str, rounds: int = 7) -> list[Line]:
         return pairs[-1][0]
 
     lines = [
-        rate(f"sampling, {label}: transformers.generate", 2.0, work.ours, work.generate, rounds),
+        rate(f"sampling, {label}: transformers.generate", asked, work.ours, work.generate, rounds),
         rate(f"sampling, {label}: transformers' teacher-forced forward", 0.5, work.ours, work.forward, rounds),
         rate(f"TRePO's continuations, {label}: its samples", 1.0, forks, lambda: pairs[-1][1], rounds),
     ]

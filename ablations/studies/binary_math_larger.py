@@ -84,9 +84,9 @@ TAUGHT = Stage(
     "taught-SmolLM2",
     (
         *("fit", "--model", "Supervised", "--model.policy.path", "data/smollm2", "--model.reference", "false"),
-        *("--model.learning_rate", "2e-5", "--model.max_new_tokens", "160", "--data.task", "GSM8KStyle"),
+        *("--model.learning_rate", "5e-5", "--model.max_new_tokens", "160", "--data.task", "GSM8KStyle"),
         *("--data.task.steps", "3", "--data.prompts_per_iteration", "512", "--data.rows_per_microbatch", "32"),
-        *("--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "1000", "--seed_everything", "0"),
+        *("--trainer.max_epochs", "6", "--trainer.check_val_every_n_epoch", "1000", "--seed_everything", "0"),
         *("--trainer.accelerator", "auto", "--trainer.devices", "1", "--trainer.enable_progress_bar", "false"),
         *("--gradient_variance.every_n_iterations", "0", "--checkpoint.dirpath", "{folder}"),
     ),
@@ -120,7 +120,7 @@ SMALL = _larger(
         "budget": {"generated_tokens": None},
     },
     notes=(
-        "SmolLM2-135M-Instruct, which scores nothing in this format, after 1,024 demonstrations of problems of three "
+        "SmolLM2-135M-Instruct, which scores nothing in this format, after 3,072 demonstrations of problems of three "
         "steps, wrong operators among them as in data/warmstart.",
         *tiny.STUDY.notes[1:2],
         "Arms are matched in generated tokens an update, about 2,600 at the start, and in the whole budget of 156,000. "

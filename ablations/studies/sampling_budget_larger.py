@@ -75,6 +75,7 @@ MID = _study(
         "Mechanism, not language models: the embedded policy of 3.2M parameters as it was warm-started, on problems of "
         "four to eight steps in 70 to 150 tokens.",
         *tiny.STUDY.notes[1:2],
+        "Values are those of one prompt's four responses a seed. Seconds were taken on a machine that had other work.",
     ),
 )
 
@@ -105,7 +106,7 @@ SMALL = _study(
         "value_accuracy": {"prompts": 1, "continuations": 2},
     },
     notes=(
-        "SmolLM2-135M-Instruct after 1,024 demonstrations of problems of three steps, wrong operators among them.",
+        "SmolLM2-135M-Instruct after 3,072 demonstrations of problems of three steps, wrong operators among them.",
         *tiny.STUDY.notes[1:2],
     ),
 )
