@@ -6,9 +6,8 @@ from typing import Any
 from ablations.studies import binary_math as tiny
 from ablations.study import Arm, Config, Stage, Study, Tuning, merge
 
-ARMS = ("RLOO", "GRPO", "PPO", "PPO, pretrained", "TRePO", "online DPO")
+ARMS = ("RLOO", "GRPO", "PPO", "PPO, pretrained", "TRePO")
 CONTROLS = ("start", "RLOO, other samples", "RLOO, shuffled rewards")
-FROZEN = tuple(f"{name}, frozen" for name in ("RLOO", "PPO, pretrained", "TRePO"))
 
 
 def _arm(arm: Arm, stride: int, tokens: int, updates: int, stages: tuple[Stage, ...], settings: Config) -> Arm:
@@ -16,15 +15,14 @@ def _arm(arm: Arm, stride: int, tokens: int, updates: int, stages: tuple[Stage, 
     config = merge(arm.config, settings)
     if "cuts" in config["model"]["init_args"]:
         config = merge(config, {"model": {"init_args": {"cuts": {"init_args": {"every": stride}}}}})
-    if not arm.frozen:
-        budget: Config = {
-            "trainer": {"check_val_every_n_epoch": updates // 5},
-            "budget": {"generated_tokens": tokens * updates},
-        }
-        config = merge(config, budget)
-        if "critic_pretraining" in config["model"]["init_args"]:  # the same share of the budget
-            pretraining = tiny.PRETRAINING * updates // tiny.UPDATES
-            config = merge(config, {"model": {"init_args": {"critic_pretraining": pretraining}}})
+    budget: Config = {
+        "trainer": {"check_val_every_n_epoch": updates // 5},
+        "budget": {"generated_tokens": tokens * updates},
+    }
+    config = merge(config, budget)
+    if "critic_pretraining" in config["model"]["init_args"]:  # the same share of the budget
+        pretraining = tiny.PRETRAINING * updates // tiny.UPDATES
+        config = merge(config, {"model": {"init_args": {"critic_pretraining": pretraining}}})
     return replace(arm, config=config, stages=stages)
 
 
@@ -34,11 +32,11 @@ def _larger(
     tokens: int,
     updates: int,
     base: Config,
-    names: tuple[str, ...] = (*ARMS, *CONTROLS, *FROZEN),
     stages: tuple[Stage, ...] = (),
     settings: Config | None = None,
     **others: Any,
 ) -> Study:
+    names = (*ARMS, *CONTROLS)
     kept = [_arm(arm, stride, tokens, updates, stages, settings or {}) for arm in tiny.STUDY.arms if arm.name in names]
     has = lambda pair: set(pair.arms + pair.against) <= set(names)  # noqa: E731
     return replace(
@@ -57,7 +55,6 @@ MID = _larger(
     stride=32,
     tokens=2400,
     updates=20,
-    names=(*ARMS[:-1], *CONTROLS),
     base={
         "model": {
             "init_args": {
@@ -102,7 +99,7 @@ SMALL = _larger(
     "small",
     stride=32,
     tokens=2600,
-    updates=60,
+    updates=30,
     base={
         "model": {"init_args": {"max_new_tokens": 160, "policy": SMOLLM2}},
         "data": {"task": {"init_args": {"steps": 3}}},
@@ -123,7 +120,7 @@ SMALL = _larger(
         "SmolLM2-135M-Instruct, which scores nothing in this format, after 3,072 demonstrations of problems of three "
         "steps, wrong operators among them as in data/warmstart.",
         *tiny.STUDY.notes[1:2],
-        "Arms are matched in generated tokens an update, about 2,600 at the start, and in the whole budget of 156,000. "
+        "Arms are matched in generated tokens an update, about 2,600 at the start, and in the whole budget of 78,000. "
         "TRePO cuts every 32 tokens, with one continuation a cut.",
     ),
 )
