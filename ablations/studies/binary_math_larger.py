@@ -8,6 +8,8 @@ from ablations.study import Arm, Config, Stage, Study, Tuning, merge
 
 ARMS = ("RLOO", "GRPO", "PPO", "PPO, pretrained", "TRePO")
 CONTROLS = ("start", "RLOO, other samples", "RLOO, shuffled rewards")
+EMBEDDED_MID: Config = {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-mid"}}
+SMOLLM2: Config = {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "data/smollm2"}}
 
 
 def _arm(arm: Arm, stride: int, tokens: int, updates: int, stages: tuple[Stage, ...], settings: Config) -> Arm:
@@ -56,12 +58,7 @@ MID = _larger(
     tokens=2400,
     updates=20,
     base={
-        "model": {
-            "init_args": {
-                "max_new_tokens": 144,
-                "policy": {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-mid"}},
-            }
-        },
+        "model": {"init_args": {"max_new_tokens": 144, "policy": EMBEDDED_MID}},
         "data": {"task": {"init_args": {"steps": 4}}, "eval_prompts": 96},
     },
     tuning=Tuning((1e-4, 3e-4, 1e-3), (100,)),
@@ -79,7 +76,6 @@ MID = _larger(
     ),
 )
 
-SMOLLM2: Config = {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "data/smollm2"}}
 TAUGHT = Stage(
     "taught-SmolLM2",
     (

@@ -6,7 +6,7 @@ from typing import Any
 from ablations.metrics import NOISE
 from ablations.noise import KAPPA, TOKEN
 from ablations.studies import sampling_budget as tiny
-from ablations.studies.binary_math_larger import ON_A_GPU, SMOLLM2, TAUGHT
+from ablations.studies.binary_math_larger import EMBEDDED_MID, ON_A_GPU, SMOLLM2, TAUGHT
 from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, Algorithm, trepo
 from ablations.study import Arm, Comparison, Config, Stage, Study, merge
 
@@ -63,10 +63,7 @@ MID = _study(
         MID_STRIDE,
         {"steps": 4, "most_steps": 8},
         {
-            "model": {
-                "max_new_tokens": 208,
-                "policy": {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-mid"}},
-            },
+            "model": {"max_new_tokens": 208, "policy": EMBEDDED_MID},
             "data": GROUPS,
         },
     ),
