@@ -137,13 +137,14 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
     seconds = sum(cell.seconds for cell in results.cells)
     budget = f"; stated budget: {study.hours:g} hours of two cores, trials among them" if study.hours else ""
     tables = by_task.tables(results)
+    width = len(COLUMNS) if any(any(row[SHOWN:]) for row in rows) else SHOWN  # noise, where it was measured
     lines = [
         f"# {study.label(results.smoke)}",
         f"{study.question}\n\n{study.source}",
         "## Answer",
         comparisons.answer(results),
         *comparisons.sections(results),
-        *([markdown(COLUMNS, rows)] if 0 < len(rows) <= MOST_ARMS else []),
+        *([markdown(COLUMNS[:width], [row[:width] for row in rows])] if 0 < len(rows) <= MOST_ARMS else []),
         *(part for caption, columns, cells in tables for part in (caption, markdown(columns, cells))),
         *_frozen(results),
         *_values(results),
