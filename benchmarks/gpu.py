@@ -1,4 +1,4 @@
-"""Sampling on a GPU: SmolLM2-135M in bf16, beside ``generate``, its steps one by one, and what memory allows."""
+"""Sampling on a GPU: SmolLM2-135M in bf16, beside ``generate``, with less of what makes it fast, and memory's limit."""
 
 from collections import defaultdict
 from statistics import median
@@ -29,9 +29,11 @@ def ready() -> bool:
 def gpu() -> list[Line]:
     policy = CausalPolicy(str(SMOLLM2), dtype="bfloat16").to("cuda")
     label = f"sampling, {ROWS} rows, SmolLM2-135M in bf16 on one {torch.cuda.get_device_name()}"
-    ours, plain = (Sampling(policy, ROWS, MOST, LocalSampler(cuda_graphs=each)) for each in (True, False))
+    samplers = LocalSampler(compile=True), LocalSampler(), LocalSampler(cuda_graphs=False)
+    ours, graphs, plain = (Sampling(policy, ROWS, MOST, sampler) for sampler in samplers)
     lines = [
         rate(f"{label}: transformers.generate", 2.0, ours.ours, ours.generate, ROUNDS),
+        rate(f"{label}: its steps not compiled", 1.0, ours.ours, graphs.ours, ROUNDS),
         rate(f"{label}: its steps one by one", 1.0, ours.ours, plain.ours, 1),
     ]
     most = int(ours.rollouts.mask.sum()) / (bytes_read(policy, ours.rollouts) / bandwidth())
@@ -42,7 +44,7 @@ def gpu() -> list[Line]:
 def kernels() -> list[dict[str, Any]]:
     """What the GPU did in each step of decoding, by kind of kernel; the rest of the time it waited."""
     policy = CausalPolicy(str(SMOLLM2), dtype="bfloat16").to("cuda")
-    work = Sampling(policy, ROWS, PROFILED)
+    work = Sampling(policy, ROWS, PROFILED, LocalSampler(compile=True))
     work.ours()
     alone = seconds(lambda: work.ours())
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:

@@ -1,11 +1,14 @@
 """Decoding ahead gives what decoding with a look at each token gives; on a GPU, from CUDA graphs, as well."""
 
+from functools import cache
+
 import pytest
 import torch
 from families import CONFIGS, PROMPTS, encode, family
 
+from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Entropy, Stride
-from lit_rl.sampling import LocalSampler, SamplingPlan, ahead, local
+from lit_rl.sampling import LocalSampler, SamplingPlan, ahead, compiled, local
 from lit_rl.sampling.graphs import Replay
 
 PLANS = {
@@ -35,6 +38,7 @@ class OneByOne(Replay):
 
 @pytest.fixture(params=CONFIGS)
 def policy(request, tmp_path):
+    torch.compiler.reset()  # of other models
     policy = family(request.param, tmp_path).double()  # sums in another order draw no other token
     policy.stop_ids = torch.arange(0, 400, 16)  # responses of many lengths
     return policy
@@ -53,12 +57,37 @@ def test_responses_are_those_of_decoding_step_by_step(policy, plan, steps, monke
     assert contents(plain) == contents(found)
 
 
+def test_compiled_layers_draw_what_they_draw_as_they_are(policy, monkeypatch):
+    plan, calls = PLANS["stride"], []
+    plain = sample(policy, plan, LocalSampler(batch_rows=8))
+
+    def counted(graph, inputs):
+        calls.append(graph)
+        return graph.forward
+
+    compile_ = cache(lambda: torch.compile(compiled.step, dynamic=True, fullgraph=True, backend=counted))
+    monkeypatch.setattr(compiled, "program", compile_)
+    monkeypatch.setattr(local, "replayable", lambda policy, cache: True)
+    sampler = LocalSampler(batch_rows=8, compile=True)
+    sampler._replay = OneByOne()
+    assert contents(sample(policy, plan, sampler)) == contents(plain)
+    once = len(calls)
+    assert contents(sample(policy, plan, sampler)) == contents(plain)
+    assert 1 <= once == len(calls) <= 3  # not for each layer, nor for each number of rows
+
+
+def test_compiling_needs_steps_to_compile():
+    with pytest.raises(UsageError, match="data.sampler.compile"):
+        LocalSampler(cuda_graphs=False, compile=True)
+
+
 cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 @cuda
+@pytest.mark.parametrize("compile", [False, True], ids=["graph", "compiled"])
 @pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
-def test_a_cuda_graph_draws_what_single_steps_draw(policy, plan):
+def test_a_cuda_graph_draws_what_single_steps_draw(policy, plan, compile):
     policy = policy.cuda()
     plain = sample(policy, plan, LocalSampler(batch_rows=8, cuda_graphs=False))
-    assert contents(sample(policy, plan, LocalSampler(batch_rows=8))) == contents(plain)
+    assert contents(sample(policy, plan, LocalSampler(batch_rows=8, compile=compile))) == contents(plain)

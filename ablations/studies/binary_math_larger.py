@@ -91,6 +91,7 @@ TAUGHT = Stage(
 
 ON_A_GPU: Config = {
     "trainer": {"accelerator": "auto", "devices": 1, "precision": "bf16-mixed"},
+    "data": {"sampler": {"class_path": "lit_rl.sampling.LocalSampler", "init_args": {"compile": True}}},
     "checkpoint": {"every_n_epochs": 0},  # 1.6 GB a cell
 }
 
@@ -99,11 +100,13 @@ SMALL = _larger(
     stride=32,
     tokens=2600,
     updates=30,
-    base={
-        "model": {"init_args": {"max_new_tokens": 160, "policy": SMOLLM2}},
-        "data": {"task": {"init_args": {"steps": 3}}},
-        **ON_A_GPU,
-    },
+    base=merge(
+        {
+            "model": {"init_args": {"max_new_tokens": 160, "policy": SMOLLM2}},
+            "data": {"task": {"init_args": {"steps": 3}}},
+        },
+        ON_A_GPU,
+    ),
     stages=(TAUGHT,),
     settings={"model": {"init_args": {"start": f"{{{TAUGHT.name}}}/last.ckpt"}}},
     seeds=tuple(range(8)),

@@ -7,19 +7,16 @@ from ablations.metrics import NOISE
 from ablations.noise import KAPPA, TOKEN
 from ablations.studies import sampling_budget as tiny
 from ablations.studies.binary_math_larger import EMBEDDED_MID, ON_A_GPU, SMOLLM2, TAUGHT
-from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, Algorithm, trepo
+from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, trepo
 from ablations.study import Arm, Comparison, Config, Stage, Study, merge
 
 
-def _arms(
-    others: tuple[Algorithm, ...], stride: int, task: Config, config: Config, stages: tuple[Stage, ...] = ()
-) -> tuple[Arm, ...]:
-    """Those of the planned comparisons, whose values are measured, and others."""
+def _arms(stride: int, task: Config, config: Config, stages: tuple[Stage, ...] = ()) -> tuple[Arm, ...]:
+    """Those of the planned comparisons, whose values are measured."""
     pretrained = CRITICS[1]
-    algorithms = (RLOO, *others, pretrained, trepo(stride, 1), trepo(stride, 4), trepo(stride, 1, reuse=True))
     arms = []
-    for name, model, arguments in algorithms:
-        valued = name in (CRITICS[0][0], pretrained[0], trepo(stride, 1)[0], trepo(stride, 4)[0])
+    for name, model, arguments in (RLOO, pretrained, trepo(stride, 1), trepo(stride, 4), trepo(stride, 1, reuse=True)):
+        valued = name in (pretrained[0], trepo(stride, 1)[0], trepo(stride, 4)[0])
         every = (arguments.get("critic_pretraining") or 1000) if valued else 0
         own: Config = {
             "data": {"task": {"class_path": WORDS, "init_args": task}},
@@ -59,7 +56,6 @@ MID = _study(
     "mid",
     MID_STRIDE,
     _arms(
-        (),
         MID_STRIDE,
         {"steps": 4, "most_steps": 8},
         {
@@ -80,7 +76,6 @@ SMALL = _study(
     "small",
     SMALL_STRIDE,
     _arms(
-        (CRITICS[0], trepo(16, 1)),
         SMALL_STRIDE,
         {"steps": 3},
         {

@@ -23,7 +23,7 @@ def read_checkpoint(path: str, setting: str, advice: str) -> dict[str, Any]:
     if not file.is_file():
         raise UsageError(f"{setting}: no file {path}; {advice}")
     try:
-        saved = torch.load(file, map_location="cpu", weights_only=True)
+        saved = torch.load(file, mmap=True, map_location="cpu", weights_only=True)
         assert "state_dict" in saved
     except Exception:  # whatever unpickling raises
         raise UsageError(f"{setting}: {path} is no checkpoint; give one that fit has written") from None

@@ -54,6 +54,10 @@ class RoomyLayer(DynamicLayer):
         self.values[:, :, start:].zero_()
         self._slot = slot
 
+    @property
+    def holds(self) -> bool:
+        return self._slot is not None
+
     def release(self) -> None:
         """Steps write behind what is shown again."""
         self._slot = None
@@ -123,9 +127,9 @@ def _as_attended(states: Tensor) -> Tensor:
 def _roomy(states: Tensor, repeats: int, least: int) -> Tensor:
     """Rows [n, heads, slots, size], each so many times, with room for a quarter more slots than are needed."""
     rows, heads, slots, size = states.shape
-    room = states.new_empty(rows, repeats, heads, least + least // 4 + 8, size)
-    room[..., :slots, :] = states[:, None]
-    return room.flatten(0, 1)
+    room = states.new_empty(rows * repeats, heads, least + least // 4 + 8, size)
+    room.unflatten(0, (rows, repeats))[..., :slots, :] = states[:, None]
+    return room
 
 
 class RowCache(DynamicCache):

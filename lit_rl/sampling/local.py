@@ -1,16 +1,19 @@
 """Sampling in the training process, from the training weights: any causal LM of transformers, CPU or CUDA."""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 from lit_rl.sampling.ahead import decode_ahead
 from lit_rl.sampling.attention import one_token_attention
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan
+from lit_rl.sampling.compiled import compiled_layers
 from lit_rl.sampling.decoding import Batch, Responses, decode, fork, prefill
 from lit_rl.sampling.graphs import Replay, replayable
 
@@ -32,10 +35,13 @@ class LocalSampler(Sampler):
             for a quarter more tokens than it has, and is copied where it has to grow.
         cuda_graphs: on a GPU, launch 32 steps of decoding at once: of models with PyTorch's attention (sdpa) over all
             tokens, and not sharded by FSDP2. Others take their steps one by one.
+        compile: the layers of these steps by ``torch.compile``: a third of the kernels, once they are compiled.
     """
 
-    def __init__(self, batch_rows: int = 512, cuda_graphs: bool = True) -> None:
-        self.batch_rows, self.cuda_graphs = batch_rows, cuda_graphs
+    def __init__(self, batch_rows: int = 512, cuda_graphs: bool = True, compile: bool = False) -> None:
+        if compile and not cuda_graphs:
+            raise UsageError("data.sampler.compile is true and data.sampler.cuda_graphs false; it compiles their steps")
+        self.batch_rows, self.cuda_graphs, self.compile = batch_rows, cuda_graphs, compile
         self._replay = Replay()
 
     @torch.no_grad()
@@ -50,7 +56,8 @@ class LocalSampler(Sampler):
         mode = policy.training
         policy.eval()  # no dropout either way, but a model that checkpoints activations takes no cache in training
         try:
-            with one_token_attention(policy.model):
+            compiled = compiled_layers(policy.model) if self.compile else nullcontext()
+            with one_token_attention(policy.model), compiled:
                 return self._sample(policy, prompts, plan, streams, progress)
         finally:
             policy.train(mode)
