@@ -5,12 +5,14 @@ import pytest
 import torch
 from families import CONFIGS, encode, family
 from lightning import Callback
+from torch import nn
 
 from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax, TRePO
 from lit_rl.algorithms.gradients import _at_once, _one_by_one, group_gradients, measure_gradient
+from lit_rl.algorithms.per_group import gradients_of_groups, recorded, squared_norms
 from lit_rl.functional.cuts import Bernoulli
 from lit_rl.functional.variance import gradient_statistics
-from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer
+from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer, pieces
 from lit_rl.sampling import LocalSampler
 
 
@@ -31,6 +33,16 @@ def test_norm_is_unbiased():
     found = [gradient_statistics(torch.tensor((g**2).sum()), torch.tensor(g.sum(0)), 6)[:2] for g in draws]
     for estimates, truth in zip(np.array(found).T, ((sd**2).sum(), (mean**2).sum()), strict=True):
         assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(len(estimates))
+
+
+def test_a_large_table_loses_no_digits():
+    torch.manual_seed(0)
+    table = nn.Embedding(30_000, 256)
+    ids = torch.arange(30_000).repeat(2, 1)
+    with recorded(table, 2, 2) as calls:
+        loss = table(ids).square().sum()
+    [(_, gradients)] = gradients_of_groups(loss, calls, 2)
+    assert float(squared_norms(gradients)) == pytest.approx(float(gradients.double().square().sum()), rel=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", [REINFORCE, RLOO, ReMax, GRPO, TRePO])
@@ -57,10 +69,13 @@ def test_mean_of_group_gradients_is_the_training_gradient(fit, algorithm, normal
     assert float(seen["measured"].trace_cov) == pytest.approx(float(trace), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", [*CONFIGS, "tokens", "tabular", "lora"])
-def test_the_groups_together_give_the_sums_of_one_after_another(name, tmp_path):
+@pytest.mark.parametrize("name", [*CONFIGS, "tokens", "tabular", "lora", "many logits"])
+def test_the_groups_together_give_the_sums_of_one_after_another(name, tmp_path, monkeypatch):
     """Also where groups have different numbers of rows, and where layers share a parameter or can't be taken apart."""
     torch.manual_seed(0)
+    if name == "many logits":  # they are made in pieces, of which groups are not
+        name = "llama"
+        monkeypatch.setattr(pieces, "MOST_LOGITS", 1)
     policy: CausalPolicy
     if name in ("tokens", "tabular"):
         policy = TokenTransformer(5, 12, eos=True) if name == "tokens" else TabularPolicy(4, 6, spread=1.0)

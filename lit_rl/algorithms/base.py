@@ -143,6 +143,11 @@ class Algorithm(Training):
         return self._passes
 
     @property
+    def waits(self) -> bool:
+        """Whether the policy stays as it is in this iteration, until its critic is ready."""
+        return False
+
+    @property
     def reference(self) -> CausalPolicy | None:
         """The policy that training started from, if it is kept."""
         return self._reference[0] if self._reference else None

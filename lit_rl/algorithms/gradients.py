@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from lit_rl.algorithms.base import Algorithm
-from lit_rl.algorithms.per_group import gradients_of_groups, groups_at_once, recorded
+from lit_rl.algorithms.per_group import gradients_of_groups, groups_at_once, recorded, squared_norms
 from lit_rl.functional.variance import GradientStatistics, gradient_statistics
 from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
@@ -97,7 +97,8 @@ def _at_once(
     policy, count = algorithm.policy, len(rollouts.examples)
     members = [((rollouts.group == group) & rollouts.trained).nonzero().squeeze(1) for group in range(count)[:groups]]
     most = max(map(len, members))
-    once = min(groups_at_once(policy), most_rows // most)
+    logits = most * rollouts.response_ids.shape[1] * policy.vocabulary
+    once = min(groups_at_once(policy, logits), most_rows // most)
     if once < 2:
         return None
     totals = {id(p): torch.zeros_like(p).flatten() for p in policy.parameters() if p.requires_grad}
@@ -112,12 +113,12 @@ def _at_once(
         part.window_tokens = window_tokens
         with torch.enable_grad():
             with recorded(policy.model, len(part), len(some)) as calls:
-                logprobs = policy(part, algorithm.plan.temperature)
+                logprobs = policy(part, algorithm.plan.temperature, whole=True)
             if not calls:
                 return None
             # as in group_gradients: the loss is a mean over these rows, wanted is one over all trained ones
             loss = len(part) * count / int(rollouts.trained.sum()) * algorithm.loss(part, logprobs)["policy"]
         for parameter, gradients in gradients_of_groups(loss, calls, len(some)):
-            squares += torch.linalg.vector_norm(gradients.flatten(1), dim=1).double().square().sum()
+            squares += squared_norms(gradients)
             totals[id(parameter)] -= gradients.sum(0).flatten()
     return len(members), squares.cpu(), torch.cat(list(totals.values()))

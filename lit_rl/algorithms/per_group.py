@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-MOST_NUMBERS = 2**27  # of one parameter's gradients
+MOST_NUMBERS = 2**27  # of one parameter's gradients, and of logits
 
 
 @dataclass
@@ -26,9 +26,10 @@ class Call:
     output: Tensor
 
 
-def groups_at_once(model: nn.Module) -> int:
-    """How many groups' gradients of the largest parameter take half a GiB."""
-    return max(1, MOST_NUMBERS // max(p.numel() for p in model.parameters()))
+def groups_at_once(model: nn.Module, logits: int) -> int:
+    """How many groups' gradients of the largest parameter, and logits, of which a group has so many, take half a GiB
+    each."""
+    return max(1, MOST_NUMBERS // max(logits, *(p.numel() for p in model.parameters())))
 
 
 @contextmanager
@@ -88,6 +89,12 @@ def gradients_of_groups(loss: Tensor, calls: list[Call], groups: int) -> Iterato
                 sums[key] = part
             else:
                 yield parameter, part
+
+
+def squared_norms(gradients: Tensor) -> Tensor:
+    """The sum of the groups' squared norms: a number in float64, of gradients [groups, *shape]."""
+    parts = torch.linalg.vector_norm(gradients, dim=-1)  # of millions of numbers at once it loses digits
+    return parts.double().square().sum()
 
 
 def _of_groups(call: Call, gradient: Tensor, parameters: dict[str, Tensor], groups: int) -> dict[str, Tensor]:

@@ -88,6 +88,10 @@ class PPO(Algorithm):
     def passes(self) -> int:
         return self.pretraining_passes if self.pretraining.active else super().passes
 
+    @property
+    def waits(self) -> bool:
+        return self.pretraining.active
+
     def advantages(self, rollouts: Rollouts) -> Tensor:
         assert rollouts.values is not None
         if self.weighting == "full":

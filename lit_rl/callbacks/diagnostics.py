@@ -162,7 +162,7 @@ class Diagnostics(Callback):
         rollouts: Rollouts = data.rollouts
         samples, total = rollouts.select(rollouts.sampled), data.sum_over_ranks
         values = {
-            **({} if _waiting(algorithm) else self._critic(samples, total)),
+            **({} if algorithm.waits else self._critic(samples, total)),
             **self._sampling(algorithm, rollouts, total),
             **self._baseline(trainer, algorithm, samples),
             **(self._collapse(trainer, samples, total) if algorithm.behaviour is algorithm.policy else {}),
@@ -293,12 +293,6 @@ class Diagnostics(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start, self.kl, self.probe_tokens = (state_dict[name] for name in ("start", "kl", "probe_tokens"))
-
-
-def _waiting(algorithm: Any) -> bool:
-    """Whether the policy waits for its critic: that it is no good yet is known then."""
-    pretraining = getattr(algorithm, "pretraining", None)
-    return pretraining is not None and pretraining.active
 
 
 def _mean(x: Tensor, total: Total) -> float:

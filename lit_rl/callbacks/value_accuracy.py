@@ -60,8 +60,7 @@ class ValueAccuracy(Callback):
         if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
             return
         algorithm: Any = pl_module
-        pretraining = getattr(algorithm, "pretraining", None)
-        if pretraining is not None and pretraining.active:
+        if algorithm.waits:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if trainer.world_size > 1:

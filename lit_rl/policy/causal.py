@@ -141,13 +141,16 @@ class CausalPolicy(nn.Module):
         """Text of a response's ids [tokens], without special tokens."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
-    def forward(self, rollouts: Rollouts, temperature: float) -> Tensor:
+    def forward(self, rollouts: Rollouts, temperature: float, whole: bool = False) -> Tensor:
         """log pi(a_t | s_t) [N, T] in ``dtype``, of logits divided by ``temperature``; 0 where the mask is.
 
         A row's numbers depend on the width of the table it comes from, but (on a CPU, to the bit) not on the rows
         beside it.
+
+        Args:
+            whole: the head makes all logits at once, as large as they may be.
         """
-        return self._read(rollouts, temperature, entropy=False)[0]
+        return self._read(rollouts, temperature, entropy=False, whole=whole)[0]
 
     def logprobs_and_entropy(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats, through which no gradient flows."""
@@ -172,10 +175,17 @@ class CausalPolicy(nn.Module):
         logits = logits.to(self.dtype)
         return logits if temperature == 1 else logits / temperature
 
-    def _read(self, rollouts: Rollouts, temperature: float, entropy: bool) -> tuple[Tensor, Tensor]:
+    @property
+    def vocabulary(self) -> int:
+        """Tokens that have a logit."""
+        return int(self.model.config.get_text_config(decoder=True).vocab_size)
+
+    def _read(
+        self, rollouts: Rollouts, temperature: float, entropy: bool, whole: bool = False
+    ) -> tuple[Tensor, Tensor]:
         ids = rollouts.response_ids
-        vocabulary = self.model.config.get_text_config(decoder=True).vocab_size
-        head = plain_head(self.model) if len(ids) > rows_at_once(ids.shape[1], vocabulary) else None
+        large = not whole and len(ids) > rows_at_once(ids.shape[1], self.vocabulary)
+        head = plain_head(self.model) if large else None
         if head is None:
             read = of_logits(self.logits(rollouts, temperature), ids, entropy)
         else:

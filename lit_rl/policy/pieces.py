@@ -1,6 +1,7 @@
 """Log-probabilities of tokens without the logits of a whole micro-batch in memory."""
 
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +9,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 MOST_LOGITS = 2**25  # at once: 128 MiB in float32
+_plain: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models whose head does all there is
 
 
 def rows_at_once(length: int, vocabulary: int) -> int:
@@ -24,9 +26,11 @@ def plain_head(model: Any) -> nn.Linear | None:
     head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
     if type(head) is not nn.Linear or isinstance(model, FSDPModule):
         return None
-    ids = torch.arange(2, device=head.weight.device)[None]
-    states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-    return head if torch.equal(head(states), model(input_ids=ids, use_cache=False).logits) else None
+    if model not in _plain:
+        ids = torch.arange(2, device=head.weight.device)[None]
+        states = model.base_model(input_ids=ids, use_cache=False).last_hidden_state
+        _plain[model] = torch.equal(head(states), model(input_ids=ids, use_cache=False).logits)
+    return head if _plain[model] else None
 
 
 def in_pieces(

@@ -36,11 +36,11 @@ class Replay:
             try:
                 step()
                 graph.capture_end()
-            except torch.OutOfMemoryError:
-                raise
             except RuntimeError as error:
                 with contextlib.suppress(RuntimeError):
                     graph.capture_end()
+                if isinstance(error, torch.OutOfMemoryError):
+                    raise
                 reason = str(error).strip().splitlines()[0]
                 raise UsageError(
                     f"data.sampler.cuda_graphs: a step of this model can't be captured ({reason}); set it to false"
