@@ -155,8 +155,9 @@ def _values(results: Results) -> Figure:
     figure = Figure(figsize=(WIDTH, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     arms = values.arms(results)
+    places = sorted({place for arm in arms for place in values.by_position(results, arm, "mae")})
     for number, arm in enumerate(arms):
-        shift = 0.25 * (number - (len(arms) - 1) / 2)
+        shift = places[0] / 32 * (number - (len(arms) - 1) / 2)  # the first place is the stride
         style: Any = {"color": COLOURS[number % len(COLOURS)], "marker": "o", "markersize": 3, "linewidth": 1}
         for ax, what, scale in ((left, "mae", 1), (right, "ranking", 100)):
             found = values.by_position(results, arm, what)
@@ -171,6 +172,8 @@ def _values(results: Results) -> Figure:
     right.axhline(50, color="grey", linewidth=0.6, linestyle=":")
     left.set(xlabel="tokens of the prefix", ylabel="mean absolute error")
     right.set(xlabel="tokens of the prefix", ylabel="pairs in the right order (%)", ylim=(0, 104))
+    for ax in (left, right):
+        ax.set(xticks=places, xlim=(0, places[0] + places[-1]))
     legend(figure, left)
     return figure
 

@@ -61,8 +61,8 @@ MID = _larger(
         "model": {"init_args": {"max_new_tokens": 144, "policy": EMBEDDED_MID}},
         "data": {"task": {"init_args": {"steps": 4}}, "eval_prompts": 96},
     },
-    tuning=Tuning((1e-4, 3e-4, 1e-3), (100,)),
-    hours=1.2,
+    tuning=Tuning((3e-5, 1e-4, 3e-4, 1e-3), (100, 101)),
+    hours=1.5,
     notes=(
         "Mechanism, not language models: 3.2M parameters, problems of four steps in about 80 tokens, and a warm start "
         "that was taught wrong operators on purpose (data/mid/README.md).",

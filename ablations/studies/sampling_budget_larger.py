@@ -98,7 +98,10 @@ SMALL = _study(
         "value_accuracy": {"prompts": 1, "continuations": 2},
     },
     notes=(
-        "SmolLM2-135M-Instruct after 3,072 demonstrations of problems of three steps, wrong operators among them.",
+        "SmolLM2-135M-Instruct after 3,072 demonstrations of problems of three steps, wrong operators among them: it "
+        "gets 27 % of its samples right.",
         *tiny.STUDY.notes[1:2],
+        "One H100, mixed precision in bf16. Values are those of one prompt's four responses a seed. Seconds are of "
+        "cells that shared the GPU.",
     ),
 )
