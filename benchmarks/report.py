@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from benchmarks.gpu import kernels, ready
+from benchmarks.gpu import AS_THEY_ARE, COMPILED, kernels, ready
 from benchmarks.measure import Line, device
 from benchmarks.performance import PHASES, kappa, operators, phases, scaling
 
@@ -93,8 +93,9 @@ def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
                 f"what lies between operators {_percent(decoding['between operators'] / sum(decoding.values()))}."
             )
         elif "roofline" in line.name and (gpu := tables.get("gpu_kernels")):
-            times = {row["kind"]: float(row["ms_a_step"]) for row in gpu}
-            launched = sum(float(row["kernels_a_step"]) for row in gpu)
+            own = [row for row in gpu if row["steps"] == (COMPILED if COMPILED in line.name else AS_THEY_ARE)]
+            times = {row["kind"]: float(row["ms_a_step"]) for row in own}
+            launched = sum(float(row["kernels_a_step"]) for row in own)
             found.append(
                 f"- {line.name}: a step is {launched:,.0f} kernels, most of them so small that their number counts and "
                 f"not the bytes that they move: they take {_short(sum(times.values()) - times['waiting'])} ms. The GPU "
