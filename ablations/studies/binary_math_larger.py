@@ -70,9 +70,8 @@ MID = _larger(
         "Arms are matched in generated tokens an update, about 2,400 at the start, and in the whole budget of 48,000. "
         "TRePO cuts every 32 tokens, with one continuation a cut. The noise of gradients at this start is "
         "sampling_budget's matter, at the same scale.",
-        "One seed chose the rates. The highest ruins every arm; TRePO chose the lowest, so that some of its distance "
-        "may be its rate's. Rewards that are shuffled are noise, and ruin the policy at RLOO's rate, as at the tiny "
-        "scale.",
+        "Each arm's rate is within those tried, TRePO's a third of the others'; the highest ruins every arm. Rewards "
+        "that are shuffled are noise, and ruin the policy at RLOO's rate, as at the tiny scale.",
     ),
 )
 
