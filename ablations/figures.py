@@ -132,7 +132,8 @@ def _gradient(results: Results) -> Figure:
     figure = Figure(figsize=(WIDTH, 2.6 * len(results.groups)), layout="constrained")
     for row, arms in rows(figure, results):
         # arms that generate nothing follow another gradient
-        _gradient_row(row, results, [arm for arm in arms if any(cell.generated for cell in results.of(arm))])
+        drawn = [arm for arm in arms if any(cell.generated for cell in results.of(arm)) and results.start_noise(arm)]
+        _gradient_row(row, results, drawn)
     return figure
 
 

@@ -55,7 +55,7 @@ def test_a_sweep_makes_its_stages_once_and_reports_what_they_took(tmp_path, capf
     arms = (
         Arm("PPO", {"model": {"class_path": "PPO"}}),
         Arm("PPO, pretrained", {"model": waiting}),
-        Arm("ABC", {"model": model}, None, (SCORES,)),
+        Arm("ABC", {"model": model, "gradient_variance": {"every_n_iterations": 0}}, None, (SCORES,)),
     )
     swept = study(*arms)
     assert runner.run(swept, None, 2, False) == 0, capfd.readouterr().err

@@ -12,7 +12,7 @@ class GradientVariance(Callback):
     """Logs ``gradient/*`` of :class:`lit_rl.functional.variance.GradientStatistics`, a prompt's group being the unit.
 
     It measures before the iteration's first update, at the weights that sampled, and is an observer: weights, random
-    numbers and ``.grad`` stay as they were. While a critic is pretrained there is no update to measure.
+    numbers and ``.grad`` stay as they were.
 
     Args:
         every_n_iterations: how often, from the first iteration on; 0 measures never.
@@ -29,11 +29,9 @@ class GradientVariance(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
             return
-        algorithm: Any = pl_module
-        if algorithm.waits:
-            return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with trainer.precision_plugin.forward_context():
+            algorithm: Any = pl_module
             rows = data.rows_per_microbatch
             statistics = measure_gradient(algorithm, data.rollouts, self.groups, data.sum_over_ranks, rows)
         if statistics is None:
