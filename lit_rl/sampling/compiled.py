@@ -29,9 +29,15 @@ def compiled_layers(model: nn.Module) -> Iterator[None]:
     """Within, the model's layers take a step of one token a row, in slots that the cache holds, from the program.
 
     They are compiled when the first of them does, and run as they are in whatever else they do.
+
+    Raises:
+        UsageError: it is not transformers' layers, one for each part of the cache, that the model consists of.
     """
     sizes: Any = import_module("torch.fx.experimental._config")  # imports sympy
     layers = [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]
+    config: Any = model.config
+    if len(layers) != config.get_text_config(decoder=True).num_hidden_layers:
+        raise UsageError("data.sampler.compile: the model is built of other layers than it knows; set it to false")
     for index, layer in enumerate(layers):
         layer.forward = partial(_forward, layer, index)
     try:
