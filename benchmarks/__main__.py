@@ -13,13 +13,16 @@ from benchmarks.gpu import gpu, ready
 from benchmarks.measure import SMOLLM2, Line, device, fetched, installed
 from benchmarks.sampling import sampling
 from benchmarks.sweeps import sweeps
-from benchmarks.training import iteration, measured, memory
+from benchmarks.training import LARGER, iteration, measured, memory
 from lit_rl.cli import quiet
 from lit_rl.policy import CausalPolicy
 
 ALL: dict[str, Callable[[], list[Line]]] = {
     "sampling": lambda: sampling(CausalPolicy(), "512 rows, embedded", 2.0),
-    "smollm2": lambda: sampling(CausalPolicy(str(SMOLLM2)), "64 rows, SmolLM2-135M", 1.0, rows=64, most=48, rounds=3),
+    "smollm2": lambda: [
+        *sampling(CausalPolicy(str(SMOLLM2)), "64 rows, SmolLM2-135M", 1.0, rows=64, most=48, rounds=3),
+        *measured(LARGER, 16),
+    ],
     "iteration": iteration,
     "measured": measured,
     "memory": memory,

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from statistics import median
 
-from benchmarks.measure import Line, fit, limit, process
+from benchmarks.measure import SMOLLM2, Line, fit, limit, process
 from lit_rl.algorithms import GRPO, REINFORCE, Algorithm
 from lit_rl.callbacks import GradientVariance
+from lit_rl.policy import CausalPolicy
 
 REPEATS = 2
 VOCABULARY = 150_000
@@ -22,18 +23,23 @@ def iteration() -> list[Line]:
     ]
 
 
-def measured() -> list[Line]:
+EMBEDDED: dict[str, Callable[[], Algorithm]] = {
+    "GRPO, 64 x 4": lambda: GRPO(samples=4, max_new_tokens=64),
+    "REINFORCE, 256 x 1": lambda: REINFORCE(max_new_tokens=64),
+}
+LARGER: dict[str, Callable[[], Algorithm]] = {
+    "GRPO, 4 x 4, SmolLM2-135M": lambda: GRPO(policy=CausalPolicy(str(SMOLLM2)), samples=4, max_new_tokens=48),
+}
+
+
+def measured(arms: dict[str, Callable[[], Algorithm]] = EMBEDDED, rows: int = 256) -> list[Line]:
     """An iteration that measures gradient noise of all groups beside one that does not, in turns."""
-    arms: dict[str, Callable[[], Algorithm]] = {
-        "GRPO, 64 x 4": lambda: GRPO(samples=4, max_new_tokens=64),
-        "REINFORCE, 256 x 1": lambda: REINFORCE(max_new_tokens=64),
-    }
     lines = []
     for name, build in arms.items():
         times = []
         for _ in range(REPEATS):
             algorithm = build()
-            shape = 256 // algorithm.plan.samples, 64, 3
+            shape = rows // algorithm.plan.samples, min(64, rows), 3
             ours = median(fit(algorithm, *shape, callbacks=(GradientVariance(1),)))
             times.append({"ours": ours, "peer": median(fit(build(), *shape))})
         line = _smaller(f"an iteration with gradient noise, {name}: one without", "s", 1 / 1.5, times, "peer")
