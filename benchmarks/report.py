@@ -92,8 +92,7 @@ def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
                 f"runs as well, row for row; copies are {_percent(decoding['copies'] / sum(decoding.values()))}, and "
                 f"what lies between operators {_percent(decoding['between operators'] / sum(decoding.values()))}."
             )
-        elif "roofline" in line.name and (gpu := tables.get("gpu_kernels")):
-            own = [row for row in gpu if row["steps"] == (COMPILED if COMPILED in line.name else AS_THEY_ARE)]
+        elif "roofline" in line.name and (own := _steps(tables, COMPILED if COMPILED in line.name else AS_THEY_ARE)):
             times = {row["kind"]: float(row["ms_a_step"]) for row in own}
             launched = sum(float(row["kernels_a_step"]) for row in own)
             found.append(
@@ -123,6 +122,11 @@ def _missed(lines: Sequence[Line], tables: dict[str, list[Row]]) -> list[str]:
         else:
             found.append(f"- {line.name}.")
     return ["## What is missed, and why", "\n".join(found)] if found else []
+
+
+def _steps(tables: dict[str, list[Row]], steps: str) -> list[Row]:
+    """The GPU's kernels in steps of this kind, if they were counted."""
+    return [row for row in tables.get("gpu_kernels", ()) if row["steps"] == steps]
 
 
 def _percent(share: float) -> str:

@@ -54,10 +54,6 @@ class RoomyLayer(DynamicLayer):
         self.values[:, :, start:].zero_()
         self._slot = slot
 
-    @property
-    def holds(self) -> bool:
-        return self._slot is not None
-
     def release(self) -> None:
         """Steps write behind what is shown again."""
         self._slot = None

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
-from importlib import import_module
 from typing import Any
 
 import torch
+import torch.fx.experimental._config as shapes
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -26,14 +26,11 @@ class LayerCache:
 
 @contextmanager
 def compiled_layers(model: nn.Module) -> Iterator[None]:
-    """Within, the model's layers take a step of one token a row, in slots that the cache holds, from the program.
-
-    They are compiled when the first of them does, and run as they are in whatever else they do.
+    """Within, the model's layers run from the program, which the first of them has compiled.
 
     Raises:
         UsageError: it is not transformers' layers, one for each part of the cache, that the model consists of.
     """
-    sizes: Any = import_module("torch.fx.experimental._config")  # imports sympy
     layers = [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]
     config: Any = model.config
     if len(layers) != config.get_text_config(decoder=True).num_hidden_layers:
@@ -41,7 +38,8 @@ def compiled_layers(model: nn.Module) -> Iterator[None]:
     for index, layer in enumerate(layers):
         layer.forward = partial(_forward, layer, index)
     try:
-        with sizes.patch(use_duck_shape=False):  # those that happen to be equal may differ next time
+        # sizes that happen to be equal may differ next time
+        with shapes.patch(use_duck_shape=False):  # type: ignore[attr-defined]
             yield
     finally:
         for layer in layers:
@@ -49,17 +47,13 @@ def compiled_layers(model: nn.Module) -> Iterator[None]:
 
 
 def _forward(layer: nn.Module, index: int, *args: Any, **kwargs: Any) -> Any:
-    own = {id(x): x.layers[index] for x in (*args, *kwargs.values()) if isinstance(x, RowCache)}
-    if not any(isinstance(part, RoomyLayer) and part.holds for part in own.values()):
-        return step(layer, *args, **kwargs)
+    from torch._dynamo import exc  # slow to import
 
-    def in_part(x: Any) -> Any:
-        return LayerCache(own[id(x)]) if id(x) in own else x
-
-    from torch._dynamo import exc
+    def own(x: Any) -> Any:
+        return LayerCache(x.layers[index]) if isinstance(x, RowCache) else x
 
     try:
-        return program()(layer, *map(in_part, args), **{name: in_part(x) for name, x in kwargs.items()})
+        return program()(layer, *map(own, args), **{name: own(x) for name, x in kwargs.items()})
     except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(

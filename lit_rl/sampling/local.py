@@ -35,7 +35,7 @@ class LocalSampler(Sampler):
             for a quarter more tokens than it has, and is copied where it has to grow.
         cuda_graphs: on a GPU, launch 32 steps of decoding at once: of models with PyTorch's attention (sdpa) over all
             tokens, and not sharded by FSDP2. Others take their steps one by one.
-        compile: the layers of these steps by ``torch.compile``: fewer kernels, half a minute before the first step.
+        compile: the layers of these steps by ``torch.compile``: fewer kernels, and a wait before the first.
     """
 
     def __init__(self, batch_rows: int = 512, cuda_graphs: bool = True, compile: bool = False) -> None:
@@ -56,8 +56,7 @@ class LocalSampler(Sampler):
         mode = policy.training
         policy.eval()  # no dropout either way, but a model that checkpoints activations takes no cache in training
         try:
-            compiled = compiled_layers(policy.model) if self.compile else nullcontext()
-            with one_token_attention(policy.model), compiled:
+            with one_token_attention(policy.model):
                 return self._sample(policy, prompts, plan, streams, progress)
         finally:
             policy.train(mode)
@@ -107,7 +106,8 @@ class LocalSampler(Sampler):
         self, policy: CausalPolicy, batch: Batch, out: Responses, plan: SamplingPlan, progress: Callable[[int], None]
     ) -> None:
         if self.cuda_graphs and replayable(policy, batch.cache):
-            decode_ahead(policy, batch, out, plan, progress, self._replay)
+            with compiled_layers(policy.model) if self.compile else nullcontext():
+                decode_ahead(policy, batch, out, plan, progress, self._replay)
         else:
             decode(policy, batch, out, plan, progress)
 
