@@ -6,8 +6,8 @@ from typing import Any
 from ablations.studies import binary_math as tiny
 from ablations.study import Arm, Config, Stage, Study, Tuning, merge
 
-ARMS = ("RLOO", "GRPO", "PPO", "PPO, pretrained", "TRePO")
-CONTROLS = ("start", "RLOO, other samples", "RLOO, shuffled rewards")
+SMALL_ARMS = ("GRPO", "PPO", "TRePO", tiny.START)
+MID_ARMS = (*SMALL_ARMS, "RLOO", "PPO, pretrained", "RLOO, other samples", "RLOO, shuffled rewards")
 EMBEDDED_MID: Config = {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-mid"}}
 SMOLLM2: Config = {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "data/smollm2"}}
 
@@ -30,6 +30,7 @@ def _arm(arm: Arm, stride: int, tokens: int, updates: int, stages: tuple[Stage, 
 
 def _larger(
     scale: str,
+    names: tuple[str, ...],
     stride: int,
     tokens: int,
     updates: int,
@@ -38,7 +39,6 @@ def _larger(
     settings: Config | None = None,
     **others: Any,
 ) -> Study:
-    names = (*ARMS, *CONTROLS)
     kept = [_arm(arm, stride, tokens, updates, stages, settings or {}) for arm in tiny.STUDY.arms if arm.name in names]
     has = lambda pair: set(pair.arms + pair.against) <= set(names)  # noqa: E731
     return replace(
@@ -54,6 +54,7 @@ def _larger(
 
 MID = _larger(
     "mid",
+    MID_ARMS,
     stride=32,
     tokens=2400,
     updates=20,
@@ -96,6 +97,7 @@ ON_A_GPU: Config = {
 
 SMALL = _larger(
     "small",
+    SMALL_ARMS,
     stride=32,
     tokens=2600,
     updates=30,
@@ -107,9 +109,10 @@ SMALL = _larger(
         ON_A_GPU,
     ),
     stages=(TAUGHT,),
-    settings={"model": {"init_args": {"start": f"{{{TAUGHT.name}}}/last.ckpt"}}},
+    settings={"model": {"init_args": {"start": f"{{{TAUGHT.name}}}/last.ckpt", "reference": False}}},
     seeds=tuple(range(8)),
-    tuning=Tuning((3e-6, 1e-5, 3e-5), (100,)),
+    tuning=Tuning((1e-5, 3e-5, 1e-4), (100,)),
+    baseline="GRPO",
     hours=None,
     smoke={
         "model": {"init_args": {"max_new_tokens": 48}},
