@@ -136,7 +136,7 @@ STUDY = Study(
         "checkpoint": {"every_n_epochs": 1000},
     },
     seeds=tuple(range(8)),
-    tuning=Tuning((1e-4, 3e-4, 1e-3), (100, 101)),
+    tuning=Tuning((1e-4, 3e-4, 1e-3, 3e-3), (100, 101)),
     hours=1.5,
     smoke={
         "data": {"prompts_per_iteration": 4, "rows_per_microbatch": 4, "eval_prompts": 8},
