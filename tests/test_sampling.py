@@ -138,6 +138,13 @@ def test_padding_may_stand_left_or_right_of_a_prompt(name, tmp_path):
     torch.testing.assert_close(alone, policy(left, 1.0), atol=2e-5, rtol=0)
 
 
+def test_weights_that_have_diverged_are_named(policy):
+    policy = copy.deepcopy(policy)
+    next(policy.parameters()).data[:] = torch.nan
+    with pytest.raises(UsageError, match="learning_rate.*NaN"):
+        LocalSampler().sample(policy, encode(policy), SamplingPlan(max_new_tokens=4), [(i,) for i in range(3)])
+
+
 def test_pad_left():
     ids, mask = pad_left([[5], [6, 7, 8]], 0)
     assert ids.tolist() == [[0, 0, 5], [6, 7, 8]] and mask.tolist() == [[False, False, True], [True] * 3]

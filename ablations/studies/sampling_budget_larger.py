@@ -99,8 +99,8 @@ SMALL = _study(
     },
     notes=(
         "SmolLM2-135M-Instruct after 3,072 demonstrations of problems of three steps, wrong operators among them: it "
-        "gets 27 % of its samples right. It was taught anew on a second machine, so that seeds 5 to 7 start from another "
-        "one than seeds 0 to 4; all arms of a seed start from the same.",
+        "gets 27 % of its samples right. It was taught anew on a second machine, so that seeds 5 to 7 start from "
+        "another one than seeds 0 to 4; all arms of a seed start from the same.",
         *tiny.STUDY.notes[1:2],
         "One H100, mixed precision in bf16. Values are those of one prompt's four responses a seed. Seconds are of "
         "cells that shared the GPU.",

@@ -11,6 +11,9 @@ from transformers.cache_utils import DynamicLayer
 
 from lit_rl.rollouts import Rollouts
 
+# with a mask, at some lengths, the gradients of cuDNN's attention are NaN (pytorch/pytorch#196678); the others' are not
+torch.backends.cuda.enable_cudnn_sdp(False)
+
 
 def read(
     model: nn.Module, rollouts: Rollouts, parts: Callable[[Any], Sequence[Tensor]], head: bool = True, **options: Any

@@ -44,10 +44,18 @@ def prefill(policy: CausalPolicy, prompts: Sequence[Sequence[int]], copies: int,
 
     Args:
         keep: rows that are done can still be forked.
+
+    Raises:
+        UsageError: the model's logits are NaN.
     """
     ids, mask = (x.to(policy.device) for x in pad_left(prompts, policy.pad_id))
     cache = RowCache(policy.model.config, keep)
     logits = forward(policy.model, cache, ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0))
+    if logits.isnan().any():  # no token can be drawn
+        raise UsageError(
+            "model.learning_rate: the policy's logits are not numbers (NaN), so its weights have diverged, or were "
+            "broken before training; lower it, or take another model.policy.path or model.start"
+        )
     cache.batch_repeat_interleave(copies)
     return _copies(cache, logits, mask, copies)
 
