@@ -154,8 +154,8 @@ STUDY = Study(
         "TRePO cuts every 16 of about 45 tokens, with one continuation a cut; with linear_advantage, the paper's "
         "words, at one token in eight at random, for an advantage is exact only where two cuts are neighbours.",
         "Shuffled rewards teach nothing, and at RLOO's learning rate their noise alone ruins the policy: that control "
-        "is below its start, not at it. Rates were chosen by the accuracy over the whole budget: most arms at the "
-        "highest rise early and fall back in its second half.",
+        "is below its start, not at it. Rates were chosen by the accuracy over the whole budget: most arms at 1e-3 "
+        "rise early and fall back in its second half.",
         "Loss denominators are the algorithms' own (the gradients at frozen policies have one for all). Offline DPO "
         "samples its pairs from the start; its samples count as generated.",
     ),
