@@ -90,8 +90,8 @@ STUDY = Study(
         f"Every arm samples {PROMPTS} x {SAMPLES} responses an iteration and takes a step on them (with reuse, one on "
         "as many rows for every 32 of them); continuations come on top. A run ends with the iteration in which its "
         f"{SECONDS[WORDS]} or {SECONDS[EARLY]} seconds are spent.",
-        "KeyToken's size and the number of seeds were chosen in a pilot on seeds 0 to 7, which are not used again: at the "
-        "rates that are best there, a run finds the key token or, more rarely, settles on another one for good.",
+        "KeyToken's size and the number of seeds were chosen in a pilot on seeds 0 to 7, which are not used again: at "
+        "the rates that are best there, a run finds the key token or, more rarely, settles on another one for good.",
         "On word problems all arms but the one with reuse fall back from their best before the end.",
         "Seconds are those of one thread of this machine, where decoding is bound by overhead a step, as on a GPU with "
         "few rows; another machine has another kappa. Runs differ from machine to machine in their iterations.",
