@@ -77,8 +77,13 @@ def test_the_sign_flip_test_is_scipys_permutation_test():
         assert sign_flip_p(d.tolist()) == pytest.approx(known.pvalue)
     assert sign_flip_p([0.1] * 8) == 2 / 2**8 and sign_flip_p([0.0] * 8) == 1
     assert math.isnan(sign_flip_p([]))
-    with pytest.raises(ValueError, match="sign vectors"):
-        sign_flip_p([1.0] * 21)
+
+
+@pytest.mark.parametrize("n, tolerance", [(1, 1e-12), (23, 1e-12), (40, 1e-12), (41, 0.005), (90, 0.005)])
+def test_of_differences_of_one_size_it_is_the_sign_test(n, tolerance):
+    for ups in range(n // 2, min(n, n // 2 + 12) + 1):
+        found = sign_flip_p([0.3] * ups + [-0.3] * (n - ups))
+        assert found == pytest.approx(stats.binomtest(ups, n).pvalue, abs=tolerance)
 
 
 def test_holm_of_a_known_table():
