@@ -188,7 +188,7 @@ STUDY = Study(
         "checkpoint": {"every_n_epochs": 1000},
     },
     seeds=tuple(range(10)),
-    tuning=Tuning((3e-3, 1e-2, 3e-2), (100, 101)),
+    tuning=Tuning((3e-3, 1e-2, 3e-2, 1e-1), (100, 101)),
     hours=1.5,
     smoke={"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}, "data": {"eval_prompts": 8}},
     notes=(
