@@ -40,7 +40,10 @@ ALGORITHMS = {
     "online DPO": Algorithm("OnlineDPO", 8, {"samples": 4}),
     "offline DPO": Algorithm("OnlineDPO", 8, {"samples": 4, "sampling": "reference"}),
 }
-UNBIASED = ("REINFORCE", BASELINE, "ReMax", "PPO", "PPO, pretrained", "TRePO", "TRePO, reuse")
+# RLOO's prompts and responses to each, to tell a baseline's part from that of more prompts; at the rate of the first
+AS_RLOO = {f"{name}, 8 x 4": name for name in ("REINFORCE", "PPO")}
+ALGORITHMS |= {name: Algorithm(model, 8, {"samples": 4}) for name, model in AS_RLOO.items()}
+UNBIASED = ("REINFORCE", BASELINE, "ReMax", "PPO", "PPO, pretrained", "TRePO", "TRePO, reuse", *AS_RLOO)
 
 
 def _config(name: str, larger: int = 1) -> Config:
@@ -53,7 +56,8 @@ def _config(name: str, larger: int = 1) -> Config:
 
 
 def _trained(name: str) -> Arm:
-    return Arm(name, merge(_config(name), TRAINED), START, rate=name, task=TASK)
+    rate = AS_RLOO.get(name, name)
+    return Arm(name, merge(_config(name), TRAINED), START, rate=rate, trial=rate == name, task=TASK)
 
 
 TRAINED: Config = {

@@ -1,10 +1,11 @@
 """Can TRePO's continuations be paid from wall-clock time?"""
 
+from dataclasses import replace
 from typing import Any
 
 from ablations.metrics import OVER_SECONDS
 from ablations.studies.policies import POLICY
-from ablations.study import Arm, Comparison, Config, Study, Tuning
+from ablations.study import Arm, Comparison, Config, Study, Tuning, merge
 
 WORDS, EARLY = "GSM8KStyle", "KeyToken"
 SIZES: Config = {"vocabulary": 16, "length": 32}
@@ -43,6 +44,13 @@ def _arm(task: str, name: str, model: str, arguments: Config) -> Arm:
     return Arm(f"{task} {name}", config, f"{task} GRPO", rate=f"{task} {name}", task=task)
 
 
+def _at(rate: float) -> Arm:
+    """GRPO on the early task at a rate that was level with the chosen one in its trials."""
+    arm = _arm(EARLY, "GRPO", "GRPO", {})
+    config = merge(arm.config, {"model": {"init_args": {"learning_rate": rate}}})
+    return replace(arm, name=f"{arm.name} at {rate:g}", config=config, rate=None, trial=False)
+
+
 def _planned(arm: str, task: str, predicted: Any, because: str, against: str = "GRPO") -> Comparison:
     return Comparison((f"{task} {arm}",), (f"{task} {against}",), predicted, because)
 
@@ -61,8 +69,13 @@ STUDY = Study(
         _planned("TRePO, one cut, reuse", WORDS, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
         _planned("TRePO, one cut, reuse", EARLY, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
     ),
-    arms=tuple(
-        _arm(task, name, model, arguments) for task in SECONDS for name, (model, arguments) in _algorithms(task).items()
+    arms=(
+        *(
+            _arm(task, name, model, arguments)
+            for task in SECONDS
+            for name, (model, arguments) in _algorithms(task).items()
+        ),
+        _at(0.03),
     ),
     base={
         "data": {
