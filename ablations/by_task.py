@@ -33,23 +33,32 @@ def _values(results: Results, tasks: Sequence[str], metric: str) -> Table:
 
 
 def _reached(results: Results, tasks: Sequence[str]) -> Table:
+    axis, what, scale = (
+        ("seconds", "Seconds of training", 1) if timed(results) else ("tokens", "Generated tokens", 1000)
+    )
     caption = (
-        f"Generated tokens until `{CURVE}` first is {100 * LEVEL:.0f}% of the best that is possible, 1: the "
-        "Kaplan-Meier median over seeds, in thousands, seeds that never got there right-censored at their end; in "
-        "brackets how many got there. — : fewer than half."
+        f"{what} until `{CURVE}` first is {100 * LEVEL:.0f}% of the best that is possible, 1: the Kaplan-Meier median "
+        f"over seeds{', in thousands' if scale > 1 else ''}, seeds that never got there right-censored at the end of "
+        "the budget; in brackets how many got there. — : fewer than half."
     )
 
     def text(arm: str) -> str:
         cells = [cell for cell in results.of(arm) if cell.generated]
         if not cells:
             return ""
-        places = [first_reached(cell.along(CURVE), LEVEL) for cell in cells]
-        ends = [cell.generated for cell, place in zip(cells, places, strict=True) if place is None]
-        found = waiting([place for place in places if place is not None], ends)
-        median = "—" if found.median != found.median else f"{found.median / 1000:.1f}"
+        most = results.budget(arm, axis)  # the last iteration ends a little behind it
+        places = [first_reached(cell.along(CURVE, axis), LEVEL) for cell in cells]
+        ends = [min(most, max(c.axis(axis).values())) for c, place in zip(cells, places, strict=True) if place is None]
+        found = waiting([min(most, place) for place in places if place is not None], ends)
+        median = "—" if found.median != found.median else f"{found.median / scale:.1f}"
         return f"{median} ({found.reached} of {found.seeds})"
 
     return caption, ["arm", *tasks], _rows(results, tasks, text)
+
+
+def timed(results: Results) -> bool:
+    """Whether the study compares at equal seconds, instead of equal generated tokens."""
+    return results.study.primary_metric.startswith(metrics.OVER_SECONDS)
 
 
 def _cost(results: Results, tasks: Sequence[str]) -> Table:

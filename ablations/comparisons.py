@@ -11,12 +11,14 @@ from ablations.study import Comparison
 
 COLUMNS = ("comparison", "difference", "BCa", "seeds", "p", "Holm p", "predicted", "found", "seeds for power .8")
 CAPTION = (
-    "Differences of {what}: mean over seeds of the paired difference with its 95% t interval, beside it the "
-    "BCa bootstrap's. p is that of the exact sign-flip test, Holm's adjusts it for the {count}; found is what it "
-    "says at .05, with fewer than 8 seeds the t interval. The last column: with how many seeds a true difference of "
-    "the size found would be seen four times in five."
+    "Differences of {what}: mean over seeds of the paired difference with its 95% t interval, beside it the BCa "
+    "bootstrap's, which is too narrow with few seeds (it covers about .89 of ten). p is that of the exact sign-flip "
+    "test; Holm's adjusts it for the {count}, and can't be below {least} with {seeds} seeds. Found: what Holm's p says "
+    "at .05 (below 8 seeds, what the t interval says). The last column: how many seeds a t test would need to see a "
+    "true difference of the size found four times in five or, if more, Holm's p to get below .05 at all."
 )
 ALPHA = 0.05
+AS_MEASURED = "The outcomes are not those that the study's reading was written for, so it is left out."
 NOTHING = "No planned comparison has finished cells on both sides."
 UNRESOLVED = "unresolved"  # not: equal
 ENOUGH_SEEDS = 8  # for a claim; with fewer no test of six comparisons can reach .05
@@ -55,6 +57,7 @@ class Verdict:
 
     @property
     def seeds_needed(self) -> int | None:
+        """Of the t test, unadjusted."""
         n, mean = len(self.differences), self.interval.mean
         if n < 2 or not mean:
             return None
@@ -77,36 +80,31 @@ def verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdic
     ]
 
 
-def sections(results: Results) -> list[str]:
-    """The planned comparisons and the controls as Markdown."""
-    parts = []
-    study = results.study
-    for title, wanted, name in (
-        ("Planned comparisons", study.comparisons, "planned comparisons"),
-        ("Controls", study.controls, "controls"),
-    ):
-        found = verdicts(results, wanted)
-        if found:
-            reasons = "\n".join(
-                f"- {each.comparison}: {each.comparison.predicted or 'nothing'}, for {each.comparison.because}."
-                for each in found
-                if each.comparison.because
-            )
-            names = "; of ".join(
-                dict.fromkeys(f"{metrics.name(x)}, {metrics.unit(x)}" for x in (e.metric for e in found))
-            )
-            said = CAPTION.format(what=names, count=f"{len(found)} {name}")
-            parts += [
-                f"## {title}",
-                markdown(COLUMNS, table(found)),
-                said,
-                *([f"Predicted:\n\n{reasons}"] if reasons else []),
-            ]
-    return parts
+def section(results: Results, title: str, wanted: Sequence[Comparison]) -> list[str]:
+    """Planned comparisons or controls, as Markdown; nothing if none of them has finished cells."""
+    found = verdicts(results, wanted)
+    if not found:
+        return []
+    reasons = "\n".join(
+        f"- {each.comparison}: {each.comparison.predicted or 'nothing'}, for {each.comparison.because}."
+        for each in found
+        if each.comparison.because
+    )
+    names = "; of ".join(dict.fromkeys(f"{metrics.name(each.metric)}, {metrics.unit(each.metric)}" for each in found))
+    seeds = max(len(each.differences) for each in found)
+    least = number(min(1.0, len(found) * 2.0 ** (1 - seeds)))
+    said = CAPTION.format(what=names, count=f"{len(found)} {title.lower()}", least=least, seeds=seeds)
+    return [
+        f"## {title}",
+        markdown(COLUMNS, table(found)),
+        said,
+        *([f"Predicted:\n\n{reasons}"] if reasons else []),
+    ]
 
 
 def table(found: Sequence[Verdict]) -> list[list[str]]:
-    """The rows below ``COLUMNS``."""
+    """The rows below ``COLUMNS``, of comparisons that are adjusted together."""
+    least = math.ceil(1 + math.log2(len(found) / ALPHA)) if found else 0  # len * 2^(1 - n) is Holm's least p
     return [
         [
             str(each.comparison),
@@ -117,23 +115,51 @@ def table(found: Sequence[Verdict]) -> list[list[str]]:
             number(each.adjusted),
             each.comparison.predicted,
             each.found if each.p == each.p else "",
-            "" if (needed := each.seeds_needed) is None else f"{needed:,}",
+            "" if (needed := each.seeds_needed) is None else f"{max(needed, least):,}",
         ]
         for each in found
     ]
 
 
 def answer(results: Results) -> str:
-    """What the planned comparisons say, in two sentences at most."""
-    found = verdicts(results, results.study.comparisons)
-    resolved = [each for each in found if each.found != UNRESOLVED]
-    parts = {"Resolved": resolved, "Not resolved": [each for each in found if each.found == UNRESOLVED]}
-    sentences = [
-        f"{title}: " + "; ".join(f"{each.comparison} {metrics.difference(each.interval, each.metric)}" for each in some)
-        for title, some in parts.items()
-        if some
-    ]
-    return "".join(f"{sentence}. " for sentence in sentences).strip() or NOTHING
+    """What the outcomes come to: :func:`reading`, then each of them, then the controls."""
+    study = results.study
+    found, controls = verdicts(results, study.comparisons), verdicts(results, study.controls)
+    if not found:
+        return NOTHING
+    said: dict[str, list[str]] = {}
+    for each in found:
+        above, below = metrics.directions(each.metric)
+        title = {"above": above, "below": below, UNRESOLVED: "Not resolved"}[each.found]
+        said.setdefault(title, []).append(_difference(each))
+    parts = [" ".join(f"{title}: {'; '.join(said[title])}." for title in sorted(said, key="Not resolved".__eq__))]
+    if read := reading(results):
+        parts.insert(0, read)
+    if controls:
+        failed = [_difference(each) for each in controls if each.found != _expected(each)]
+        parts.append(
+            f"Controls: {len(controls) - len(failed)} of {len(controls)} came out as predicted"
+            + (f", and not {'; '.join(failed)}." if failed else ".")
+        )
+    return "\n\n".join(parts)
+
+
+def reading(results: Results) -> str:
+    """The study's own words on its outcomes, if these are still the same; empty without any."""
+    study = results.study
+    if study.reading is None or results.smoke:
+        return ""
+    outcomes = tuple(each.found for each in verdicts(results, study.comparisons))
+    return study.reading.text if outcomes == study.reading.outcomes else AS_MEASURED
+
+
+def _difference(verdict: Verdict) -> str:
+    return f"{verdict.comparison} {metrics.difference(verdict.interval, verdict.metric)}"
+
+
+def _expected(verdict: Verdict) -> str:
+    """What is found of a control if it is sound; equal is what can't be told apart."""
+    return UNRESOLVED if verdict.comparison.predicted == "equal" else verdict.comparison.predicted
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -23,13 +23,15 @@ MAPS = (
 CRITICS = (
     "The critic on an iteration's responses, not yet fitted to them: explained variance of their returns, and bias "
     "over their standard deviation (cut at the frame: where hardly a response is right any more, both have no bounds). "
-    "Lines: medians over seeds; points: seeds, where the policy starts. Dotted: pretraining, while the policy waits."
+    "Where accuracy was measured, too; lines: medians over seeds; points: seeds, at the first of these iterations. "
+    "Dotted: pretraining, while the policy waits, if there are two of them in it."
 )
 BOUNDS = ("explained variance", -1.5, 1.1), ("bias / sd of the returns", -3, 3)  # of the axes, at most
 RECOVERED = (
     "How much of the exact gradient of each position an estimate has on average at the frozen policies, "
     "E[g_t] · e_t / ‖e_t‖²: mean over seeds, 95% jackknife interval. 1 is unbiased. Only positions with at least 2% "
-    "of the exact gradient are shown; GRPO divides by a standard deviation, and has an axis of its own."
+    "of the exact gradient are shown, and tasks with more than two of them; GRPO divides by a standard deviation, and "
+    "has an axis of its own."
 )
 
 
@@ -123,6 +125,7 @@ def recovered(results: Results, groups: dict[str, list[str]]) -> Figure:
                 ax.plot(t + 1, interval.mean, "o", color=colours(results)[arm], markersize=3)
             ax.set_title(fill(results.label(arm), 14, break_long_words=False), fontsize=7)
             ax.set_xlabel("position")
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             scale = max(1.0, median(each.mean for each in found.values()) / 1.5)  # of an arm that rescales
             ax.set_ylim(-0.6 * scale, 2.1 * scale)
         line[0].set_ylabel(f"{results.study.arm(arms[0]).task}\nrecovered")

@@ -14,14 +14,15 @@ from ablations.statistics import Interval, jackknife_interval
 
 CAPTION = (
     "Of the same frozen policies, relative to {baseline} (smaller is better): tr Σ when as many responses to prompts, "
-    "generated tokens or seconds are spent, or at a cost of one generated token and kappa a trained one, with 95% "
-    "jackknife intervals over seeds on the logarithm. Predicted: by the resolved variance, a response. Tokens: "
-    "generated ones a response. Pays from: the kappa beyond which the arm has less noise than the baseline at equal "
+    "generated tokens or seconds are spent, or at a cost of one generated token and kappa a trained one, geometric "
+    "means over seeds with 95% t intervals. Predicted: by the resolved variance, per response. Tokens: "
+    "generated ones per response. Pays from: the kappa beyond which the arm has less noise than the baseline at equal "
     "cost, by the measured noise and by the ends of its interval."
 )
 THEORY = (
-    "Predicted against measured over {n} TRePO arms (a response, relative to {baseline}): rank correlation {rank}; the "
-    "measured noise is {ratio} of the predicted one in the geometric mean, and between {least:.2f} and {most:.2f}. "
+    "Predicted against measured over {n} TRePO arms (per response, relative to {baseline}): rank correlation {rank}; "
+    "the measured noise is {ratio} of the predicted one in the geometric mean, for single arms between {least:.2f} and "
+    "{most:.2f}, and by task {tasks}. "
     "The prediction takes the variance of the advantage of each segment, Var r (F' - F + (1 - F') / K + (1 - F) / K) "
     "with F and F' the shares of the reward's variance that are resolved at its ends, for the same length of every "
     "score function and no correlation between positions."
@@ -31,7 +32,7 @@ THEORY = (
 def columns(results: Results) -> list[str]:
     """Of :func:`table`."""
     swept = [f"kappa {kappa:g}" for kappa in results.study.kappas]
-    return ["arm", "seeds", "tokens", "a response", "predicted", "a token", *swept, "a second", "pays from kappa"]
+    return ["arm", "seeds", "tokens", "per response", "predicted", "per token", *swept, "per second", "pays from kappa"]
 
 
 def table(results: Results, arms: list[str]) -> list[list[str]]:
@@ -106,6 +107,9 @@ def theory(results: Results) -> str:
     shared = sorted(set.intersection(*(set(n) for n in noise.values())))
     spread = [math.exp(x) / ratio for x, (_, ratio) in zip(ratios(shared), arms, strict=True)]
     own = jackknife_interval(bias, shared)
+    tasks: dict[str, list[float]] = {}
+    for (arm, _), ratio in zip(arms, spread, strict=True):
+        tasks.setdefault(results.study.arm(arm).task, []).append(math.log(ratio))
     return THEORY.format(
         n=len(arms),
         baseline=_baselines(results),
@@ -113,6 +117,7 @@ def theory(results: Results) -> str:
         ratio=frozen.factor(Interval(*map(math.exp, own))),
         least=min(spread),
         most=max(spread),
+        tasks="; ".join(f"{task} {math.exp(fmean(logs)):.2f}" for task, logs in tasks.items()),
     )
 
 

@@ -14,19 +14,20 @@ from ablations.style import COLOURS, WIDTH, colours, dashes, legend, plain_logar
 
 COLUMNS = 3  # panels in a row
 FRONTIER = (
-    "Noise a response against generated tokens a response, both relative to {baseline} (the black point at 1): below "
-    "the solid line an arm has less noise at equal generated tokens, below the dotted one where a trained token costs "
-    "{kappa:g} generated ones. Colours: the cuts; markers: K = 1 (circle), 2 (triangle), 4 "
-    "(square); hollow: reuse. Bars: 95% intervals."
+    "Noise per response against generated tokens per response, both relative to {baseline} (the black point at 1): "
+    "below the solid line an arm has less noise at equal generated tokens, below the dotted one where a trained token "
+    "costs {kappa:g} generated ones. Colours: the cuts; markers: K = 1 (circle), 2 (triangle), 4 (square); hollow: "
+    "reuse. Bars: 95% intervals."
 )
 CROSSING = (
     "Noise relative to {baseline} at equal cost, if a trained token costs kappa generated ones: below 1 the arm has "
-    "less. Bands: 95% intervals."
+    "less. Bands: 95% intervals. Where there are many arms with continuations, only those with one a cut are drawn."
 )
-THEORY = "Noise a response relative to {baseline}, measured (with 95% intervals) against predicted, by task."
+THEORY = "Noise per response relative to {baseline}, measured (with 95% intervals) against predicted, by task."
 VALUES = (
     "Values of prefixes of so many tokens against the mean of 256 continuations: mean absolute error (dotted: of the "
-    "best constant) and pairs of prefixes of one prompt in the right order. Mean over seeds, 95% t interval."
+    "best constant) and pairs of prefixes of one prompt in the right order. Mean over seeds, 95% t interval (cut at "
+    "the frame)."
 )
 MARKERS = {1: "o", 2: "^", 4: "s"}
 
@@ -94,7 +95,7 @@ def _frontier(results: Results, kappa: float) -> Figure:
             style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 4, "linestyle": ""}
             named = label not in ax.get_legend_handles_labels()[1] and not arguments.get("reuse")
             ax.plot(x, ratio.mean, marker, label=label if named else None, **style)
-        ax.set(xlabel="tokens a response", ylabel="noise a response")
+        ax.set(xlabel="tokens per response", ylabel="noise per response")
         plain_logarithms(ax)
     legend(figure, *(ax for ax, _, _ in panels))
     return figure
@@ -145,7 +146,7 @@ def _theory(results: Results) -> Figure:
             seen += [theory, ratio.mean]
     ends = [0.8 * min(seen), 1.25 * max(seen)]
     ax.plot(ends, ends, color="grey", linewidth=0.6)
-    ax.set(xlabel="predicted noise a response", ylabel="measured")
+    ax.set(xlabel="predicted noise per response", ylabel="measured")
     plain_logarithms(ax)
     ax.legend(fontsize=7)
     return figure

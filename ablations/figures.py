@@ -12,15 +12,16 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from ablations import credit, credit_figures, crossing_figures, frozen
+from ablations.by_task import timed
+from ablations.result import SECONDS
 from ablations.results import MOST_ARMS, Results
 from ablations.statistics import mean_interval
 from ablations.style import STYLE, WIDTH, colours, dashes, frame, legend, rows
 
 VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
 ACCURACY = (
-    "Validation accuracy against generated tokens: mean over seeds, as far as half of them go, band: 95% t interval "
-    "(cut at the frame). Black: the arm that gains are measured against. Level lines: arms that generate nothing, at "
-    "their end."
+    "Validation accuracy against {axis}: mean over seeds, as far as half of them go, band: 95% t interval (cut at the "
+    "frame). Black: the arm that gains are measured against. Level lines: arms that generate nothing, at their end."
 )
 TESTED = "Test accuracy after training: mean over seeds and 95% t interval (cut at the frame). Small: seeds."
 AXES = (
@@ -35,6 +36,7 @@ GRADIENT = (
     "ratio of an iteration's gradient, n‖G‖² / tr Σ; the estimate of ‖G‖² is unbiased, so it may be negative. Large "
     "points and lines: means over seeds; small points: seeds."
 )
+MOST_LINES = 7  # with a band each in a panel of learning curves
 FROZEN = (
     "Gradient noise at the frozen policies, relative to RLOO's, with its 95% interval: smaller is better. Arms without "
     "a point are unresolved."
@@ -46,7 +48,8 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
     figures: dict[str, tuple[Figure, str]] = {}
     with rc_context(STYLE):
         if 0 < len(results.arms) <= MOST_ARMS:
-            figures["accuracy"] = _accuracy(results), ACCURACY
+            axis = "seconds of training" if timed(results) else "generated tokens"
+            figures["accuracy"] = _accuracy(results), ACCURACY.format(axis=axis)
             figures["test_accuracy"] = _test_accuracy(results), TESTED
         if results.arms:
             figures["axes"] = _axes(results), AXES
@@ -69,18 +72,29 @@ def draw(results: Results, folder: Path) -> dict[str, str]:
 
 
 def _accuracy(results: Results) -> Figure:
-    figure = Figure(figsize=(WIDTH, 2.9 * len(results.groups)), layout="constrained")
-    for row, arms in rows(figure, results):
+    parts = [(part, arms) for arms in results.groups.values() for part in _parts(results, arms)]
+    figure = Figure(figsize=(WIDTH, 2.9 * len(parts)), layout="constrained")
+    subfigures = figure.subfigures(len(parts), 1, squeeze=False)[:, 0]
+    for row, (part, arms) in zip(subfigures, parts, strict=True):
         axes = row.subplots(1, 2, sharey=True)
         for ax, metric, title in zip(axes, VALIDATION, ("sampled at temperature 1", "greedy"), strict=True):
-            for arm in arms:
+            for arm in part:
                 _learning_curve(ax, results, arm, metric)
-            ax.set(title=title, xlabel="generated tokens (thousands)")
+            ax.set(title=title, xlabel="seconds of training" if timed(results) else "generated tokens (thousands)")
         seen = [results.curve(arm, metric) for arm in arms for metric in VALIDATION]
         axes[0].set_ylim(*frame([100 * v for curve in seen for values in curve.values() for v in values], 0, 100))
         axes[0].set_ylabel("validation accuracy (%)")
         legend(row, axes[0])
     return figure
+
+
+def _parts(results: Results, arms: list[str]) -> list[list[str]]:
+    """Of a group: what is read in one panel, each with the baseline and the arms that generate nothing."""
+    shared = [a for a in arms if a == results.study.baseline_of(a) or not any(c.generated for c in results.of(a))]
+    others = [arm for arm in arms if arm not in shared]
+    lines = max(1, -(-len(others) // MOST_LINES))
+    each = -(-len(others) // lines)
+    return [[*shared, *others[each * line : each * (line + 1)]] for line in range(lines)]
 
 
 def _learning_curve(ax: Axes, results: Results, arm: str, metric: str) -> None:
@@ -90,9 +104,10 @@ def _learning_curve(ax: Axes, results: Results, arm: str, metric: str) -> None:
     curve = {step: mean_interval([100 * v for v in values]) for step, values in known.items()}
     if not curve:
         return
-    tokens = {step: fmean(values) / 1000 for step, values in results.curve(arm, "tokens/generated").items()}
-    if any(tokens.values()):
-        x = [tokens[step] for step in curve]
+    axis, scale = (SECONDS, 1) if timed(results) else ("tokens/generated", 1000)
+    places = {0: 0.0} | {step: fmean(values) / scale for step, values in results.curve(arm, axis).items()}
+    if any(places.values()):
+        x = [places[step] for step in curve]
         style: Any = {"color": colour, "marker": "o", "markersize": 2.5, "linestyle": dashes(results, arm)}
         ax.plot(x, [y.mean for y in curve.values()], label=arm, **style)
         ax.fill_between(
@@ -218,5 +233,5 @@ def _frozen(results: Results) -> Figure:
             ax.set_ylim(len(arms) - 0.5, -0.5)
         line[0].set_title(results.study.arm(baseline).task, loc="left", fontsize=8)
     for ax, cost in zip(panels[-1], frozen.COSTS, strict=True):
-        ax.set_xlabel(f"noise a {cost}, relative")
+        ax.set_xlabel(f"noise per {cost}, relative")
     return figure

@@ -40,6 +40,7 @@ def summarize(results: Results, folder: Path, command: str) -> None:
         "question": results.study.question,
         "scale": results.study.scale,
         "command": command,
+        "reading": comparisons.reading(results),
         "comparisons": rows,
     }
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -65,4 +66,5 @@ def _section(folder: str, summary: dict[str, Any]) -> str:
         for row in summary["comparisons"]
     ]
     where = f"Scale {summary['scale']}, [report]({folder}/report.md), `{summary['command']}`"
-    return f"## {summary['question']}\n\n{where}\n\n{comparisons.markdown(columns, rows)}\n"
+    read = f"{summary['reading']}\n\n" if summary.get("reading") else ""
+    return f"## {summary['question']}\n\n{where}\n\n{read}{comparisons.markdown(columns, rows)}\n"

@@ -1,4 +1,4 @@
-"""Gradient noise of the frozen arms: all measured on the same policies, at what a response, a token, a second costs."""
+"""Gradient noise of the frozen arms: all measured on the same policies, per response, token and second."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,27 +6,30 @@ from statistics import fmean
 
 from ablations.noise import RESPONSE, SECOND, TOKEN, Noise, noise_of
 from ablations.results import Results
-from ablations.statistics import Interval, jackknife_interval, mean_interval
+from ablations.statistics import Interval, jackknife_interval, mean_interval, paired_interval
 
 COSTS = (RESPONSE, TOKEN, SECOND)
-COLUMNS = ("arm", "seeds", "signal", *(f"noise, a {cost}" for cost in COSTS))
+COLUMNS = ("arm", "seeds", "signal", *(f"noise per {cost}" for cost in COSTS))
 CAPTION = (
     "At frozen policies, the same for all arms of a task ({baseline} is 1, smaller is better): {noise} when as many "
-    "trained responses, generated tokens or seconds are spent on it. 95% intervals: t, and of the noise jackknife over "
-    "seeds, paired with {baseline}'s, on the logarithm. Seconds are of this machine, two cells at a time."
+    "trained responses, generated tokens or seconds are spent on it. {how} Seconds are of this machine, two cells at a "
+    "time."
 )
 SCALED = (
     "tr Σ / (signal² ‖∇J‖²), the noise of a gradient that is as long as the exact one, with the signal "
     "g · ∇J / ‖∇J‖², 1 for an unbiased estimator of that scale (where its interval reaches 0 the noise is unresolved),"
 )
 UNSCALED = "tr Σ, of estimators that are unbiased and of one scale,"
+BY_MEANS = "95% intervals: t, and of the noise jackknife over seeds, paired with {baseline}'s, on the logarithm."
+BY_LOGARITHMS = "Geometric means over seeds, paired with {baseline}'s, with 95% t intervals on the logarithm."
 
 
 def caption(results: Results) -> str:
     first = arms(results)[0]
     known = signal(measured(results, first)).mean
-    noise = SCALED if known == known else UNSCALED
-    return CAPTION.format(baseline=results.label(baseline(results, first)), noise=noise)
+    noise, how = (SCALED, BY_MEANS) if known == known else (UNSCALED, BY_LOGARITHMS)
+    name = results.label(baseline(results, first))
+    return CAPTION.format(baseline=name, noise=noise, how=how.format(baseline=name))
 
 
 def arms(results: Results) -> list[str]:
@@ -62,9 +65,14 @@ def signal(found: Mapping[int, Noise]) -> Interval:
 
 
 def relative(found: Mapping[int, Noise], other: Mapping[int, Noise], cost: str) -> Interval:
-    """The noise at equal cost as a factor of another arm's; all NaN where the signal is not told from 0."""
+    """The noise at equal cost as a factor of another arm's: the geometric mean over seeds or, where the signal was
+    measured, the ratio of means, for a seed's own signal may be next to 0; all NaN where it is not told from 0."""
     if signal(found).low <= 0:
         return Interval(math.nan, math.nan, math.nan)
+
+    if all(noise.signal != noise.signal for noise in (*found.values(), *other.values())):  # nothing to divide by
+        own, others = ({seed: noise.log(cost) for seed, noise in each.items()} for each in (found, other))
+        return Interval(*map(math.exp, paired_interval(own, others)))
 
     def log_ratio(seeds: Sequence[int]) -> float:
         return _log_noise(found, seeds, cost) - _log_noise(other, seeds, cost)

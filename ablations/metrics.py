@@ -65,6 +65,19 @@ def unit(metric: str) -> str:
     return "as factors" if metric.startswith(NOISE) else "in MiB" if metric == MEMORY else "in points"
 
 
+def directions(metric: str) -> tuple[str, str]:
+    """What above and below are called, to begin a sentence with."""
+    over = {OVER_TOKENS: "generated tokens", OVER_SECONDS: "seconds of training"}
+    for prefix, axis in over.items():
+        if metric.startswith(prefix):
+            more, less = (f"{which} accuracy on average over the budget of {axis}" for which in ("Higher", "Lower"))
+            return more, less
+    if metric.startswith(NOISE):
+        cost = _at_cost(metric.removeprefix(NOISE))
+        return f"More gradient noise {cost}", f"Less gradient noise {cost}"
+    return ("More memory", "Less memory") if metric == MEMORY else (f"Higher `{metric}`", f"Lower `{metric}`")
+
+
 def _text(x: float, metric: str) -> str:
     if metric.startswith(NOISE):
         return f"x{math.exp(x):.2f}"
@@ -74,4 +87,4 @@ def _text(x: float, metric: str) -> str:
 def _at_cost(cost: str) -> str:
     if cost.startswith(KAPPA):
         return f"when a trained token costs {cost.removeprefix(KAPPA)} generated ones and as much is spent"
-    return f"a {COSTS[cost]}"
+    return f"per {COSTS[cost]}"

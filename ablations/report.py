@@ -8,7 +8,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from ablations import by_task, comparisons, credit, crossing, front, frozen, phases, values
+from ablations import beside, by_task, comparisons, credit, crossing, front, frozen, phases, values
 from ablations.comparisons import ENOUGH_SEEDS, markdown, points
 from ablations.result import Result
 from ablations.results import FOLDER, MOST_ARMS, Results, load
@@ -22,7 +22,7 @@ COLUMNS = (
     "test sampled, %",
     "gain in sampled, points",
     "generated tokens",
-    "seconds",
+    "seconds, with evaluation",
     "peak MiB",
     "tr Σ / n at start",
     "tr Σ / ‖G‖² at start",
@@ -32,6 +32,15 @@ NOISE = (
     "the variance of an iteration's gradient; compare it between arms of equal G (REINFORCE, RLOO and ReMax with one "
     "loss denominator; rescaled advantages have another G). tr Σ / ‖G‖² is the ratio of the means over seeds of "
     "unbiased estimates; 'unresolved' where the 95% interval of ‖G‖² reaches 0."
+)
+TRAINED = (
+    "Brackets are 95% t intervals over training seeds, if nothing else is said; gains are paired by seed: both sides "
+    "started from the same weights and answered the same problems. The problems are the same for all seeds, and the "
+    "intervals know nothing of others. They are not corrected for the number of comparisons."
+)
+MEASURED = (
+    "Brackets are 95% t intervals over seeds, if nothing else is said: each draws other prompts and responses, the "
+    "same for all arms. They are not corrected for the number of comparisons."
 )
 STAGES = (
     "Seconds behind a plus: what is made before a cell runs, a reward model or a DPO policy. Its tokens are not among "
@@ -102,9 +111,7 @@ def limits(results: Results) -> list[str]:
     study = results.study
     counts = {arm: len(results.of(arm)) for arm in study.arm_names}
     found = [
-        "Brackets are 95% t intervals over training seeds, if nothing else is said; gains are paired by seed: both "
-        "sides started from the same weights and answered the same problems. The problems are the same for all seeds, "
-        "and the intervals know nothing of others. They are not corrected for the number of comparisons.",
+        TRAINED if results.arms else MEASURED,
         *([NOISE] if any(results.first(arm, "gradient/norm_sq") for arm in results.arms) else []),
         *([STAGES] if any(cell.stage_seconds for cell in results.cells) else []),
         *study.notes,
@@ -143,7 +150,9 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         f"{study.question}\n\n{study.source}",
         "## Answer",
         comparisons.answer(results),
-        *comparisons.sections(results),
+        *comparisons.section(results, "Planned comparisons", study.comparisons),
+        *beside.section(results),
+        *comparisons.section(results, "Controls", study.controls),
         *([markdown(COLUMNS[:width], [row[:width] for row in rows])] if 0 < len(rows) <= MOST_ARMS else []),
         *(part for caption, columns, cells in tables for part in (caption, markdown(columns, cells))),
         *_frozen(results),
@@ -156,8 +165,8 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         "## How it was made",
         f"    {command(results)}",
         f"Commit {', '.join(commits)}{' (mixed: not all cells ran the same code)' if len(commits) > 1 else ''}. "
-        f"{len(results.cells)} cells, {tokens:,.0f} generated tokens, {seconds:,.0f} seconds of training, one thread a "
-        f"cell{budget}. The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
+        f"{len(results.cells)} cells, {tokens:,.0f} generated tokens, {seconds:,.0f} seconds with evaluation, one thread "
+        f"a cell{budget}. The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
         *_tuning(results),
     ]
     return "\n\n".join(lines) + "\n"

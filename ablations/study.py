@@ -61,6 +61,18 @@ class Arm:
     task: str = ""
 
 
+class Reading(NamedTuple):
+    """What its authors read from a study's outcomes, for as long as a rerun has the same.
+
+    Attributes:
+        text: two sentences.
+        outcomes: of the planned comparisons: ``above``, ``below`` or ``unresolved``.
+    """
+
+    text: str
+    outcomes: tuple[str, ...]
+
+
 class Comparison(NamedTuple):
     """A question to two arms, or to the means over several arms each, with what theory says beforehand.
 
@@ -134,6 +146,7 @@ class Study:
         scale: ``tiny``, ``mid`` or ``small``.
         smoke: settings merged last with ``--smoke``, to try the study out in seconds.
         notes: limits of the answer, for the report.
+        reading: of the outcomes that were found.
     """
 
     name: str
@@ -152,6 +165,7 @@ class Study:
     scale: str = "tiny"
     smoke: Config = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    reading: Reading | None = None
 
     def __post_init__(self) -> None:
         pairs = (*self.comparisons, *self.controls)

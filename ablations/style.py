@@ -35,7 +35,8 @@ def dashes(results: Results, arm: str) -> str:
 def _numbers(results: Results) -> dict[str, int]:
     """-1 for baselines, the others counted in the order of their labels."""
     study, numbers = results.study, dict[str, int]()
-    baselines = {results.label(study.baseline_of(arm)) for arm in study.arm_names}
+    trained = [arm.name for arm in study.arms if not arm.frozen]  # frozen arms may have another baseline
+    baselines = {results.label(study.baseline_of(arm)) for arm in trained or study.arm_names}
     for arm in study.arm_names:
         if (own := results.label(arm)) not in baselines:
             numbers.setdefault(own, len(numbers))

@@ -40,7 +40,8 @@ def table(results: Results) -> list[list[str]]:
     rows = []
     for arm in arms(results):
         error, order, spread = (by_seed(results, arm, what) for what in WHAT)
-        rows.append([arm, str(len(error)), _text(error), f"{fmean(spread):.3f}", _text(order, 100, 0)])
+        fewer = f" ({len(order)} seeds)" if len(order) < len(error) else ""  # no pair differs by enough in the others
+        rows.append([arm, str(len(error)), _text(error), f"{fmean(spread):.3f}", _text(order, 100, 0) + fewer])
     return rows
 
 

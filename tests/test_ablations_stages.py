@@ -69,7 +69,7 @@ def test_a_sweep_makes_its_stages_once_and_reports_what_they_took(tmp_path, capf
     results = load(swept, False)
     assert results.by_seed("ABC", "time/stages")[0] == pytest.approx(record["seconds"], rel=1e-5)
     rows = {row[0]: dict(zip(report.COLUMNS, row, strict=True)) for row in report.table(results)}
-    assert " + " in rows["ABC"]["seconds"] and "+" not in rows["PPO"]["seconds"]
+    assert " + " in rows["ABC"]["seconds, with evaluation"] and "+" not in rows["PPO"]["seconds, with evaluation"]
     assert all(int(row["peak MiB"].replace(",", "")) > 100 for row in rows.values())
     assert report.STAGES in report.limits(results)
     drawn = figures.draw(results, tmp_path)

@@ -67,7 +67,7 @@ def test_a_pilot_is_judged_by_its_interval(results):
 def test_answer_and_tables_name_every_comparison(results):
     said = comparisons.answer(results)
     assert "b against a, all tasks" in said and "x c" in said
-    text = "\n".join(comparisons.sections(results))
+    text = "\n".join(comparisons.section(results, "Planned comparisons", PAIRS))
     assert text.count("| above |") >= 2 and "it was made so" in text
     for caption, columns, rows in by_task.tables(results):
         assert caption and columns == ["arm", "x", "y"] and [row[0] for row in rows] == ["a", "b", "c"]
