@@ -12,9 +12,18 @@ SUMMARY, PILOT = "summary.json", "pilot"
 TITLE = """# Questions and answers
 
 One row a planned comparison, from the reports beside this page; `python -m ablations report STUDY` writes both anew.
-Differences are means over seeds with 95% t intervals, in points of accuracy; those of gradient noise are factors (x).
-Holm's p adjusts the exact sign-flip test for the comparisons of a study. Below 8 seeds a study is a pilot, and nothing
-is claimed; pilots stand last.
+Differences are means over seeds with 95% t intervals, which are not adjusted; Holm's p adjusts the exact sign-flip test
+for the comparisons of a study. Below 8 seeds a study is a pilot, and nothing is claimed; pilots stand last.
+
+- Points of accuracy are those of its **mean over the budget** of generated tokens or seconds: how fast an arm learns
+  and where it ends, together. What a difference is at the end alone stands in the report.
+- Factors (x) are of gradient noise, tr Σ, at equal cost: below 1 is better.
+- TRePO takes the value of a prefix at **cuts** (at a **stride**, every so many tokens, or at random) from K
+  **continuations** of it, sampled and scored. The **root**, the prompt's own value, is the mean of the other responses
+  to it (siblings), or is paid for with continuations, too. A **fill** makes a token's advantage from the values at the
+  cuts around it: the change of the value over its segment by default; with `linear_advantage`, the paper's words, the
+  line between the advantages at the cuts. With **reuse** the continuations are trained on as well.
+- **Kappa** is what training a token costs, in generated tokens.
 
 Whether the estimators are what they are said to be is enumerated: [certificate](certificate/report.md), by
 `python -m ablations run certificate`.

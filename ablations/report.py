@@ -165,8 +165,8 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         "## How it was made",
         f"    {command(results)}",
         f"Commit {', '.join(commits)}{' (mixed: not all cells ran the same code)' if len(commits) > 1 else ''}. "
-        f"{len(results.cells)} cells, {tokens:,.0f} generated tokens, {seconds:,.0f} seconds with evaluation, one thread "
-        f"a cell{budget}. The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
+        f"{len(results.cells)} cells, {tokens:,.0f} generated tokens, {seconds:,.0f} seconds with evaluation, one "
+        f"thread a cell{budget}. The numbers are in [cells.csv](cells.csv) and [curves.csv](curves.csv).",
         *_tuning(results),
     ]
     return "\n\n".join(lines) + "\n"

@@ -1,16 +1,18 @@
 """Planned comparisons, frozen noise and the tables of results, from made-up cells."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from scipy import stats
 
-from ablations import by_task, comparisons, frozen
+import ablations.statistics as st
+from ablations import beside, by_task, comparisons, frozen, metrics
 from ablations.metrics import OVER_TOKENS
 from ablations.result import SECONDS, Result, mean_to
 from ablations.results import Results
-from ablations.study import Arm, Comparison, Study
+from ablations.study import Arm, Comparison, Reading, Study
 
 SEEDS = range(10)
 PAIRS = (
@@ -120,3 +122,47 @@ def test_noise_at_equal_cost():
     assert math.isnan(frozen.relative(measured["none, frozen"], measured["RLOO, frozen"], "token").mean)
     rows = frozen.table(results, frozen.arms(results))
     assert [row[0] for row in rows] == ["RLOO", "half", "dear", "none"] and rows[-1][-1] == "unresolved"
+
+
+def test_beside_a_pooled_mean_stand_its_tasks_and_beside_a_budget_its_end(results):
+    text = "\n".join(beside.section(results))
+    x, y, both = (
+        metrics.difference(comparisons.verdicts(results, [pair])[0].interval, "test/accuracy_sampled")
+        for pair in (PAIRS[0], Comparison(("y b",), ("y a",)), PAIRS[2])
+    )
+    assert f"| b against a, all tasks | {x} | {y} |" in text and both not in text and "x c" not in text
+    over = replace(results.study, primary_metric=f"{OVER_TOKENS}val/accuracy_sampled", comparisons=PAIRS[:1])
+    assert f"| x b against x a | {x} |" in "\n".join(beside.section(replace(results, study=over)))
+    alone = replace(results.study, comparisons=PAIRS[:1])
+    assert beside.section(replace(results, study=alone)) == []
+
+
+def test_a_reading_is_told_while_the_outcomes_are_those_it_was_written_for(results):
+    for outcomes, told in ((("above", "unresolved", "above"), True), (("above", "above", "above"), False)):
+        study = replace(results.study, reading=Reading("Two sentences.", outcomes))
+        assert comparisons.answer(replace(results, study=study)).startswith("Two sentences.") == told
+
+
+def test_an_answer_counts_the_controls_that_failed(results):
+    sound, failed = Comparison(("x c",), ("x a",), "equal"), Comparison(("x b",), ("x a",), "equal", name="nothing")
+    said = comparisons.answer(replace(results, study=replace(results.study, controls=(sound, failed))))
+    assert "1 of 2 came out as predicted, and not nothing" in said
+
+
+def test_who_gets_there_behind_the_budget_gets_there_at_its_end(results):
+    """Iterations end a little behind it; who needed the last one is no earlier than who never got there."""
+    arm = Arm("x a", {"budget": {"generated_tokens": 190}}, "x a", task="x")
+    study = Study("s", "?", "here", (arm,), "x a", "test/accuracy_sampled", ())
+    never = {"val/accuracy_sampled": {0: 0.0, 1: 0.1, 2: 0.2}}
+    late = [cell("x a", seed, 0.5) for seed in range(3)]  # there at 200 tokens
+    some = Results(study, False, tuple([*late, *(cell("x a", 3 + n, 0.5, never) for n in range(4))]), 0)
+    most = Results(study, False, tuple([*late, *(cell("x a", 3 + n, 0.5, never) for n in range(2))]), 0)
+    texts = [by_task.tables(each)[1][2][0][1] for each in (some, most)]
+    assert texts == ["— (3 of 7)", "0.2 (3 of 5)"]
+
+
+def test_the_fewest_seeds_are_those_with_which_the_tests_can_tell(results):
+    made = comparisons.verdicts(results, PAIRS[:1] * 6)
+    needed = int(comparisons.table(made)[0][-1])
+    assert needed > made[0].seeds_needed and st.holm([st.sign_flip_p([1.0] * needed)] * 6)[0] < comparisons.ALPHA
+    assert st.holm([st.sign_flip_p([1.0] * (needed - 1))] * 6)[0] >= comparisons.ALPHA

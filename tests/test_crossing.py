@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablations import crossing, crossing_figures, frozen, report, values
+from ablations import comparisons, crossing, crossing_figures, frozen, report, values
 from ablations.metrics import MEMORY, NOISE, OVER_SECONDS, difference, limits
 from ablations.result import SECONDS, Result
 from ablations.results import Results
@@ -121,6 +121,16 @@ def test_noise_is_compared_at_what_is_generated_and_trained(results):
     assert rows[1][-1].startswith("0.5") and rows[2][-1] == "always"
     text = report._markdown(results, [], {})
     assert "x1.25" in text and "Values of prefixes" in text and "kappa 4" in text
+
+
+def test_tables_and_planned_comparisons_say_the_same_of_noise(results):
+    """One seed's policy may be as noisy as all others together, and neither goes by it."""
+    curves = results.cells[1].curves
+    loud = replace(results.cells[1], curves=curves | {"gradient/trace_cov": dict.fromkeys((1, 2, 3), 100.0)})
+    found = replace(results, cells=tuple(loud if cell is results.cells[1] else cell for cell in results.cells))
+    verdict = comparisons.verdicts(found, found.study.comparisons)[0].interval
+    measured = [frozen.measured(found, arm) for arm in ("x TRePO", "x RLOO")]
+    assert frozen.relative(*measured, "token") == pytest.approx([math.exp(x) for x in verdict])
 
 
 def test_every_figure_is_drawn(results):

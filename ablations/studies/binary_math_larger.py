@@ -48,7 +48,7 @@ def _larger(
         comparisons=tuple(filter(has, tiny.STUDY.comparisons)),
         controls=tuple(filter(has, tiny.STUDY.controls)),
         base=merge(tiny.STUDY.base, base),
-        **others,
+        **{"reading": None, **others},
     )
 
 
