@@ -221,7 +221,8 @@ STUDY = Study(
         "Where the reward is decided early, continuations pay at once: one a cut takes away a third of RLOO's noise at "
         "equal generated tokens; where it is decided late, or by the whole response, they cost more than they take "
         "away until a trained token costs about three generated ones, and on word problems even then. A pretrained "
-        "critic has less noise than TRePO everywhere but where the reward is decided early.",
+        "critic, if nobody pays for its pretraining, has less noise than either, except where the reward is decided "
+        "early.",
         ("below", "above", "below", "below", "above", "below"),
     ),
     notes=(
