@@ -25,9 +25,10 @@ def section(results: Results) -> list[str]:
     rows = []
     for each in (each for each in made if each in pooled or each in averaged):
         at_end = [_difference(results, each.arms, each.against, metric) if each in averaged else "" for metric in ends]
-        by_task = {results.study.arm(a).task: ((a,), (b,)) for a, b in zip(each.arms, each.against, strict=True)}
+        pairs = list(zip(each.arms, each.against, strict=True)) if each in pooled else []
+        by_task = {results.study.arm(a).task: ((a,), (b,)) for a, b in pairs}
         metric = _metric(results, each)
-        split = [_difference(results, *by_task[t], metric) if each in pooled and t in by_task else "" for t in tasks]
+        split = [_difference(results, *by_task[task], metric) if task in by_task else "" for task in tasks]
         rows.append([str(each), *at_end, *split])
     where = [*(["at the end of training"] if ends else []), *(["in each task"] if tasks else [])]
     columns = ["comparison", *(ENDS[metric] for metric in ends), *tasks]
