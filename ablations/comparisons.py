@@ -81,12 +81,12 @@ def verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdic
 
 
 def section(results: Results, title: str, wanted: Sequence[Comparison]) -> list[str]:
-    """Planned comparisons or controls, as Markdown; nothing if none of them has finished cells."""
+    """Comparisons that are adjusted together, as Markdown; nothing if none of them has finished cells."""
     found = verdicts(results, wanted)
     if not found:
         return []
     reasons = "\n".join(
-        f"- {each.comparison}: {each.comparison.predicted or 'nothing'}, for {each.comparison.because}."
+        f"- {each.comparison}: {each.comparison.predicted or 'no prediction'}, for {each.comparison.because}."
         for each in found
         if each.comparison.because
     )

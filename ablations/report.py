@@ -153,6 +153,7 @@ def _markdown(results: Results, rows: list[list[str]], figures: dict[str, str]) 
         *comparisons.section(results, "Planned comparisons", study.comparisons),
         *beside.section(results),
         *comparisons.section(results, "Controls", study.controls),
+        *comparisons.section(results, "Exploratory comparisons", study.exploratory),
         *([markdown(COLUMNS[:width], [row[:width] for row in rows])] if 0 < len(rows) <= MOST_ARMS else []),
         *(part for caption, columns, cells in tables for part in (caption, markdown(columns, cells))),
         *_frozen(results),

@@ -138,6 +138,7 @@ class Study:
         primary_metric: decides the question; of ``Results.value``.
         comparisons: planned ones, at most six, whose p are adjusted together.
         controls: comparisons that show the machinery to be sound.
+        exploratory: comparisons that were not planned, made after the runs that they follow up.
         base: settings shared by all arms.
         seeds: when none are given.
         tuning: of the learning rates; None where they stand in the settings.
@@ -157,6 +158,7 @@ class Study:
     primary_metric: str
     comparisons: tuple[Comparison, ...]
     controls: tuple[Comparison, ...] = ()
+    exploratory: tuple[Comparison, ...] = ()
     base: Config = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     tuning: Tuning | None = None
@@ -168,7 +170,7 @@ class Study:
     reading: Reading | None = None
 
     def __post_init__(self) -> None:
-        pairs = (*self.comparisons, *self.controls)
+        pairs = (*self.comparisons, *self.controls, *self.exploratory)
         named = {*map(self.baseline_of, self.arm_names), *(name for pair in pairs for name in pair.arms + pair.against)}
         unknown = named - set(self.arm_names)
         if unknown or len(self.comparisons) > 6:
@@ -213,6 +215,7 @@ class Study:
             baseline=arms[0].name,
             comparisons=(),
             controls=(),
+            exploratory=(),
             seeds=self.tuning.seeds,
             tuning=None,
         )

@@ -47,6 +47,7 @@ def _larger(
         arms=tuple(kept),
         comparisons=tuple(filter(has, tiny.STUDY.comparisons)),
         controls=tuple(filter(has, tiny.STUDY.controls)),
+        exploratory=tuple(filter(has, tiny.STUDY.exploratory)),
         base=merge(tiny.STUDY.base, base),
         **{"reading": None, **others},
     )
@@ -69,7 +70,8 @@ MID = _larger(
         "that was taught wrong operators on purpose (data/mid/README.md).",
         *tiny.STUDY.notes[1:2],
         "Arms are matched in generated tokens an update, about 2,400 at the start, and in the whole budget of 48,000. "
-        "TRePO cuts every 32 tokens, with one continuation a cut. The noise of gradients at this start is "
+        "TRePO cuts every 32 tokens, with one continuation a cut. PPO's responses are to 32 prompts an update, those of "
+        "RLOO and GRPO to 8, TRePO's to 4: at the tiny scale this is all of PPO's lead. The noise of gradients at this start is "
         "sampling_budget's matter, at the same scale.",
         "Each arm's rate is within those tried, TRePO's a third of the others'; the highest ruins every arm. Rewards "
         "that are shuffled are noise, and ruin the policy at RLOO's rate, as at the tiny scale.",
@@ -125,6 +127,7 @@ SMALL = _larger(
         "steps, wrong operators among them as in data/warmstart.",
         *tiny.STUDY.notes[1:2],
         "Arms are matched in generated tokens an update, about 2,600 at the start, and in the whole budget of 78,000. "
-        "TRePO cuts every 32 tokens, with one continuation a cut.",
+        "TRePO cuts every 32 tokens, with one continuation a cut. PPO's responses are to 32 prompts an update, GRPO's to "
+        "8, TRePO's to 4.",
     ),
 )

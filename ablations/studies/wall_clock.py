@@ -69,6 +69,14 @@ STUDY = Study(
         _planned("TRePO, one cut, reuse", WORDS, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
         _planned("TRePO, one cut, reuse", EARLY, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
     ),
+    exploratory=(
+        *(
+            _planned(arm, EARLY, "", "", against)
+            for arm in ("TRePO, one cut", "TRePO, more cuts")
+            for against in ("RLOO", "GRPO at 0.03")
+        ),
+        _planned("GRPO at 0.03", EARLY, "", "", "GRPO"),
+    ),
     arms=(
         *(
             _arm(task, name, model, arguments)
