@@ -160,7 +160,7 @@ STUDY = Study(
         "One reward a response is enough to un-teach what the warm start was taught wrong: from 38 % of its samples "
         "right REINFORCE, PPO and TRePO come to 83 to 91 %. At equal generated tokens TRePO learns more slowly than "
         "GRPO and PPO, but ends above GRPO and beside PPO; and PPO's lead is that of its 32 prompts an update, for at "
-        "its rate with the 8 prompts of RLOO, four responses each, it is where RLOO is.",
+        "its rate with the 8 prompts of RLOO, four responses each, it is where RLOO is, and REINFORCE is not.",
         ("below", "below", "unresolved", "below", "below", "below"),
     ),
     notes=(
