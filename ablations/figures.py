@@ -16,7 +16,7 @@ from ablations.by_task import timed
 from ablations.result import SECONDS
 from ablations.results import MOST_ARMS, Results
 from ablations.statistics import mean_interval
-from ablations.style import STYLE, WIDTH, colours, dashes, frame, legend, rows
+from ablations.style import STYLE, WIDTH, colours, dashes, frame, legend, plain_logarithms, rows
 
 VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
 ACCURACY = (
@@ -228,10 +228,11 @@ def _frozen(results: Results) -> Figure:
                 ax.plot([ratio.low, ratio.high], [y, y], color=colours(results)[arm])
                 ax.plot(ratio.mean, y, "o", color=colours(results)[arm], markersize=4)
             ax.axvline(1, color="grey", linewidth=0.6)
-            ax.set_xscale("log")
             ax.set_yticks(range(len(arms)), [results.label(arm) for arm in arms])
             ax.set_ylim(len(arms) - 0.5, -0.5)
         line[0].set_title(results.study.arm(baseline).task, loc="left", fontsize=8)
+    for ax in panels.flat:
+        plain_logarithms(ax, "x")
     for ax, cost in zip(panels[-1], frozen.COSTS, strict=True):
         ax.set_xlabel(f"noise per {cost}, relative")
     return figure

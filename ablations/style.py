@@ -19,6 +19,7 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 200,
     "svg.hashsalt": "ablations",  # the same numbers give the same file
 }
+MANY = 1000  # from the first to the last tick of a logarithmic axis
 WIDTH = 7.0  # inches: two columns of text
 
 
@@ -65,10 +66,12 @@ def frame(seen: list[float], least: float = -math.inf, most: float = math.inf) -
     return max(least, low - margin), min(most, high + margin)
 
 
-def plain_logarithms(ax: Axes) -> None:
-    """Logarithmic axes with ordinary numbers at 1, 2 and 5."""
-    ax.set(xscale="log", yscale="log")
-    for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+def plain_logarithms(ax: Axes, which: str = "xy") -> None:
+    """Logarithmic axes of what was drawn, with ordinary numbers at 1, 2 and 5, or where they are many at 1."""
+    for name in which:
+        ax.set(**{f"{name}scale": "log"})
+        axis = {"x": ax.xaxis, "y": ax.yaxis}[name]
+        low, high = axis.get_view_interval()
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < MANY * low else (1,)))
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.set_minor_formatter(NullFormatter())
