@@ -193,8 +193,8 @@ STUDY = Study(
     hours=2,
     smoke={"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}, "data": {"eval_prompts": 8}},
     reading=Reading(
-        "Over the five tasks only the fill that interpolates advantages is told apart, a third of the accuracy below "
-        "TRePO's own; exact advantages, REINFORCE, RLOO, TRePO and PPO with and without pretraining are not. At the "
+        "Over the five tasks only the fill that interpolates advantages is told apart, 34 points below TRePO's "
+        "own; exact advantages, REINFORCE, RLOO, TRePO and PPO with and without pretraining are not. At the "
         "best rates runs differ most by whether they settle on a wrong response for good, as 3 of 10 do of RLOO and of "
         "GRPO on Bottleneck and none of REINFORCE, PPO, TRePO or exact advantages; where hardly any does, on Additive "
         "and Pairwise, exact advantages are above RLOO and REINFORCE is below it.",
