@@ -100,9 +100,9 @@ SMALL = _study(
     hours=None,
     reading=Reading(
         "With SmolLM2-135M, too, one continuation a cut costs more than it takes away: at equal generated tokens there "
-        "is half as much noise again as RLOO's, and a pretrained critic has less than half of TRePO's. Neither training "
-        "on the continuations nor four of them where a trained token costs four makes up for it, as far as eight seeds "
-        "can tell.",
+        "is half as much noise again as RLOO's, and a pretrained critic has less than half of TRePO's. Neither "
+        "training on the continuations nor four of them where a trained token costs four makes up for it, as far as "
+        "eight seeds can tell.",
         ("above", "unresolved", "below", "unresolved"),
     ),
     smoke={
