@@ -24,7 +24,7 @@ CRITICS = (
     "The critic on an iteration's responses, not yet fitted to them: explained variance of their returns, and bias "
     "over their standard deviation (cut at the frame: where hardly a response is right any more, both have no bounds). "
     "Where accuracy was measured, too; lines: medians over seeds; points: seeds, at the first of these iterations. "
-    "Dotted: pretraining, while the policy waits, if there are two of them in it."
+    "Dotted, without a name: pretraining, while the policy waits, if there are two of them in it."
 )
 BOUNDS = ("explained variance", -1.5, 1.1), ("bias / sd of the returns", -3, 3)  # of the axes, at most
 RECOVERED = (
