@@ -4,7 +4,6 @@ from ablations import metrics
 from ablations.comparisons import markdown
 from ablations.results import TEST, Results
 from ablations.statistics import paired_interval
-from ablations.study import Comparison
 
 ENDS = {TEST[2]: "sampled test accuracy", TEST[0]: "greedy test accuracy"}
 CAPTION = (
@@ -17,9 +16,10 @@ def section(results: Results) -> list[str]:
     """As Markdown; nothing where the planned comparisons say it all."""
     made = [each for each in results.study.comparisons if all(map(results.of, each.arms + each.against))]
     pooled = [each for each in made if 1 < len(each.arms) == len(each.against)]
-    averaged = [each for each in made if _metric(results, each).startswith((metrics.OVER_TOKENS, metrics.OVER_SECONDS))]
+    budgets = (metrics.OVER_TOKENS, metrics.OVER_SECONDS)
+    averaged = [each for each in made if results.study.metric_of(each).startswith(budgets)]
     tasks = list(dict.fromkeys(results.study.arm(arm).task for each in pooled for arm in each.arms))
-    ends = [metric for metric in ENDS if averaged and any(results.by_seed(averaged[0].arms[0], metric))]
+    ends = [metric for metric in ENDS if averaged and results.by_seed(averaged[0].arms[0], metric)]
     if not tasks and not ends:
         return []
     rows = []
@@ -27,16 +27,12 @@ def section(results: Results) -> list[str]:
         at_end = [_difference(results, each.arms, each.against, metric) if each in averaged else "" for metric in ends]
         pairs = list(zip(each.arms, each.against, strict=True)) if each in pooled else []
         by_task = {results.study.arm(a).task: ((a,), (b,)) for a, b in pairs}
-        metric = _metric(results, each)
+        metric = results.study.metric_of(each)
         split = [_difference(results, *by_task[task], metric) if task in by_task else "" for task in tasks]
         rows.append([str(each), *at_end, *split])
     where = [*(["at the end of training"] if ends else []), *(["in each task"] if tasks else [])]
     columns = ["comparison", *(ENDS[metric] for metric in ends), *tasks]
     return [markdown(columns, rows), CAPTION.format(where=", " + " and ".join(where))]
-
-
-def _metric(results: Results, comparison: Comparison) -> str:
-    return comparison.metric or results.study.primary_metric
 
 
 def _difference(results: Results, arms: tuple[str, ...], against: tuple[str, ...], metric: str) -> str:

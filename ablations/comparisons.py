@@ -70,7 +70,7 @@ def verdicts(results: Results, comparisons: Sequence[Comparison]) -> list[Verdic
     made = []
     for comparison in comparisons:
         if all(results.of(arm) for arm in comparison.arms + comparison.against):
-            metric = comparison.metric or results.study.primary_metric
+            metric = results.study.metric_of(comparison)
             sides = (results.mean_by_seed(arms, metric) for arms in (comparison.arms, comparison.against))
             made.append((comparison, metric, st.paired(*sides)))
     p = [st.sign_flip_p(differences) for _, _, differences in made]
@@ -149,7 +149,8 @@ def reading(results: Results) -> str:
     study = results.study
     if study.reading is None or results.smoke:
         return ""
-    outcomes = tuple(each.found for each in verdicts(results, study.comparisons))
+    found = (*verdicts(results, study.comparisons), *verdicts(results, study.exploratory))
+    outcomes = tuple(each.found for each in found)
     return study.reading.text if outcomes == study.reading.outcomes else AS_MEASURED
 
 

@@ -94,8 +94,7 @@ def table(results: Results, names: Sequence[str]) -> list[list[str]]:
 
 def _log_noise(found: Mapping[int, Noise], seeds: Sequence[int], cost: str) -> float:
     trace, spent = (fmean(f(found[seed]) for seed in seeds) for f in (lambda n: n.trace, lambda n: n.cost(cost)))
-    known = [found[seed].signal for seed in seeds if found[seed].signal == found[seed].signal]
-    return math.log(trace * spent / (fmean(known) ** 2 if known else 1.0))
+    return math.log(trace * spent / fmean(found[seed].signal for seed in seeds) ** 2)
 
 
 def factor(interval: Interval) -> str:

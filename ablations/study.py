@@ -66,7 +66,7 @@ class Reading(NamedTuple):
 
     Attributes:
         text: two sentences.
-        outcomes: of the planned comparisons: ``above``, ``below`` or ``unresolved``.
+        outcomes: of the planned comparisons, then of the exploratory ones: ``above``, ``below`` or ``unresolved``.
     """
 
     text: str
@@ -181,6 +181,9 @@ class Study:
     @property
     def arm_names(self) -> tuple[str, ...]:
         return tuple(arm.name for arm in self.arms)
+
+    def metric_of(self, comparison: Comparison) -> str:
+        return comparison.metric or self.primary_metric
 
     def baseline_of(self, arm: str) -> str:
         return self.arm(arm).baseline or self.baseline

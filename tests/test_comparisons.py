@@ -138,8 +138,15 @@ def test_beside_a_pooled_mean_stand_its_tasks_and_beside_a_budget_its_end(result
 
 
 def test_a_reading_is_told_while_the_outcomes_are_those_it_was_written_for(results):
-    for outcomes, told in ((("above", "unresolved", "above"), True), (("above", "above", "above"), False)):
-        study = replace(results.study, reading=Reading("Two sentences.", outcomes))
+    planned, followed_up = ("above", "unresolved", "above"), PAIRS[1:2]
+    cases = (
+        (planned, (), True),
+        (("above", "above", "above"), (), False),
+        ((*planned, "unresolved"), followed_up, True),
+        ((*planned, "below"), followed_up, False),
+    )
+    for outcomes, exploratory, told in cases:
+        study = replace(results.study, reading=Reading("Two sentences.", outcomes), exploratory=exploratory)
         assert comparisons.answer(replace(results, study=study)).startswith("Two sentences.") == told
 
 

@@ -161,7 +161,7 @@ STUDY = Study(
         "right REINFORCE, PPO and TRePO come to 83 to 91 %. At equal generated tokens TRePO learns more slowly than "
         "GRPO and PPO, but ends above GRPO and beside PPO; and PPO's lead is that of its 32 prompts an update, for at "
         "its rate with the 8 prompts of RLOO, four responses each, it is where RLOO is, and REINFORCE is not.",
-        ("below", "below", "unresolved", "below", "below", "below"),
+        ("below", "below", "unresolved", *["below"] * 4, "unresolved", "unresolved", "above", "unresolved"),
     ),
     notes=(
         "Mechanism, not language models: 0.4M parameters and problems of two steps, and the warm start was taught "
@@ -181,7 +181,8 @@ STUDY = Study(
         "rise early and fall back in its second half.",
         "An update's rows are one pass, so that memory is that of 16 rows of TRePO and of 32 of GRPO; wall_clock has "
         "32 of both, and no difference.",
-        "An earlier run, on the same seeds, tuned on one seed without the highest rate: TRePO had -7.1 [-9.7, -4.4] "
+        "An earlier run (its report: commit 571139d), on the same seeds, tuned on one seed without the highest rate: "
+        "TRePO had -7.1 [-9.7, -4.4] "
         "against PPO, and pretrained PPO -9.9 [-22.5, +2.6]; a second tuning seed gave PPO a higher rate. The other "
         "differences were as they are.",
         "Loss denominators are the algorithms' own (the gradients at frozen policies have one for all). Offline DPO "

@@ -205,7 +205,8 @@ STUDY = Study(
         f"Arms are matched in generated tokens an update, about {TOKENS}, so in responses they are not: 32 of "
         "REINFORCE, RLOO, GRPO and PPO, 16 of ReMax, 12 of TRePO. A budget is 32 to 64 such updates, those of "
         "critic pretraining among them; PPO's critic learns at the default rate, which was not tuned.",
-        "Each arm has a learning rate of its own in each task; the tasks with EOS take it over. In an earlier run, on "
+        "Each arm has a learning rate of its own in each task; the tasks with EOS take it over. In an earlier run "
+        "(its report: commit fc63675), on "
         "the same seeds, one rate served all five tasks, chosen on two seeds; the one best for RLOO on average was too "
         "high for Pairwise. Over all tasks exact advantages then had +5.2 [+1.7, +8.7] against RLOO, REINFORCE "
         "-8.2 [-11.5, -4.9], TRePO -3.1 [-7.0, +0.9]; pretrained PPO had -5.3 [-9.7, -0.9] against PPO, TRePO with "
