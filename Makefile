@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo verify test symbolic peers benchmarks smollm2 real lint warmstart mid
+.PHONY: help demo verify test torture symbolic peers benchmarks smollm2 real lint warmstart mid
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -19,6 +19,9 @@ verify: $(READY)  ## every estimator against the exact gradient, and results/cer
 
 test: $(READY)  ## the tests
 	@$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+
+torture: $(READY)  ## tries to break what docs/reliability.md promises (kills, locks, disks, servers; under 45 minutes)
+	@$(PY) tests/torture $(TOPICS)
 
 symbolic: $(READY)  ## adds the task GSMSymbolic (reasoning-gym; needs a C compiler) and tests it
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'

@@ -1,0 +1,50 @@
+"""What a trial is, and how trials are run: each in an empty folder of its own, counted by promise."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt to break a promise.
+
+    Attributes:
+        promise: what must hold, as ``docs/reliability.md`` says it. Trials of one promise share a line of its table.
+        case: what is tried; unique within the promise.
+        run: tries it in an empty folder; raises what did not hold.
+    """
+
+    promise: str
+    case: str
+    run: Callable[[Path], None]
+
+
+@dataclass
+class Tally:
+    """How often a promise was tried, and how often it held."""
+
+    tried: int = 0
+    held: int = 0
+    seconds: float = 0.0
+
+
+def run(trials: Sequence[Trial]) -> dict[str, Tally]:
+    """Runs the trials in order and prints each that did not hold, and why; returns the count of each promise."""
+    tallies: dict[str, Tally] = {}
+    for trial in trials:
+        tally = tallies.setdefault(trial.promise, Tally())
+        folder, started = Path(tempfile.mkdtemp(prefix="torture-")), time.perf_counter()
+        tally.tried += 1
+        try:
+            trial.run(folder)
+            tally.held += 1
+        except Exception as error:
+            print(f"did not hold: {trial.promise} [{trial.case}]: {type(error).__name__}: {error}", flush=True)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+            tally.seconds += time.perf_counter() - started
+    return tallies
