@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import SMOLLM2, Line, fetched, rate, seconds
+from benchmarks.growth import EARLY, LATE, MAKE
+from benchmarks.measure import SMOLLM2, Line, fetched, limit, process, rate, seconds
 from benchmarks.sampling import ROWS, Sampling
 from lit_rl.policy import CausalPolicy
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import LocalSampler
+from lit_rl.sampling.cache import bytes_a_slot
 
 MOST, ROUNDS = 256, 2
 PROFILED = 48  # tokens: a profiler's events are many
@@ -42,6 +44,17 @@ def gpu() -> list[Line]:
         found = median(work.ours() for _ in range(ROUNDS))
         most = int(work.rollouts.mask.sum()) / (bytes_read(policy, work.rollouts) / speed)
         lines.append(Line(f"{name}: decode roofline", found, most, "tokens/s", found / most, 0.3))
+    return [*lines, *growth()]
+
+
+def growth() -> list[Line]:
+    """What PyTorch holds of the GPU's memory after many iterations, beside a twentieth more than after a few."""
+    lines = []
+    for name in MAKE:
+        reserved = process("benchmarks.growth", name, "bf16-mixed")["reserved"]
+        label = f"memory reserved after {LATE} iterations of {name}, SmolLM2-135M in bf16-mixed"
+        label += f" on one {torch.cuda.get_device_name()}: after {EARLY}, and 5 %"
+        lines.append(limit(label, "MiB", reserved[LATE - 1], 1.05 * reserved[EARLY - 1]))
     return lines
 
 
@@ -82,9 +95,8 @@ def bandwidth() -> float:
 
 def bytes_read(policy: CausalPolicy, rollouts: Rollouts) -> float:
     """What decoding has to read at least: each step the weights, and keys and values of each row that goes on."""
-    config, size = policy.model.config, next(policy.parameters()).element_size()
-    head = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    slot = 2 * config.num_hidden_layers * config.num_key_value_heads * head * size
+    size = next(policy.parameters()).element_size()
+    slot = bytes_a_slot(policy.model.config, size)
     prompts, lengths = rollouts.prompt_mask.sum(1), rollouts.lengths
     steps = lengths - 1  # the first token comes from the prompt's pass
     slots = steps * prompts + steps * (steps + 1) // 2

@@ -21,6 +21,7 @@ from lit_rl.callbacks import RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy import CausalPolicy
 from lit_rl.policy.causal import DATA
+from lit_rl.sampling import Sampler
 from lit_rl.tasks import GSM8KStyle
 from lit_rl.tasks.base import Example
 
@@ -107,9 +108,17 @@ def device() -> str:
 
 
 def fit(
-    algorithm: Algorithm, prompts: int, rows: int, iterations: int, accumulate: int = 1, callbacks: tuple[Any, ...] = ()
+    algorithm: Algorithm,
+    prompts: int,
+    rows: int,
+    iterations: int,
+    accumulate: int = 1,
+    callbacks: tuple[Any, ...] = (),
+    sampler: Sampler | None = None,
+    **trainer: Any,
 ) -> list[float]:
-    """Trains for some iterations on the embedded task; the seconds of each but the first."""
+    """Trains for some iterations on the embedded task, on a CPU unless ``trainer`` says otherwise; the seconds of each
+    but the first."""
     ends: list[float] = []
 
     class Clock(Callback):
@@ -125,7 +134,8 @@ def fit(
         "enable_checkpointing": False,
         "enable_progress_bar": False,
         "accelerator": "cpu",
+        **trainer,
     }
-    data = RolloutDataModule(GSM8KStyle(), prompts_per_iteration=prompts, rows_per_microbatch=rows, seed=0)
+    data = RolloutDataModule(GSM8KStyle(), sampler, prompts_per_iteration=prompts, rows_per_microbatch=rows, seed=0)
     Trainer(**settings, callbacks=[RewardCallback(), *callbacks, Clock()]).fit(algorithm, datamodule=data)
     return [after - before for before, after in itertools.pairwise(ends)]

@@ -1,18 +1,23 @@
-"""What a run keeps in memory."""
+"""What a run keeps in memory, and what to lower when there is not enough."""
 
 import resource
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+import psutil
 import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from lit_rl.callbacks.reward import RewardCallback
+from lit_rl.errors import UsageError
+from lit_rl.policy.pieces import rows_at_once
+from lit_rl.sampling import LocalSampler
+from lit_rl.sampling.cache import bytes_a_slot
 
-MIB = 2**20
+MIB, GIB = 2**20, 2**30
 
 
 class Memory(Callback):
@@ -21,7 +26,11 @@ class Memory(Callback):
     - ``memory/policy``, ``memory/critic``: parameters and buffers that are trained or go with them,
     - ``memory/frozen``: models that are only used, the reference and reward models among them,
     - ``memory/optimizer``: the optimizer's state,
+    - ``memory/allocated``, ``memory/reserved``: on a GPU, what tensors take now, and what PyTorch holds for them,
+    - ``memory/resident``: of the whole process, now, without the GPU's,
     - ``memory/peak``: the most so far; of what PyTorch has allocated on a GPU, elsewhere of the whole process.
+
+    A run that ends for want of memory says what takes it and which settings lower it.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -29,19 +38,12 @@ class Memory(Callback):
             torch.cuda.reset_peak_memory_stats(pl_module.device)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        algorithm: Any = pl_module
-        callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
-        scorers = [each.reward_model for each in callbacks if isinstance(each, RewardCallback)]
-        frozen = [*algorithm.frozen, *(model for model in scorers if model is not None)]
-        own = {id(x) for x in _tensors(algorithm)}  # a reference may be the policy without its adapters
-        sizes = {"policy": _bytes(_tensors(algorithm.policy))}
-        sizes["frozen"] = _bytes(x for module in frozen for x in _tensors(module) if id(x) not in own)
-        if isinstance(critic := getattr(algorithm, "critic", None), nn.Module):
-            sizes["critic"] = _bytes(_tensors(critic))
-        states = (x for optimizer in trainer.optimizers for state in optimizer.state.values() for x in state.values())
-        sizes["optimizer"] = _bytes(x for x in states if isinstance(x, Tensor))
-        sizes["peak"] = _peak(pl_module.device)
-        values = {f"memory/{name}": torch.tensor(size / MIB, device=pl_module.device) for name, size in sizes.items()}
+        device = pl_module.device
+        sizes = {**_models(trainer, pl_module), "resident": psutil.Process().memory_info().rss, "peak": _peak(device)}
+        if device.type == "cuda":
+            sizes["allocated"] = torch.cuda.memory_allocated(device)
+            sizes["reserved"] = torch.cuda.memory_reserved(device)
+        values = {f"memory/{name}": torch.tensor(size / MIB, device=device) for name, size in sizes.items()}
         pl_module.log_dict(
             values,
             on_step=False,
@@ -50,6 +52,63 @@ class Memory(Callback):
             sync_dist=True,
             reduce_fx="max",
         )
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if _wants_memory(exception):
+            exception.__cause__ = UsageError(_explanation(trainer, pl_module))
+
+
+def _wants_memory(exception: BaseException) -> bool:
+    on_cpu = isinstance(exception, RuntimeError) and "can't allocate memory" in str(exception)
+    return on_cpu or isinstance(exception, torch.OutOfMemoryError | MemoryError)
+
+
+def _explanation(trainer: Any, algorithm: Any) -> str:
+    """What takes memory, in GiB, and what lowers it, on one line."""
+    data, device = trainer.datamodule, algorithm.device
+    parts = [f"{name} {size / GIB:.2f}" for name, size in _models(trainer, algorithm).items()]
+    lower = ["data.rows_per_microbatch (with more trainer.accumulate_grad_batches)"]
+    config = algorithm.policy.model.config
+    length, vocabulary = algorithm.plan.max_new_tokens, algorithm.policy.vocabulary
+    if isinstance(data.sampler, LocalSampler):
+        rows = data.sampler.batch_rows
+        prompt = data.rollouts.prompt_ids.shape[1] if hasattr(data, "rollouts") else 0
+        kind = "bfloat16" if "bf16" in str(trainer.precision) else "float16" if "16" in str(trainer.precision) else None
+        dtype = getattr(torch, kind) if kind is not None else next(algorithm.policy.parameters()).dtype
+        slots = (prompt + length) * 5 // 4  # the room that a cache has
+        copies = 3 if algorithm.plan.continuations else 1
+        caches = copies * rows * slots * bytes_a_slot(config, dtype.itemsize)
+        parts.append(f"caches of {rows} rows (data.sampler.batch_rows) up to {caches / GIB:.2f}")
+        parts.append(f"their logits {rows * vocabulary * 4 / GIB:.2f}")
+        lower.insert(0, "data.sampler.batch_rows")
+    rows = data.rows_per_microbatch
+    logits = min(rows, rows_at_once(length, vocabulary)) * length * vocabulary * 4
+    parts.append(f"logits of a micro-batch of {rows} rows (data.rows_per_microbatch) {logits / GIB:.2f}")
+    where = "the machine's memory"
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        where = f"the GPU's {total / GIB:.1f} GiB, of which {free / GIB:.1f} are free"
+    return (
+        f"out of memory: {where}, can't hold what this run needs (GiB: {', '.join(parts)}; activations besides); lower "
+        f"{', '.join(lower)} or model.max_new_tokens, or set model.policy.gradient_checkpointing true; the last "
+        "checkpoint is whole"
+    )
+
+
+def _models(trainer: Trainer, pl_module: LightningModule) -> dict[str, int]:
+    """Bytes of the models and of the optimizer's state."""
+    algorithm: Any = pl_module
+    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    scorers = [each.reward_model for each in callbacks if isinstance(each, RewardCallback)]
+    frozen = [*algorithm.frozen, *(model for model in scorers if model is not None)]
+    own = {id(x) for x in _tensors(algorithm)}  # a reference may be the policy without its adapters
+    sizes = {"policy": _bytes(_tensors(algorithm.policy))}
+    sizes["frozen"] = _bytes(x for module in frozen for x in _tensors(module) if id(x) not in own)
+    if isinstance(critic := getattr(algorithm, "critic", None), nn.Module):
+        sizes["critic"] = _bytes(_tensors(critic))
+    states = (x for optimizer in trainer.optimizers for state in optimizer.state.values() for x in state.values())
+    sizes["optimizer"] = _bytes(x for x in states if isinstance(x, Tensor))
+    return sizes
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -207,3 +207,15 @@ class RowCache(DynamicCache):
     @property
     def _filled(self) -> list[Any]:
         return [layer for layer in self.layers if layer.is_initialized]  # some models share a layer's with the next
+
+
+def bytes_a_slot(config: Any, element: int) -> int:
+    """What a token of a row takes in a model's cache: its keys and values in all layers.
+
+    Args:
+        element: bytes of a number.
+    """
+    text = config.get_text_config(decoder=True)
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    return 2 * text.num_hidden_layers * heads * size * element

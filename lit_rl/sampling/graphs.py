@@ -17,7 +17,9 @@ from lit_rl.sampling.cache import RowCache
 class Replay:
     """Takes a step some times: once as it is, then from a graph of it.
 
-    A graph is captured anew each time, for the rows and slots have changed, in the memory of the one before.
+    A graph is captured anew each time, for the rows and slots have changed, in the memory of the one before. The last
+    one stays between calls, so that one pool of memory serves all of them: a pool whose graphs are gone is given back
+    only where the whole cache is.
     """
 
     def __init__(self) -> None:
@@ -28,6 +30,17 @@ class Replay:
         step()  # libraries set themselves up, and autocast keeps its casts of weights for the graph
         if times == 1:
             return
+        try:
+            graph = self._capture(step)
+        except torch.OutOfMemoryError:  # a capture can't take from what is cached, only from what is free
+            torch.cuda.empty_cache()
+            graph = self._capture(step)
+        for _ in range(times - 1):
+            graph.replay()
+        torch.cuda.current_stream().synchronize()  # before the graph in whose memory it ran goes
+        self._graph = graph
+
+    def _capture(self, step: Callable[[], None]) -> torch.cuda.CUDAGraph:
         graph, current = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         self._aside = self._aside or torch.cuda.Stream()
         self._aside.wait_stream(current)
@@ -46,14 +59,7 @@ class Replay:
                     f"data.sampler.cuda_graphs: a step of this model can't be captured ({reason}); set it to false"
                 ) from None
         current.wait_stream(self._aside)
-        for _ in range(times - 1):
-            graph.replay()
-        current.synchronize()  # before the graph in whose memory it ran goes
-        self._graph = graph
-
-    def forget(self) -> None:
-        """Gives the last graph's memory back."""
-        self._graph = None
+        return graph
 
 
 def replayable(policy: CausalPolicy, cache: RowCache) -> bool:

@@ -60,7 +60,6 @@ class LocalSampler(Sampler):
                 return self._sample(policy, prompts, plan, streams, progress)
         finally:
             policy.train(mode)
-            self._replay.forget()
 
     def _sample(
         self,
