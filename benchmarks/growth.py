@@ -1,15 +1,15 @@
 """A GPU's memory over iterations: ``python -m benchmarks.growth GRPO|TRePO PRECISION [--compile] [--iterations N]``.
 
 SmolLM2-135M, 32 prompts of the embedded task, 8 responses each of at most 48 tokens (TRePO: 4, cut every 8 tokens, one
-continuation), one step an update. Prints the MiB that PyTorch holds and that tensors take after each iteration, and
-the seconds of each iteration but the first.
+continuation), one step an update. Prints, after each iteration, the MiB that PyTorch held and that tensors took at
+the end of each so far, and when that was.
 """
 
 import argparse
 import json
+import time
 import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -30,34 +30,33 @@ MAKE: dict[str, Callable[..., Algorithm]] = {
 
 
 class Levels(Callback):
-    """Keeps what each iteration leaves reserved and allocated, in MiB."""
+    """Prints what each iteration has left reserved and allocated, in MiB, and the seconds since the start."""
 
     def __init__(self) -> None:
-        self.reserved: list[float] = []
-        self.allocated: list[float] = []
+        self.started = time.perf_counter()
+        self.found: dict[str, list[float]] = {"reserved": [], "allocated": [], "seconds": []}
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.reserved.append(torch.cuda.memory_reserved() / 2**20)
-        self.allocated.append(torch.cuda.memory_allocated() / 2**20)
+        self.found["reserved"].append(torch.cuda.memory_reserved() / 2**20)
+        self.found["allocated"].append(torch.cuda.memory_allocated() / 2**20)
+        self.found["seconds"].append(time.perf_counter() - self.started)
+        print(json.dumps(self.found), flush=True)
 
 
-def grown(name: str, precision: str, compile: bool, iterations: int) -> dict[str, Any]:
-    """Trains, and tells what each iteration left in memory."""
-    levels = Levels()
+def grow(name: str, precision: str, compile: bool, iterations: int) -> None:
+    """Trains, and prints what each iteration leaves in memory."""
     algorithm = MAKE[name](policy=CausalPolicy(str(SMOLLM2)), max_new_tokens=MOST, learning_rate=LEARNING_RATE)
-    rows = PROMPTS * algorithm.plan.samples
-    seconds = fit(
+    fit(
         algorithm,
         PROMPTS,
         ROWS,
         iterations,
-        accumulate=rows // ROWS,
-        callbacks=(levels,),
+        accumulate=PROMPTS * algorithm.plan.samples // ROWS,
+        callbacks=(Levels(),),
         sampler=LocalSampler(compile=compile),
         accelerator="gpu",
         precision=precision,
     )
-    return {"reserved": levels.reserved, "allocated": levels.allocated, "seconds": seconds}
 
 
 if __name__ == "__main__":
@@ -69,4 +68,4 @@ if __name__ == "__main__":
     options = parser.parse_args()
     quiet()
     warnings.simplefilter("ignore")
-    print(json.dumps(grown(options.algorithm, options.precision, options.compile, options.iterations)))
+    grow(options.algorithm, options.precision, options.compile, options.iterations)
