@@ -1,6 +1,7 @@
 """``python tests/torture [TOPIC ...]``: tries to break each promise of docs/reliability.md; exit code 1 if one breaks.
 
-A topic is a module beside this one with a list ``TRIALS``.
+A topic is a module beside this one with a list ``TRIALS``. ``AT_ONCE`` of them run side by side, one by default: more
+only where a trial changes nothing of its own process.
 """
 
 import importlib
@@ -26,7 +27,8 @@ def main(names: list[str]) -> int:
     broken, started = 0, time.perf_counter()
     print("| promise | tried | held | seconds |\n| --- | --- | --- | --- |", flush=True)
     for topic in names or topics:
-        for promise, tally in run(importlib.import_module(topic).TRIALS).items():
+        module = importlib.import_module(topic)
+        for promise, tally in run(module.TRIALS, getattr(module, "AT_ONCE", 1)).items():
             print(f"| {promise} | {tally.tried} | {tally.held} | {tally.seconds:.0f} |", flush=True)
             broken += tally.tried - tally.held
     print(f"\n{time.perf_counter() - started:.0f} s; {broken} did not hold")

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,19 +33,27 @@ class Tally:
     seconds: float = 0.0
 
 
-def run(trials: Sequence[Trial]) -> dict[str, Tally]:
-    """Runs the trials in order and prints each that did not hold, and why; returns the count of each promise."""
+def run(trials: Sequence[Trial], at_once: int = 1) -> dict[str, Tally]:
+    """Runs the trials, ``at_once`` at a time, and prints why one did not hold; returns the count of each promise."""
     tallies: dict[str, Tally] = {}
-    for trial in trials:
-        tally = tallies.setdefault(trial.promise, Tally())
-        folder, started = Path(tempfile.mkdtemp(prefix="torture-")), time.perf_counter()
-        tally.tried += 1
-        try:
-            trial.run(folder)
-            tally.held += 1
-        except Exception as error:
-            print(f"did not hold: {trial.promise} [{trial.case}]: {type(error).__name__}: {error}", flush=True)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-            tally.seconds += time.perf_counter() - started
+    with ThreadPoolExecutor(at_once) as pool:
+        for trial, (held, seconds) in zip(trials, pool.map(_try, trials), strict=True):
+            tally = tallies.setdefault(trial.promise, Tally())
+            tally.tried += 1
+            tally.held += held
+            tally.seconds += seconds
     return tallies
+
+
+def _try(trial: Trial) -> tuple[bool, float]:
+    """Whether the trial held, and its seconds."""
+    folder, started = Path(tempfile.mkdtemp(prefix="torture-")), time.perf_counter()
+    held = False
+    try:
+        trial.run(folder)
+        held = True
+    except Exception as error:
+        print(f"did not hold: {trial.promise} [{trial.case}]: {type(error).__name__}: {error}", flush=True)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    return held, time.perf_counter() - started
