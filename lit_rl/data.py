@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.callbacks.progress import report
-from lit_rl.errors import UsageError
+from lit_rl.errors import UsageError, never_the_end
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
@@ -108,6 +108,7 @@ class RolloutDataModule(LightningDataModule):
 
     # ---- training -----------------------------------------------------------------------------------------------
 
+    @never_the_end
     def train_dataloader(self) -> DataLoader:
         algorithm = self._algorithm
         self._check(algorithm)
@@ -227,6 +228,7 @@ class RolloutDataModule(LightningDataModule):
     def test_dataloader(self) -> DataLoader:
         return self._evaluation_loader("test", TEST)
 
+    @never_the_end
     def _evaluation_loader(self, split: Split, stream: int) -> DataLoader:
         """Batches of (stream, index, example); each rank its own part."""
         prompts = self.task.prompts(split)
@@ -245,10 +247,10 @@ class RolloutDataModule(LightningDataModule):
         examples = [example for _, _, example in batch]
         rollouts = self.sample(policy, plan, examples, [(stream, index) for stream, index, _ in batch])
         texts = texts_of(rollouts, policy.decode)
-        strict = score_rows(self.task.score, rollouts, texts)
+        strict = score_rows(self.task.score, rollouts, texts, self.task.scored_by)
         if type(self.task).score_flexible is Task.score_flexible:  # the strict one again
             return rollouts, strict, strict
-        return rollouts, strict, score_rows(self.task.score_flexible, rollouts, texts)
+        return rollouts, strict, score_rows(self.task.score_flexible, rollouts, texts, self.task.scored_by)
 
     def probe(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
         """Unscored responses to the first prompts of this rank's iteration, for observers.

@@ -1,5 +1,26 @@
-"""The one exception that is a user's to mend."""
+"""The one exception that is a user's to mend, and one that must not be mistaken for an end."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
 
 
 class UsageError(Exception):
     """A wrong setting, file or server: printed as one line that names it and says what to do; exit code 2."""
+
+
+def never_the_end(method: Callable[..., Any]) -> Callable[..., Any]:
+    """The method, with a StopIteration that leaves it as a RuntimeError, as from a generator (PEP 479).
+
+    Lightning's loops call what a user writes, and take its StopIteration for their own end: training would be a
+    success after half an iteration.
+    """
+
+    @wraps(method)
+    def called(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(*args, **kwargs)
+        except StopIteration as error:
+            raise RuntimeError(f"{method.__qualname__} raised StopIteration") from error
+
+    return called

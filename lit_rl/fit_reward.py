@@ -194,7 +194,7 @@ def _sample(task: Task, policy: CausalPolicy, recipe: Recipe, split: Split) -> R
     plan = SamplingPlan(samples=recipe.samples, max_new_tokens=recipe.max_new_tokens)
     rollouts = LocalSampler().sample(policy, prompts, plan, [(seed, 0, stream, i) for i in range(len(chosen))])
     rollouts.examples = [examples[i] for i in chosen]
-    rollouts.rewards = score_rows(task.score, rollouts, texts_of(rollouts, policy.decode))
+    rollouts.rewards = score_rows(task.score, rollouts, texts_of(rollouts, policy.decode), task.scored_by)
     rewards = rollouts.rewards
     if recipe.objective == "outcomes" and (rewards.min() < 0 or rewards.max() > 1):
         raise UsageError(

@@ -7,7 +7,6 @@ from itertools import chain
 from pathlib import Path
 
 import datasets
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -95,21 +94,6 @@ def test_columns_chats_and_the_instruction():
     assert row["answer"] == row["solution"] and row["tests"] == ["a", "b"]
     without = Custom("chats.jsonl", says_answer, prompt_column="turns", answer_column=None)
     assert "answer" not in without.prompts("train").column_names
-
-
-@pytest.mark.parametrize("value", [1, 0.25, True, -3, np.float32(2), torch.tensor(0.5), torch.ones(1)])
-def test_a_reward_is_any_number(value):
-    score = Custom("nowhere.jsonl", lambda example, ids, text: value).score({}, IDS, "")
-    assert type(score) is float and score == float(value)
-
-
-@pytest.mark.parametrize("value", [None, "1", float("nan"), float("inf"), [1.0], torch.ones(2)], ids=repr)
-def test_a_reward_that_is_no_number_is_named(value):
-    def odd(example, ids, text):
-        return value
-
-    with pytest.raises(UsageError, match=r"^data\.task\.reward: odd returned .*; return a number$"):
-        Custom("nowhere.jsonl", odd).score({}, IDS, "")
 
 
 @pytest.mark.parametrize(

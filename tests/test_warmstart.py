@@ -34,7 +34,7 @@ def test_a_card_says_what_its_policy_is_and_does(name, rung):
     prompts = [policy.encode_prompt(example["prompt"]) for example in examples]
     rollouts = LocalSampler().sample(policy, prompts, plan, [(i,) for i in range(PROBLEMS)])
     rollouts.examples = examples
-    scores = score_rows(task.score, rollouts, texts_of(rollouts, policy.decode))
+    scores = score_rows(task.score, rollouts, texts_of(rollouts, policy.decode), task.scored_by)
     for rows, said in ((~rollouts.trained, "greedy"), (rollouts.trained, "sampled, temperature 1")):
         rate = float(re.search(rf"\| {said} \| ([\d.]+)%", card)[1]) / 100
         error = (rate * (1 - rate) / PROBLEMS) ** 0.5

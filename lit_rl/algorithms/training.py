@@ -11,7 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lit_rl.errors import UsageError
+from lit_rl.errors import UsageError, never_the_end
 from lit_rl.functional.advantages import zero_advantage_share
 from lit_rl.functional.losses import clipped_fraction
 from lit_rl.policy.causal import CausalPolicy
@@ -86,6 +86,7 @@ class Training(LightningModule):
         for module in self.frozen:
             module.to(self.device)
 
+    @never_the_end
     def on_train_epoch_start(self) -> None:
         rollouts: Rollouts = self._data.rollouts
         started = self._now()
@@ -95,6 +96,7 @@ class Training(LightningModule):
         self._update_seconds = self._now() - started
         self._log(self._describe(rollouts))
 
+    @never_the_end
     def training_step(self, minibatch: Rollouts, batch_idx: int) -> Tensor:
         predictions = self.predictions(minibatch)
         logprobs, mask, advantages = predictions[0].detach(), minibatch.mask, minibatch.advantages
@@ -121,9 +123,25 @@ class Training(LightningModule):
         self._update_seconds += self._now() - self._batch_started
 
     def on_train_epoch_end(self) -> None:
+        trainer: Any = self.trainer
+        taken, whole = trainer.fit_loop.epoch_loop.batch_progress.current.processed, trainer.num_training_batches
+        if taken != whole and not trainer.should_stop:
+            raise UsageError(
+                f"trainer.callbacks: iteration {self.current_epoch + 1} ended after {taken} of {whole} micro-batches; "
+                "a callback raised StopIteration or returned -1, so mend it"
+            )
         tokens = {f"tokens/{name}": float(count) for name, count in self._data.state_dict().items()}
         steps = {"progress/optimizer_steps": float(self.global_step)}
         self._log({"time/update": self._update_seconds, **steps, **tokens})
+
+    def on_train_end(self) -> None:
+        trainer: Any = self.trainer
+        done, whole = trainer.fit_loop.epoch_progress.current.processed, trainer.max_epochs
+        if not trainer.should_stop and done != whole:
+            raise UsageError(
+                f"trainer.callbacks: training ended after iteration {done} of {whole}; a callback raised "
+                "StopIteration, so mend it"
+            )
 
     def on_validation_start(self) -> None:
         self._evaluating.enter_context(gathered(self.policy))  # ranks may have different numbers of batches
@@ -203,6 +221,7 @@ class Training(LightningModule):
             values["policy/kl"] = (trained.old_logprobs - trained.reference_logprobs).sum(1).mean()
         return values
 
+    @never_the_end
     def _evaluate(self, split: str, examples: list[Example]) -> None:
         """Greedy and sampled accuracy, by the sampler and the verifier that training uses."""
         rollouts, strict, flexible = self._data.evaluate(self.policy, self.plan, examples)

@@ -13,7 +13,7 @@ from lit_rl.callbacks.progress import report
 from lit_rl.errors import UsageError
 from lit_rl.policy.reward_model import RewardModel
 from lit_rl.rollouts import Rollouts
-from lit_rl.tasks.scoring import score_rows, texts_of
+from lit_rl.tasks.scoring import check_call, check_scores, score_rows, texts_of
 
 
 class RewardCallback(Callback):
@@ -28,7 +28,8 @@ class RewardCallback(Callback):
         shuffle: a control in which nothing can be learned: an iteration's rewards, of each rank, in another order.
 
     Raises:
-        UsageError: both are given.
+        UsageError: both are given, or ``scorer`` takes other arguments; in an iteration, what scores raises an error or
+            gives no number (see :func:`lit_rl.tasks.scoring.score_rows`).
     """
 
     def __init__(
@@ -39,6 +40,8 @@ class RewardCallback(Callback):
     ) -> None:
         if scorer is not None and model is not None:
             raise UsageError("reward.scorer and reward.model are both set; leave one of them out")
+        if scorer is not None:
+            check_call(scorer, "reward.scorer")
         self.scorer, self.model, self.shuffle = scorer, model, shuffle
         self.reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
 
@@ -59,7 +62,8 @@ class RewardCallback(Callback):
         values: dict[str, Any] = {}
         if self.reward_model is not None:
             sampled = rollouts.select(rollouts.sampled)
-            values["train/task_score"] = score_rows(data.task.score, sampled, texts_of(sampled, policy.decode)).mean()
+            texts = texts_of(sampled, policy.decode)
+            values["train/task_score"] = score_rows(data.task.score, sampled, texts, data.task.scored_by).mean()
         values |= {
             "train/reward": rollouts.rewards[rollouts.sampled].mean(),
             "time/score": time.perf_counter() - started,
@@ -72,12 +76,16 @@ class RewardCallback(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         policy: Any = pl_module.policy
         if self.reward_model is None:
-            score = self.scorer if self.scorer is not None else data.task.score
+            task = (data.task.score, data.task.scored_by)
+            score, setting = (self.scorer, "reward.scorer") if self.scorer is not None else task
             texts = texts_of(rollouts, policy.decode)
-            return score_rows(score, rollouts, texts, lambda done, n: report(trainer, "scoring", done, n))
+            return score_rows(score, rollouts, texts, setting, lambda done, n: report(trainer, "scoring", done, n))
         scores: list[Tensor] = []
         with torch.no_grad(), trainer.precision_plugin.forward_context():  # hooks run outside it
             for some in torch.arange(len(rollouts), device=rollouts.group.device).split(data.rows_per_microbatch):
                 scores.append(self.reward_model(rollouts.select(some)))
                 report(trainer, "scoring", int(some[-1]) + 1, len(rollouts))
-        return torch.cat(scores)
+        found = torch.cat(scores)
+        text: Callable[[int], str] = lambda row: texts_of(rollouts.select(torch.tensor([row])), policy.decode)[0]  # noqa: E731
+        check_scores(found, rollouts, text, "reward.model")
+        return found

@@ -38,7 +38,7 @@ class Transcripts(Callback):
             "prompt": ["\n".join(turn["content"] for turn in example["prompt"]) for example in examples],
             "response": texts,
             "reward": shown.rewards.tolist(),
-            "score_flexible": score_rows(data.task.score_flexible, shown, texts).tolist(),
+            "score_flexible": score_rows(data.task.score_flexible, shown, texts, data.task.scored_by).tolist(),
             "truncated": shown.truncated.tolist(),
         }
         logger.experiment.log_table(logger.run_id, table, "transcripts.json")

@@ -37,7 +37,8 @@ class RewardModel(nn.Module):
             setting: that it comes from, for messages.
 
         Raises:
-            UsageError: nothing can be loaded from ``path``, or it is no decoder with one label and a head ``score``.
+            UsageError: nothing can be loaded from ``path``, or it is no decoder with one label and a head ``score``,
+                or its weights are not finite.
         """
         source = str(Path(path).expanduser())
         if path.startswith((".", "/", "~")) and not Path(source).is_dir():
@@ -57,6 +58,8 @@ class RewardModel(nn.Module):
                 f"{setting}: '{path}' is no reward model, a decoder with a trained head `score` of one label; "
                 "make one with python -m lit_rl fit-reward"
             )
+        if not all(x.isfinite().all() for x in model.parameters()):
+            raise UsageError(f"{setting}: '{path}' has weights that are no finite numbers; fit it anew")
         return cls(model, setting)
 
     def check(self, policy: CausalPolicy) -> None:

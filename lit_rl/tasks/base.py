@@ -12,7 +12,13 @@ Example = dict[str, Any]
 
 
 class Task(ABC):
-    """A source of prompts with a reward. Knows nothing of policies, algorithms or training."""
+    """A source of prompts with a reward. Knows nothing of policies, algorithms or training.
+
+    Attributes:
+        scored_by: the setting that a score comes from, for messages.
+    """
+
+    scored_by = "data.task"
 
     @abstractmethod
     def prompts(self, split: Split) -> Dataset:

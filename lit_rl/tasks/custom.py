@@ -1,7 +1,5 @@
 """Prompts of any source that ``datasets`` reads, scored by a function of the user's."""
 
-import inspect
-import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from lit_rl.errors import UsageError
 from lit_rl.tasks.base import Example, Split, Task, at_most_a_tenth
+from lit_rl.tasks.scoring import check_call
 
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 USUAL_NAMES = {"val": ("validation", "val"), "test": ("test",)}  # of splits
@@ -36,9 +35,11 @@ class Custom(Task):
         held_out: training rows kept for a split that the source does not have, at most a tenth of them.
 
     Raises:
-        UsageError: the reward cannot be called so, or returns no finite number; when prompts are asked for, the source
-            cannot be read, lacks a split or a column, has too few rows, or a row without a prompt.
+        UsageError: the reward cannot be called so; when prompts are asked for, the source cannot be read, lacks a split
+            or a column, has too few rows, or a row without a prompt.
     """
+
+    scored_by = "data.task.reward"
 
     def __init__(
         self,
@@ -62,15 +63,8 @@ class Custom(Task):
         self.prompt_column, self.answer_column = prompt_column, answer_column
         self.train_split, self.named = train_split, {"val": val_split, "test": test_split}
         self.held_out = held_out
-        self._reward_name = getattr(reward, "__name__", type(reward).__name__)
         self._splits: dict[str, Dataset] = {}
-        try:
-            inspect.signature(reward).bind({}, None, "")
-        except TypeError:
-            given = f"{self._reward_name}{inspect.signature(reward)}"
-            raise UsageError(f"data.task.reward: {given} is called as (example, ids, text); change it") from None
-        except ValueError:
-            pass  # a builtin that does not say what it takes
+        check_call(reward, self.scored_by)
 
     def prompts(self, split: Split) -> Dataset:
         if not self._splits:
@@ -78,14 +72,7 @@ class Custom(Task):
         return self._splits[split]
 
     def score(self, example: Example, ids: Tensor, text: str) -> float:
-        value = self.reward(example, ids, text)
-        try:
-            number = math.nan if isinstance(value, str) else float(value)
-        except (TypeError, ValueError, RuntimeError):  # the last of a tensor
-            number = math.nan
-        if not math.isfinite(number):
-            raise UsageError(f"data.task.reward: {self._reward_name} returned {_line(repr(value))}; return a number")
-        return number
+        return self.reward(example, ids, text)
 
     def _choose(self, source: DatasetDict) -> dict[str, Dataset]:
         """The three splits: the source's own, or held out from the training rows."""
