@@ -4,11 +4,9 @@ import logging
 import os
 import sys
 import warnings
-from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 import transformers
 import yaml
 from lightning import LightningModule, Trainer
@@ -36,6 +34,7 @@ from lit_rl.errors import UsageError
 from lit_rl.export import export
 from lit_rl.fit_reward import fit_reward
 from lit_rl.parser import Parser, bare_tokens, with_default_classes
+from lit_rl.policy.checkpoints import read_checkpoint
 from lit_rl.strategy import FSDP2
 from lit_rl.tracking import has_run, tracking_uri
 from lit_rl.verify import verify
@@ -150,12 +149,8 @@ def run_of(path: str) -> str | None:
     Raises:
         UsageError: there is no checkpoint at ``path``.
     """
-    if not Path(path).is_file():
-        raise UsageError(f"ckpt_path: no file {path}; give the path of a checkpoint, for one in mlruns/checkpoints")
-    try:
-        run_id = torch.load(path, mmap=True, weights_only=True, map_location="cpu").get(RUN_ID)
-    except Exception:
-        raise UsageError(f"ckpt_path: {path} is no checkpoint; give one that a run has written") from None
+    saved = read_checkpoint(path, "ckpt_path", "give the path of a checkpoint, for one in mlruns/checkpoints")
+    run_id: str | None = saved.get(RUN_ID)
     return run_id if run_id and has_run(run_id, tracking_uri()) else None
 
 

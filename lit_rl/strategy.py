@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy, StrategyRegistry
 
+from lit_rl.checkpoint_io import check_whole
+
 
 class FSDP2(ModelParallelStrategy):
     """Shards policy, critic, reference, gradients and optimizer states over all processes; GPUs or CPU.
@@ -22,6 +24,7 @@ class FSDP2(ModelParallelStrategy):
         super().setup_environment()
 
     def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:
+        check_whole(checkpoint_path)
         module: Any = self.lightning_module
         module.check_weights(
             torch.load(checkpoint_path, mmap=True, weights_only=True, map_location="cpu")["state_dict"]

@@ -92,7 +92,7 @@ def test_with_the_full_return_abc_is_ppo(fit, reward_model):
     "make, settings, message",
     [
         (RTO, {"dpo_checkpoint": "nowhere.ckpt"}, "model.dpo_checkpoint: no file nowhere.ckpt"),
-        (RTO, {"dpo_checkpoint": __file__}, "is no checkpoint; give one that fit has written"),
+        (RTO, {"dpo_checkpoint": __file__}, "is no checkpoint, or a broken one"),
         (RTO, {"dpo_checkpoint": "x", "token_limit": -1.0}, "model.token_limit is -1.0"),
         (RTO, {"dpo_checkpoint": "x", "reference": False, "kl_coefficient": 0.0}, "model.reference is false"),
         (ABC, {"reward_model": "./nowhere"}, "model.reward_model: no folder './nowhere'"),

@@ -3,14 +3,24 @@
 from pathlib import Path
 
 from lightning import LightningModule, Trainer
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
+
+from lit_rl.checkpoint_io import WholeCheckpointIO
 
 
 class IterationCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which also saves the last iteration when it is not one of every n.
 
-    With ``every_n_epochs`` 0, and no other trigger, nothing is saved.
+    With ``every_n_epochs`` 0, and no other trigger, nothing is saved. Files are written and read by
+    :class:`lit_rl.checkpoint_io.WholeCheckpointIO`, unless the Trainer has a plugin of its own for it.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        super().setup(trainer, pl_module, stage)
+        remote = "://" in str(self.dirpath)
+        if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO and not remote:
+            trainer.strategy.checkpoint_io = WholeCheckpointIO()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_epoch_end(trainer, pl_module)

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from lit_rl.checkpoint_io import check_whole
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 
@@ -17,16 +18,13 @@ def read_checkpoint(path: str, setting: str, advice: str) -> dict[str, Any]:
         advice: what to do if there is no file.
 
     Raises:
-        UsageError: there is no such file, or it is no checkpoint.
+        UsageError: there is no such file, or it is no whole checkpoint.
     """
     file = Path(path).expanduser()
     if not file.is_file():
         raise UsageError(f"{setting}: no file {path}; {advice}")
-    try:
-        saved = torch.load(file, mmap=True, map_location="cpu", weights_only=True)
-        assert "state_dict" in saved
-    except Exception:  # whatever unpickling raises
-        raise UsageError(f"{setting}: {path} is no checkpoint; give one that fit has written") from None
+    check_whole(file, setting)
+    saved: dict[str, Any] = torch.load(file, mmap=True, map_location="cpu", weights_only=True)
     return saved
 
 
