@@ -17,7 +17,7 @@ from lit_rl.cli import quiet
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy.causal import DATA, CausalPolicy
 from lit_rl.policy.embedded import build_config, build_tokenizer
-from lit_rl.tasks.answers import strict_answer
+from lit_rl.tasks.answers import hash_answer
 from lit_rl.tasks.gsm8k_style import EVENTS, GSM8KStyle
 
 UPDATES = 16  # an iteration
@@ -150,7 +150,7 @@ def _card(
     rung: Rung, policy: CausalPolicy, task: GSM8KStyle, metrics: dict[str, float], folder: Path, seconds: float
 ) -> str:
     demonstrations = task.prompts("train").select(range(8192))
-    right = [strict_answer(row["demonstration"]) == strict_answer(row["answer"]) for row in demonstrations]
+    right = [hash_answer(row["demonstration"]) == hash_answer(row["answer"]) for row in demonstrations]
     rates = [task.error_scale * event.error_rate for event in EVENTS]
     return CARD.format(
         name=rung.name,

@@ -8,7 +8,7 @@ import torch
 
 from lit_rl.errors import UsageError
 from lit_rl.tasks import GSMSymbolic
-from lit_rl.tasks.answers import flexible_answer, strict_answer
+from lit_rl.tasks.answers import hash_answer, last_number
 
 IDS = torch.zeros(0, dtype=torch.long)
 SPLITS = ("train", "val", "test")
@@ -45,14 +45,14 @@ def test_each_answer_solves_its_own_problem_alone(rows):
         assert row["prompt"] == [{"role": "user", "content": task.instruction + row["question"]}]
         assert "final answer" not in row["question"]  # the instruction says what to end with
         assert task.score(row, IDS, row["answer"]) == task.score_flexible(row, IDS, row["demonstration"]) == 1
-        same = strict_answer(row["answer"]) == strict_answer(other["answer"])
+        same = hash_answer(row["answer"]) == hash_answer(other["answer"])
         assert task.score(row, IDS, other["answer"]) == task.score_flexible(row, IDS, other["answer"]) == same
 
 
 def test_the_format_counts_for_the_strict_score_alone_and_wrong_answers_earn_nothing(rows):
     task = GSMSymbolic()
-    row = next(row for row in rows[0, "train"] if flexible_answer(row["answer"]) >= 1000)
-    n = int(flexible_answer(row["answer"]))
+    row = next(row for row in rows[0, "train"] if last_number(row["answer"]) >= 1000)
+    n = int(last_number(row["answer"]))
     both = [f"#### {n}", f"#### {n:,}", f"so\n#### ${n:,}.", f"#### {n}.00", f"#### 1\nno:\n#### {n} pens"]
     loose = [f"{n}", f"5 and 6 are 11, no, {n:,}.", f"\\boxed{{{n}}}"]
     wrong = [f"#### {n + 1}", f"{n} is not the answer, {n + 1} is", f"#### -{n}", "####", ""]

@@ -9,7 +9,7 @@ import torch
 
 from lit_rl.errors import UsageError
 from lit_rl.tasks import GSM8K, GSM8KStyle
-from lit_rl.tasks.answers import flexible_answer, strict_answer
+from lit_rl.tasks.answers import hash_answer
 
 IDS = torch.zeros(0, dtype=torch.long)
 
@@ -34,7 +34,7 @@ def test_style_answers_are_right_and_in_the_format(steps):
     task = GSM8KStyle(steps=steps, train_size=300, val_size=20, test_size=20)
     for row in task.prompts("train"):
         assert row["prompt"] == [{"role": "user", "content": row["question"]}]
-        assert strict_answer(row["answer"]) == understand(row["question"])
+        assert hash_answer(row["answer"]) == understand(row["question"])
         assert row["answer"].splitlines()[-1] == f"#### {understand(row['question'])}"
         assert task.score(row, IDS, row["answer"]) == task.score_flexible(row, IDS, row["answer"]) == 1
         for text in (row["answer"], row["demonstration"]):
@@ -102,24 +102,6 @@ def test_style_scales_the_planted_errors():
 def test_style_refuses_other_settings(settings, named):
     with pytest.raises(UsageError, match=named):
         GSM8KStyle(**settings)
-
-
-@pytest.mark.parametrize(
-    "text, strict, flexible",
-    [
-        ("so 3+4\n#### 7", 7, 7),
-        ("#### 1,234.", 1234, 1234),
-        ("#### $12.50 dollars", 12.5, 12.5),
-        ("#### -3", -3, -3),
-        ("the answer is 18.", None, 18),
-        ("#### 5\nwait, no\n#### 6", 6, 6),
-        ("#### 5 or 6", 5, 6),
-        ("no number at all ####", None, None),
-        ("", None, None),
-    ],
-)
-def test_verifier(text, strict, flexible):
-    assert strict_answer(text) == strict and flexible_answer(text) == flexible
 
 
 def test_verifier_compares_numbers_not_strings():

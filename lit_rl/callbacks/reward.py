@@ -13,6 +13,7 @@ from lit_rl.callbacks.progress import report
 from lit_rl.errors import UsageError
 from lit_rl.policy.reward_model import RewardModel
 from lit_rl.rollouts import Rollouts
+from lit_rl.tasks.base import Task
 from lit_rl.tasks.scoring import check_call, check_scores, score_rows, texts_of
 
 
@@ -64,6 +65,7 @@ class RewardCallback(Callback):
             sampled = rollouts.select(rollouts.sampled)
             texts = texts_of(sampled, policy.decode)
             values["train/task_score"] = score_rows(data.task.score, sampled, texts, data.task.scored_by).mean()
+        values |= _unreadable(data.task, rollouts, policy)
         values |= {
             "train/reward": rollouts.rewards[rollouts.sampled].mean(),
             "time/score": time.perf_counter() - started,
@@ -89,3 +91,13 @@ class RewardCallback(Callback):
         text: Callable[[int], str] = lambda row: texts_of(rollouts.select(torch.tensor([row])), policy.decode)[0]  # noqa: E731
         check_scores(found, rollouts, text, "reward.model")
         return found
+
+
+def _unreadable(task: Any, rollouts: Rollouts, policy: Any) -> dict[str, Any]:
+    """The share of sampled responses whose answer the task cannot read; nothing for a task that reads none."""
+    if type(task).unreadable is Task.unreadable:
+        return {}
+    sampled = rollouts.select(rollouts.sampled)
+    examples = (sampled.examples[group] for group in sampled.group.tolist())
+    found = [task.unreadable(*row) for row in zip(examples, texts_of(sampled, policy.decode), strict=True)]
+    return {"reward/unreadable": sum(found) / len(found)}

@@ -33,6 +33,10 @@ class Task(ABC):
         """A more lenient score, reported beside :meth:`score` and never trained on."""
         return self.score(example, ids, text)
 
+    def unreadable(self, example: Example, text: str) -> bool:
+        """Whether no answer can be read in a response; logged by tasks that override it."""
+        return False
+
 
 def split_of(text: str) -> Split:
     """The split of the problem that a text describes: a function of the text alone (8 : 1 : 1)."""

@@ -1,31 +1,99 @@
 """GSM8K (2110.14168): grade-school word problems, from the hub or from a JSONL file."""
 
 import json
+from collections.abc import Callable
+from decimal import Decimal
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from datasets import Dataset, load_dataset
 from torch import Tensor
 
 from lit_rl.errors import UsageError
-from lit_rl.tasks.answers import flexible_answer, strict_answer
+from lit_rl.tasks.answers import READERS, hash_answer, last_number
 from lit_rl.tasks.base import Example, Split, Task, at_most_a_tenth
+from lit_rl.tasks.math_answers import check_installed, judge
+from lit_rl.tasks.scoring import shown
 
-INSTRUCTION = "Solve the problem step by step. End with a line '#### ' and the number.\n"
+AnswerReader = Literal["hash", "boxed", "last_number", "math"]
+INSTRUCTIONS = {
+    "hash": "Solve the problem step by step. End with a line '#### ' and the number.\n",
+    "boxed": "Solve the problem step by step. Put the final number in \\boxed{}.\n",
+    "last_number": "Solve the problem step by step. End with the number.\n",
+}
+INSTRUCTIONS["math"] = INSTRUCTIONS["boxed"]
 
 
 class WordProblems(Task):
     """Problems with columns ``question`` and ``answer``, where the answer ends in ``#### n``.
 
-    reward = 1 if the number behind the response's last ``####`` equals n, else 0; the flexible score takes the
-    response's last number instead.
+    reward = 1 if the response's answer equals n, else 0; the flexible score takes the response's last number instead.
+
+    Args:
+        answer: where a response's answer is read. ``hash``: behind the last ``####``. ``boxed``: in the last
+            ``\\boxed{}``. ``last_number``: wherever it stands. ``math``: by math-verify, which compares expressions.
+            docs/answers.md says which forms each of them reads.
+
+    Raises:
+        UsageError: ``answer`` is ``math``, and math-verify is not installed; when prompts are asked for, by a subclass
+            too, a row's own answer has no number.
     """
 
+    def __init__(self, answer: AnswerReader = "hash") -> None:
+        if answer == "math":
+            check_installed()
+        self.answer = answer
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "prompts" in vars(cls):
+            cls.prompts = _with_truths(cls.prompts)  # type: ignore[assignment, method-assign]
+
     def score(self, example: Example, ids: Tensor, text: str) -> float:
-        return float(strict_answer(text) == strict_answer(example["answer"]))
+        return float(self._judge(example, text)[1])
 
     def score_flexible(self, example: Example, ids: Tensor, text: str) -> float:
-        return float(flexible_answer(text) == strict_answer(example["answer"]))
+        return float(last_number(text) == _truth(example))
+
+    def unreadable(self, example: Example, text: str) -> bool:
+        return not self._judge(example, text)[0]
+
+    def _judge(self, example: Example, text: str) -> tuple[bool, bool]:
+        """Whether an answer can be read, and whether it is right."""
+        truth = _truth(example)
+        if self.answer == "math":
+            return judge(text, str(truth))
+        number = READERS[self.answer](text)
+        return number is not None, number == truth
+
+
+def _truth(example: Example) -> Decimal:
+    """The number of an example's own answer."""
+    truth = hash_answer(example["answer"])
+    if truth is None:  # no answer, too, would be equal to it
+        raise ValueError(f"'answer' has no '#### number': {shown(example['answer'])}")
+    return truth
+
+
+def _with_truths(prompts: Callable[[Any, Split], Dataset]) -> Callable[[Any, Split], Dataset]:
+    """A task's ``prompts``, refusing rows without a number to compare with; each data set is looked through once."""
+
+    @wraps(prompts)
+    def checked(self: Any, split: Split) -> Dataset:
+        data = prompts(self, split)
+        known = self.__dict__.setdefault("_looked_through", {})
+        if known.get(split) is not data:
+            for row, answer in enumerate(data["answer"], 1):
+                if not isinstance(answer, str) or hash_answer(answer) is None:
+                    where = f"data.task: row {row} of the split '{split}'"
+                    raise UsageError(
+                        f"{where}: 'answer' has no '#### number' ({shown(answer)}); mend or remove the row"
+                    )
+            known[split] = data
+        return data
+
+    return checked
 
 
 class GSM8K(WordProblems):
@@ -39,7 +107,9 @@ class GSM8K(WordProblems):
     Args:
         path: a local JSONL file; None takes the hub's data set.
         held_out: problems kept from training for validation (and for test, with ``path``).
-        instruction: put before each question, so that a model that was not tuned on GSM8K knows the format.
+        instruction: put before each question, so that a model that was not tuned on GSM8K knows the format; None takes
+            one that fits ``answer``.
+        answer: how a response's answer is read, see :class:`WordProblems`.
 
     Raises:
         UsageError: the file is missing, has fewer than three lines, or a line that is no such problem.
@@ -49,11 +119,14 @@ class GSM8K(WordProblems):
         self,
         path: str | None = None,
         held_out: int = 512,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = None,
+        answer: AnswerReader = "hash",
     ) -> None:
+        super().__init__(answer)
         if held_out < 1:
             raise UsageError(f"data.task.held_out is {held_out}; validation takes at least 1 problem")
-        self.path, self.held_out, self.instruction = path, held_out, instruction
+        self.path, self.held_out = path, held_out
+        self.instruction = INSTRUCTIONS[answer] if instruction is None else instruction
         self._splits: dict[str, Dataset] = {}
 
     def prompts(self, split: Split) -> Dataset:
@@ -109,8 +182,9 @@ def _read_jsonl(path: Path) -> list[dict[str, str]]:
         for key in ("question", "answer"):
             if not isinstance(row.get(key), str):
                 raise UsageError(f"{where} has no '{key}'; each line needs 'question' and 'answer'")
-        if strict_answer(row["answer"]) is None:
-            raise UsageError(f"{where}: 'answer' has no '#### number' to compare with; mend or remove the line")
+        if hash_answer(row["answer"]) is None:
+            text = shown(row["answer"])
+            raise UsageError(f"{where}: 'answer' has no '#### number' ({text}); mend or remove the line")
         rows.append({"question": row["question"], "answer": row["answer"]})
     if len(rows) < 3:
         raise UsageError(f"data.task.path: {path} has {len(rows)} problems; training, validation and test need 3")

@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from lit_rl.errors import UsageError
 from lit_rl.tasks.base import Split, split_of
-from lit_rl.tasks.gsm8k import WordProblems
+from lit_rl.tasks.gsm8k import AnswerReader, WordProblems
 
 NAMES = ("Ann", "Ben", "Carla", "Dan", "Eva", "Finn", "Gina", "Hugo", "Iris", "Jon", "Kira", "Leo")
 ITEMS = ("pens", "apples", "cards", "coins", "shells", "books", "stamps", "marbles", "eggs", "keys")
@@ -49,6 +49,7 @@ class GSM8KStyle(WordProblems):
         error_scale: 0 to 1, of the planted errors' rates; 0 demonstrates right solutions.
         train_size, val_size, test_size: problems a split.
         seed: of the generator. The splits of two seeds are disjoint as well.
+        answer: how a response's answer is read, see :class:`WordProblems`. The embedded policies write ``####``.
     """
 
     def __init__(
@@ -60,7 +61,9 @@ class GSM8KStyle(WordProblems):
         val_size: int = 256,
         test_size: int = 512,
         seed: int = 0,
+        answer: AnswerReader = "hash",
     ) -> None:
+        super().__init__(answer)
         if not 2 <= steps <= 8:
             raise UsageError(f"data.task.steps is {steps}; choose 2 to 8")
         if most_steps is not None and not steps <= most_steps <= 8:

@@ -9,7 +9,7 @@ from datasets import Dataset
 
 from lit_rl.errors import UsageError
 from lit_rl.tasks.base import Split, split_of
-from lit_rl.tasks.gsm8k import INSTRUCTION, WordProblems
+from lit_rl.tasks.gsm8k import INSTRUCTIONS, AnswerReader, WordProblems
 
 CHUNK = 1024  # problems made at a time
 FORMAT = " Give the result as your final answer. Do not include units."  # reasoning-gym's; the instruction says it here
@@ -25,7 +25,8 @@ class GSMSymbolic(WordProblems):
     Args:
         train_size, val_size, test_size: problems a split, all different.
         seed: of the generator. The splits of two seeds are disjoint as well.
-        instruction: put before each question.
+        instruction: put before each question; None takes one that fits ``answer``.
+        answer: how a response's answer is read, see :class:`WordProblems`.
 
     Raises:
         UsageError: a size is below 1; when prompts are asked for, reasoning-gym is not installed.
@@ -37,9 +38,11 @@ class GSMSymbolic(WordProblems):
         val_size: int = 256,
         test_size: int = 512,
         seed: int = 0,
-        instruction: str = INSTRUCTION,
+        instruction: str | None = None,
+        answer: AnswerReader = "hash",
     ) -> None:
-        self.seed, self.instruction = seed, instruction
+        super().__init__(answer)
+        self.seed, self.instruction = seed, INSTRUCTIONS[answer] if instruction is None else instruction
         self.sizes: dict[str, int] = {"train": train_size, "val": val_size, "test": test_size}
         for split, size in self.sizes.items():
             if size < 1:

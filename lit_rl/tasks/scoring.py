@@ -46,11 +46,11 @@ def score_rows(
         except (KeyboardInterrupt, UsageError):
             raise
         except BaseException as error:  # SystemExit would end the process as a success
-            reason = f"{type(error).__name__} ({_shown(error, str)})"
+            reason = f"{type(error).__name__} ({shown(error, str)})"
             raise UsageError(f"{setting} raised {reason} {_where(row, example, text)}; mend it") from error
         number = _number(value)
         if not abs(number) <= LARGEST:
-            raise UsageError(f"{setting} returned {_shown(value)} {_where(row, example, text)}; {_ADVICE}")
+            raise UsageError(f"{setting} returned {shown(value)} {_where(row, example, text)}; {_ADVICE}")
         scores.append(number)
         if progress is not None:
             progress(row + 1, len(texts))
@@ -108,10 +108,10 @@ def _number(value: Any) -> float:
 def _where(row: int, example: Example, text: str) -> str:
     turns = example.get("prompt")
     prompt = turns[-1].get("content") if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else turns
-    return f"for row {row + 1} (prompt {_shown(prompt)}, response {_shown(text)})"
+    return f"for row {row + 1} (prompt {shown(prompt)}, response {shown(text)})"
 
 
-def _shown(value: Any, write: Callable[[Any], str] = repr, width: int = 80) -> str:
+def shown(value: Any, write: Callable[[Any], str] = repr, width: int = 80) -> str:
     """The value on one line, cut in the middle to ``width`` characters."""
     try:
         text = " ".join(write(value).split())
