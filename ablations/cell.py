@@ -16,9 +16,10 @@ import torch
 from lightning import LightningModule, Trainer
 from transformers.utils.logging import disable_progress_bar
 
+from ablations.merging import merge
 from ablations.stages import seconds
 from ablations.status import Failure, Status
-from ablations.study import Cell, merge
+from ablations.study import Cell
 from ablations.tracking import Tracking
 from lit_rl.callbacks.progress import PhaseProgress
 from lit_rl.cli import CLI

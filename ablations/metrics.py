@@ -2,10 +2,10 @@
 
 import math
 
+from ablations.merging import Config
 from ablations.noise import KAPPA, noise_of
 from ablations.result import Result, mean_to, recovered
 from ablations.statistics import Interval
-from ablations.study import Config
 
 OVER_TOKENS, OVER_SECONDS = "over_tokens/", "over_seconds/"  # before a curve's name: its mean over the budget of them
 RECOVERED = "recovered/"  # before positions such as 1+3: the part of their exact gradient that estimates have

@@ -5,8 +5,8 @@ from itertools import pairwise
 from statistics import fmean, median
 from typing import NamedTuple
 
+from ablations.merging import Config
 from ablations.result import SECONDS, Result
-from ablations.study import Config
 
 RESPONSE, TOKEN, SECOND, KAPPA = "response", "token", "second", "kappa="
 

@@ -10,8 +10,9 @@ from statistics import fmean
 from typing import Any
 
 from ablations import metrics
+from ablations.merging import Config, merge
 from ablations.result import CREDIT, SECONDS, STEPS, Result
-from ablations.study import Cell, Config, Study, merge
+from ablations.study import Cell, Study
 from ablations.tracking import COMMIT, Tracking, identity
 from lit_rl.errors import UsageError
 from lit_rl.tracking import has_database, tracking_uri

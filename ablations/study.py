@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-Config = dict[str, Any]  # a partial configuration of lit_rl's command line
+from ablations.merging import Config, filled, merge
 
 
 class Preparation(NamedTuple):
@@ -255,7 +255,7 @@ class Study:
         if untrained:
             config = merge(config, {"trainer": {"max_epochs": 0}})
         made = {stage.name: stage.at(seed, smoke) for stage in arm.stages}
-        config = _filled(config, {name: preparation.folder for name, preparation in made.items()})
+        config = filled(config, {name: preparation.folder for name, preparation in made.items()})
         config = merge(config, {"seed_everything": seed})
         return Cell(self.name, arm.name, seed, config, tuple(made.values()), arm.frozen)
 
@@ -276,25 +276,6 @@ def trial_name(arm: str, rate: float) -> str:
 
 def _rate(rate: float) -> Config:
     return {"model": {"init_args": {"learning_rate": rate}}}
-
-
-def merge(base: Config, changes: Config) -> Config:
-    """``base`` with ``changes`` written over it, dictionaries within dictionaries; neither is modified."""
-    merged = dict(base)
-    for key, value in changes.items():
-        mergeable = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = merge(merged[key], value) if mergeable else value
-    return merged
-
-
-def _filled(config: Any, folders: dict[str, str]) -> Any:
-    """The settings with each ``{name}`` of a stage replaced by its folder."""
-    if isinstance(config, dict):
-        return {key: _filled(value, folders) for key, value in config.items()}
-    if isinstance(config, str):
-        for name, folder in folders.items():
-            config = config.replace(f"{{{name}}}", folder)
-    return config
 
 
 def _digest(x: Any) -> str:

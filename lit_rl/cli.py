@@ -33,7 +33,8 @@ from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.export import export
 from lit_rl.fit_reward import fit_reward
-from lit_rl.parser import Parser, bare_tokens, with_default_classes
+from lit_rl.options import FILE, in_order
+from lit_rl.parser import Parser, bare_tokens
 from lit_rl.policy.checkpoints import read_checkpoint
 from lit_rl.strategy import FSDP2
 from lit_rl.tracking import has_run, tracking_uri
@@ -184,8 +185,10 @@ def main() -> int:
             return fit_reward(sys.argv[2:])
         if sys.argv[1:2] == ["export"]:
             return export(sys.argv[2:])
+        if sys.argv[1:2] and FILE.match(sys.argv[1]):
+            raise UsageError(f"{sys.argv[1]} stands behind the subcommand: python -m lit_rl fit {sys.argv[1]} ...")
         if sys.argv[1:] and not sys.argv[1].startswith("-"):
-            sys.argv[2:] = with_default_classes(sys.argv[2:], DEFAULT_CLASSES)
+            sys.argv[2:] = in_order(sys.argv[2:], DEFAULT_CLASSES)
         CLI()
     except MisconfigurationException as error:  # Lightning's own, of Trainer flags
         return fail(f"trainer: {' '.join(str(error).split())}")

@@ -15,7 +15,8 @@ from jsonargparse import Namespace
 from lightning import Trainer, seed_everything
 
 from lit_rl.errors import UsageError
-from lit_rl.parser import DEFAULT_LENGTH, Parser, bare_tokens, free_folder, with_default_classes
+from lit_rl.options import in_order
+from lit_rl.parser import DEFAULT_LENGTH, Parser, bare_tokens, free_folder
 from lit_rl.policy import CausalPolicy, RewardModel
 from lit_rl.reward_fitting import (
     RewardFitting,
@@ -128,7 +129,7 @@ def fit_reward(args: list[str]) -> int:
     parser.add_argument("--data.task", type=Task, help="where prompts and scores come from (default: GSM8KStyle)")
     parser.add_argument("--model.policy", type=CausalPolicy | None, help="whose responses (default: as in fit)")
     parser.add_class_arguments(Recipe)
-    config = parser.parse_args(with_default_classes(args, {"data.task": "GSM8KStyle"}))
+    config = parser.parse_args(in_order(args, {"data.task": "GSM8KStyle"}))
     model = Namespace(policy=config.model.policy, max_new_tokens=config.max_new_tokens)
     bare_tokens(config.data.task, model)
     config.model.policy, config.max_new_tokens = model.policy, model.max_new_tokens

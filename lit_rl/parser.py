@@ -31,6 +31,9 @@ SHOWN_TRAINER_FLAGS = {
 class Parser(LightningArgumentParser):
     """Turns every mistake of the user's into one line and exit code 2, and shows a help that can be read."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"allow_abbrev": False, **kwargs})
+
     def format_help(self, *args: Any) -> str:
         rare = [
             action
@@ -58,17 +61,6 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # a parser inside the parser: let the outer one say it
             super().error(message, ex)
         raise UsageError(explain(str(message), CLASSES)) from ex
-
-
-def with_default_classes(args: list[str], classes: dict[str, str]) -> list[str]:
-    """The arguments, with the default class named for each setting whose class they leave open.
-
-    Not done by the parser's defaults, because the arguments of a default class stay when another class is chosen.
-    """
-    given = {arg.split("=")[0] for arg in args}
-    if "--config" in given or "-c" in given:
-        return args
-    return [*(f"--{key}={name}" for key, name in classes.items() if f"--{key}" not in given), *args]
 
 
 def bare_tokens(task: Any, model: Any) -> None:

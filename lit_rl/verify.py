@@ -16,6 +16,7 @@ from lit_rl.exact.expectation import SAMPLES, cut_chances
 from lit_rl.exact.report import HEADER, as_json, line, theorem_line, write_report
 from lit_rl.exact.theorem import prove
 from lit_rl.exact.tree import grow
+from lit_rl.options import in_order
 from lit_rl.parser import Parser
 from lit_rl.tasks import PositionTask
 
@@ -31,7 +32,7 @@ def verify(args: list[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print a list of objects, one an estimator, and no table")
     parser.add_argument("--report", metavar="FOLDER", help="write report.md and certificate.json there as well")
     parser.add_subclass_arguments(Algorithm, "model", required=False, help="an estimator to verify in place of ours")
-    config = parser.parse_args(args)
+    config = parser.parse_args(in_order(args, {}))
     own = config.model is not None
     if own and config.report:
         raise UsageError("--report tells of the estimators that come with lit_rl; leave it out with --model")

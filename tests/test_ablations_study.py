@@ -2,8 +2,9 @@
 
 import pytest
 
+from ablations.merging import merge
 from ablations.studies import STUDIES, find
-from ablations.study import Arm, Comparison, Study, merge
+from ablations.study import Arm, Comparison, Study
 from lit_rl.errors import UsageError
 
 BASE = {
@@ -24,6 +25,17 @@ def test_merge_is_deep_and_leaves_its_arguments_alone():
     assert merged["model"] == {"class_path": "RLOO", "init_args": {"samples": 8, "learning_rate": 1e-4}}
     assert merged["data"] == {"seed": 1} and BASE["model"]["init_args"]["samples"] == 4
     assert merge(merged, {}) == merged and merge({}, merged) == merged
+
+
+def test_a_class_takes_over_nothing_that_is_set_for_another():
+    with pytest.raises(UsageError, match="model: lit_rl.algorithms.PPO would take over what is set for RLOO"):
+        merge(BASE, {"model": {"class_path": "lit_rl.algorithms.PPO"}})
+    same = merge(BASE, {"model": {"class_path": "lit_rl.algorithms.RLOO"}})
+    assert same["model"]["init_args"] == BASE["model"]["init_args"]
+    bare = {"model": {"class_path": "RLOO"}, "data": {"task": {"init_args": {"seed": 1}}}}
+    changes = {"model": {"class_path": "PPO"}, "data": {"task": {"class_path": "GSM8KStyle"}}}
+    assert merge(bare, changes)["model"] == {"class_path": "PPO"}
+    assert merge(bare, changes)["data"]["task"] == {"class_path": "GSM8KStyle", "init_args": {"seed": 1}}
 
 
 def test_hash_ignores_the_order_of_keys_and_nothing_else():

@@ -88,6 +88,8 @@ def test_fit_on_a_file_of_problems_from_a_config_alone(lit_rl, tmp_path):
         (["fit", "--data.seed", "-1"], "data.seed is -1"),
         (["fit", "--config", "nowhere.yaml"], "nowhere.yaml"),
         (["fit", "--data.task", "GSM8K", "--data.task.path", "nowhere.jsonl"], "data.task.path: no file nowhere.jsonl"),
+        (["--config", "all.yaml", "fit"], "--config stands behind the subcommand"),
+        (["fit", "--conf", "all.yaml"], "--conf"),
         (["train"], "train"),
     ],
     ids=lambda value: " ".join(value[1:3]) if isinstance(value, list) else "",

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ablations.study import Arm, Comparison, Config, Stage, Study, merge
+from ablations.merging import Config, merge
+from ablations.study import Arm, Comparison, Stage, Study
 
 TASKS = ("GSM8KStyle", "KeyToken")
 PRETRAINING = 30  # iterations, on top of the others' 50

@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
+from ablations.merging import Config, merge
 from ablations.metrics import MEMORY, OVER_TOKENS
-from ablations.study import Arm, Comparison, Config, Reading, Study, Tuning, merge
+from ablations.study import Arm, Comparison, Reading, Study, Tuning
 
 START, BASELINE, TASK = "start", "RLOO", "GSM8KStyle"
 UPDATES = 40

@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
+from ablations.merging import Config, merge
 from ablations.studies import binary_math as tiny
-from ablations.study import Arm, Config, Reading, Stage, Study, Tuning, merge
+from ablations.study import Arm, Reading, Stage, Study, Tuning
 
 SMALL_ARMS = ("GRPO", "PPO", "TRePO", tiny.START)
 MID_ARMS = (*SMALL_ARMS, "RLOO", "PPO, pretrained", "RLOO, other samples", "RLOO, shuffled rewards")

@@ -2,9 +2,10 @@
 
 from typing import Any, NamedTuple
 
+from ablations.merging import Config, merge
 from ablations.metrics import OVER_TOKENS, RECOVERED
 from ablations.studies.policies import POLICY, half_trained
-from ablations.study import Arm, Comparison, Config, Reading, Study, Tuning, merge
+from ablations.study import Arm, Comparison, Reading, Study, Tuning
 
 SIZES: Config = {"vocabulary": 4, "length": 8}
 TOKENS = 256  # a policy update, continuations and greedy responses among them

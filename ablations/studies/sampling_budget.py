@@ -2,10 +2,11 @@
 
 from typing import Any, NamedTuple
 
+from ablations.merging import Config
 from ablations.metrics import NOISE
 from ablations.noise import KAPPA, TOKEN
 from ablations.studies.policies import POLICY, half_trained
-from ablations.study import Arm, Comparison, Config, Reading, Study
+from ablations.study import Arm, Comparison, Reading, Study
 
 SAMPLES, GROUPS, ROUNDS = 4, 24, 4  # responses a prompt, prompts an iteration, iterations measured
 PRETRAINING = 10  # iterations

@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+from ablations.merging import Config, merge
 from ablations.metrics import NOISE
 from ablations.noise import KAPPA, TOKEN
 from ablations.studies import sampling_budget as tiny
 from ablations.studies.binary_math_larger import EMBEDDED_MID, ON_A_GPU, SMOLLM2, TAUGHT
 from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, trepo
-from ablations.study import Arm, Comparison, Config, Reading, Stage, Study, merge
+from ablations.study import Arm, Comparison, Reading, Stage, Study
 
 
 def _arms(stride: int, task: Config, config: Config, stages: tuple[Stage, ...] = ()) -> tuple[Arm, ...]:

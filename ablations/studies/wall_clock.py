@@ -3,9 +3,10 @@
 from dataclasses import replace
 from typing import Any
 
+from ablations.merging import Config, merge
 from ablations.metrics import OVER_SECONDS
 from ablations.studies.policies import POLICY
-from ablations.study import Arm, Comparison, Config, Reading, Study, Tuning, merge, trial_name
+from ablations.study import Arm, Comparison, Reading, Study, Tuning, trial_name
 
 WORDS, EARLY = "GSM8KStyle", "KeyToken"
 SIZES: Config = {"vocabulary": 16, "length": 32}
