@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 import warnings
+from functools import cached_property
 from typing import Any
 
 import datasets
@@ -12,11 +13,12 @@ import yaml
 from lightning import LightningModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 from torch.distributed import distributed_c10d
 
-from lit_rl import algorithms
+from lit_rl import algorithms, resume
 from lit_rl.callbacks import (
     Budget,
     Credit,
@@ -35,13 +37,10 @@ from lit_rl.export import export
 from lit_rl.fit_reward import fit_reward
 from lit_rl.options import FILE, in_order
 from lit_rl.parser import Parser, bare_tokens
-from lit_rl.policy.checkpoints import read_checkpoint
 from lit_rl.strategy import FSDP2
-from lit_rl.tracking import has_run, tracking_uri
 from lit_rl.verify import verify
 
 RUN_LOGGER = "lit_rl.run_logger.RunLogger"
-RUN_ID = "mlflow_run_id"  # in a checkpoint
 STRATEGIES = ("auto", "ddp", "fsdp2", "SingleDeviceStrategy", "DDPStrategy", FSDP2.__name__)  # and variants of ddp
 DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
 
@@ -52,16 +51,33 @@ class LogConfig(SaveConfigCallback):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{**kwargs, "save_to_log_dir": False})
 
+    @cached_property
+    def _text(self) -> str:
+        return str(self.parser.dump(self.config, skip_none=False))
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        text = self.parser.dump(self.config, skip_none=False)
+        text = self._text
         for logger in trainer.loggers:
             if isinstance(logger, MLFlowLogger) and not logger.experiment.get_run(logger.run_id).data.params:
                 logger.experiment.log_text(logger.run_id, text, "config.yaml")
                 logger.log_hyperparams(yaml.safe_load(text))
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint[resume.CONFIG] = self._text
         if isinstance(trainer.logger, MLFlowLogger):
-            checkpoint[RUN_ID] = trainer.logger.run_id
+            checkpoint[resume.RUN_ID] = trainer.logger.run_id
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Logs what has changed, beside the params, which MLflow can't change."""
+        changed = resume.changes(checkpoint, self._text)
+        if not changed or trainer.state.fn != TrainerFn.FITTING or not trainer.is_global_zero:
+            return
+        first = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["completed"] + 1
+        said = "; ".join(f"{key} {old} -> {new}" for key, (old, new) in changed.items())
+        for logger in trainer.loggers:
+            if isinstance(logger, MLFlowLogger):
+                logger.experiment.log_text(logger.run_id, self._text, f"config-from-iteration-{first}.yaml")
+                logger.experiment.set_tag(logger.run_id, f"lit_rl.changed_from_iteration_{first}", said[:5000])
 
 
 class CLI(LightningCLI):
@@ -108,7 +124,8 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         config = self._settings
-        run_id = run_of(config.ckpt_path) if config.get("ckpt_path") else None
+        self._resumed = resume.read(config.ckpt_path) if config.get("ckpt_path") else None
+        run_id = resume.run_of(self._resumed) if self._resumed else None
         logger = config.trainer.logger
         if run_id and self.config.get("subcommand") == "fit" and getattr(logger, "class_path", "") == RUN_LOGGER:
             logger.init_args.run_id = logger.init_args.run_id or run_id  # a resumed run goes on in its MLflow run
@@ -126,6 +143,9 @@ class CLI(LightningCLI):
             raise UsageError(
                 "checkpoint.save_on_train_epoch_end must be true: only the end of an iteration can be resumed exactly"
             )
+        if self._resumed and self.subcommand == "fit":
+            resume.check_changes(self._resumed, self._parser("fit").dump(config, skip_none=False))
+        self._resumed = None  # its tensors are those of a file
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         kwargs["callbacks"] = [*kwargs.get("callbacks", []), Memory()]
@@ -142,17 +162,6 @@ def check_strategy(given: Any) -> None:
         if name.lower().startswith(("fsdp", "modelparallel")):
             advice = "take fsdp2, which shards on GPUs and on the CPU"
         raise UsageError(f"trainer.strategy {name}: its processes can't have the weights whole for sampling; {advice}")
-
-
-def run_of(path: str) -> str | None:
-    """The MLflow run that a checkpoint was written in, if it is still there.
-
-    Raises:
-        UsageError: there is no checkpoint at ``path``.
-    """
-    saved = read_checkpoint(path, "ckpt_path", "give the path of a checkpoint, for one in mlruns/checkpoints")
-    run_id: str | None = saved.get(RUN_ID)
-    return run_id if run_id and has_run(run_id, tracking_uri()) else None
 
 
 def quiet() -> None:

@@ -13,7 +13,7 @@ LAYERS = [
     {"lit_rl.tasks", "lit_rl.policy", "lit_rl.tracking"},
     {"lit_rl.sampling", "lit_rl.run_logger", "lit_rl.strategy"},
     {"lit_rl.algorithms"},
-    {"lit_rl.exact", "lit_rl.parser"},
+    {"lit_rl.exact", "lit_rl.parser", "lit_rl.resume"},
     {"lit_rl.callbacks"},
     {"lit_rl.data", "lit_rl.reward_fitting"},
     {"lit_rl.verify", "lit_rl.fit_reward", "lit_rl.export"},

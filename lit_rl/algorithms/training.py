@@ -55,6 +55,7 @@ class Training(LightningModule):
         self._update_seconds = 0.0
         self._batch_started = 0.0
         self._restored_iterations = 0
+        self._settings: list[dict[str, Any]] = []  # of the optimizer's parameter groups
 
     # ---- what an algorithm says ---------------------------------------------------------------------------------
 
@@ -85,6 +86,16 @@ class Training(LightningModule):
     def on_fit_start(self) -> None:
         for module in self.frozen:
             module.to(self.device)
+
+    def on_train_start(self) -> None:
+        """From a checkpoint's optimizer and schedule a resumed run takes moments and steps, but no settings."""
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        schedule: Any = self.lr_schedulers()
+        for i, (group, own) in enumerate(zip(optimizer.param_groups, self._settings, strict=False)):
+            if group["initial_lr"] != own["initial_lr"]:
+                group["lr"] = own["initial_lr"] * schedule.lr_lambdas[i](schedule.last_epoch)
+            group.update(own)
+            schedule.base_lrs[i] = own["initial_lr"]
 
     @never_the_end
     def on_train_epoch_start(self) -> None:
@@ -161,6 +172,8 @@ class Training(LightningModule):
         groups, warmups = zip(*self.parameter_groups(), strict=True)
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, list(warmups))
+        names = ("initial_lr", "betas", "weight_decay")
+        self._settings = [{name: group[name] for name in names} for group in optimizer.param_groups]
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
