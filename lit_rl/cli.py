@@ -18,12 +18,13 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch import distributed
 from torch.distributed import distributed_c10d
 
-from lit_rl import algorithms, resume
+from lit_rl import algorithms, resume, slurm
 from lit_rl.callbacks import (
     Budget,
     Credit,
     Diagnostics,
     GradientVariance,
+    Interruption,
     IterationCheckpoint,
     IterationProgress,
     Memory,
@@ -31,6 +32,7 @@ from lit_rl.callbacks import (
     Transcripts,
     ValueAccuracy,
 )
+from lit_rl.callbacks.interruption import Interrupted, ended_by_signals
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.export import export
@@ -124,6 +126,8 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         config = self._settings
+        if self.config.get("subcommand") == "fit" and not config.ckpt_path:
+            config.ckpt_path = slurm.checkpoint_to_go_on_from()
         self._resumed = resume.read(config.ckpt_path) if config.get("ckpt_path") else None
         run_id = resume.run_of(self._resumed) if self._resumed else None
         logger = config.trainer.logger
@@ -149,6 +153,8 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         kwargs["callbacks"] = [*kwargs.get("callbacks", []), Memory()]
+        if self.subcommand:  # of this command, not of a worker that has others' signals to follow
+            kwargs["callbacks"].append(Interruption())
         if self._settings.trainer.enable_progress_bar is not False:
             kwargs["callbacks"].append(IterationProgress())
         return super().instantiate_trainer(**kwargs)
@@ -181,6 +187,17 @@ def usage_error(error: BaseException | None) -> UsageError | None:
 
 def main() -> int:
     """Runs the command line; returns the exit code."""
+    with ended_by_signals():
+        try:
+            return command()
+        except Interrupted as end:
+            if end.requeue and end.code:  # in the first process
+                slurm.requeue()
+            raise
+
+
+def command() -> int:
+    """Does what the command line says; returns the exit code."""
     quiet()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()

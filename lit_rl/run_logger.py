@@ -30,8 +30,12 @@ class RunLogger(MLFlowLogger):
         uri = tracking_uri()
         experiment(experiment_name, uri)
         super().__init__(experiment_name=experiment_name, run_name=run_name, tracking_uri=uri, tags=tags, run_id=run_id)
+        self.interrupted = False  # by a signal
 
     @property
     def save_dir(self) -> str:
         """Checkpoints go here, under the experiment's and the run's id; MLflow itself has the artifacts."""
         return str(FOLDER / "checkpoints")
+
+    def finalize(self, status: str = "success") -> None:
+        super().finalize("KILLED" if self.interrupted else status)

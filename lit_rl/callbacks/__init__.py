@@ -5,6 +5,7 @@ from lit_rl.callbacks.checkpoint import IterationCheckpoint
 from lit_rl.callbacks.credit import Credit
 from lit_rl.callbacks.diagnostics import Diagnostics
 from lit_rl.callbacks.gradient_variance import GradientVariance
+from lit_rl.callbacks.interruption import Interruption
 from lit_rl.callbacks.memory import Memory
 from lit_rl.callbacks.progress import IterationProgress
 from lit_rl.callbacks.reward import RewardCallback
@@ -16,6 +17,7 @@ __all__ = [
     "Credit",
     "Diagnostics",
     "GradientVariance",
+    "Interruption",
     "IterationCheckpoint",
     "IterationProgress",
     "Memory",

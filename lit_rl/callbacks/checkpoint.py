@@ -1,11 +1,15 @@
 """Checkpoints of the ends of iterations."""
 
-from pathlib import Path
+import signal
+import sys
+from typing import Any
 
 from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from lit_rl import slurm
+from lit_rl.callbacks.interruption import Interruption
 from lit_rl.checkpoint_io import WholeCheckpointIO
 
 
@@ -23,12 +27,28 @@ class IterationCheckpoint(ModelCheckpoint):
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        super().on_train_epoch_end(trainer, pl_module)
-        if not (self._every_n_epochs or self._every_n_train_steps or self._train_time_interval):
-            return
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
-        if last and self._last_global_step_saved != trainer.global_step and self.dirpath is not None:
-            trainer.save_checkpoint(Path(self.dirpath) / f"{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+        interruption = _interruption(trainer)
+        told = interruption.received(trainer) if interruption and not last else None
+        super().on_train_epoch_end(trainer, pl_module)
+        saves = bool(self._every_n_epochs or self._every_n_train_steps or self._train_time_interval)
+        if saves and (last or told) and self._last_global_step_saved != trainer.global_step:
+            self._save_checkpoint(trainer, f"{self.dirpath}/{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
+        if told:
+            if trainer.is_global_zero:
+                name, kept = signal.Signals(told.signum).name, self._last_checkpoint_saved
+                said = f"saved; go on with --ckpt_path {kept}" if kept else "not saved: checkpoint.every_n_epochs is 0"
+                print(f"lit_rl: {name} ended it behind iteration {trainer.current_epoch + 1}, {said}", file=sys.stderr)
+            raise told
+
+    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._save_checkpoint(trainer, filepath)
+        if _interruption(trainer) and trainer.is_global_zero:
+            slurm.remember(filepath)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: the last iteration is saved, and what comes after it could not be resumed exactly."""
+
+
+def _interruption(trainer: Any) -> Interruption | None:
+    return next((each for each in trainer.callbacks if isinstance(each, Interruption)), None)
