@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from ablations.results import FOLDER
+from ablations.stopping import Stopped, stoppable
 from ablations.studies import STUDIES, find
 from ablations.tuning import tuned
 from lit_rl.errors import UsageError
@@ -74,42 +75,47 @@ def _ui(port: int) -> None:
 def main(args: Sequence[str] | None = None) -> int:
     """Runs the command line; returns the exit code."""
     try:
-        options = _parser().parse_args(args)
-        if options.command == "list":
-            for study in STUDIES.values():
-                print(f"{study.name}{'' if study.scale == 'tiny' else f' --scale {study.scale}'}: {study.question}")
-            print(f"{CERTIFICATE}: Is every estimator what it is said to be? Enumerated, without training.")
-            return 0
-        if options.command == "ui":
-            _ui(options.port)
-            return 0
-        if options.study == CERTIFICATE:
-            from lit_rl.verify import verify
-
-            return verify(["--report", str(FOLDER / CERTIFICATE)])
-        study = find(options.study, options.scale)
-        code = 0
-        if options.command == "run":
-            from ablations.runner import run
-
-            if study.trials is not None and not options.smoke:
-                code = run(study.trials, None, options.jobs, False)
-            if not code:
-                code = run(tuned(study, options.smoke), _seeds(options.seeds), options.jobs, options.smoke)
-        from ablations.report import report
-
-        try:
-            report(tuned(study, options.smoke), options.smoke)
-        except UsageError:
-            if not code:  # otherwise the sweep has already said why there is nothing to report
-                raise
-        return code
+        with stoppable():
+            return _main(args)
     except UsageError as error:
         print(f"ablations: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("ablations: interrupted; the same command goes on from here", file=sys.stderr)
-        return 130
+    except Stopped as stop:
+        print(f"ablations: {stop.how}; the same command goes on from here", file=sys.stderr)
+        return stop.code
+
+
+def _main(args: Sequence[str] | None) -> int:
+    options = _parser().parse_args(args)
+    if options.command == "list":
+        for study in STUDIES.values():
+            print(f"{study.name}{'' if study.scale == 'tiny' else f' --scale {study.scale}'}: {study.question}")
+        print(f"{CERTIFICATE}: Is every estimator what it is said to be? Enumerated, without training.")
+        return 0
+    if options.command == "ui":
+        _ui(options.port)
+        return 0
+    if options.study == CERTIFICATE:
+        from lit_rl.verify import verify
+
+        return verify(["--report", str(FOLDER / CERTIFICATE)])
+    study = find(options.study, options.scale)
+    code = 0
+    if options.command == "run":
+        from ablations.runner import run
+
+        if study.trials is not None and not options.smoke:
+            code = run(study.trials, None, options.jobs, False)
+        if not code:
+            code = run(tuned(study, options.smoke), _seeds(options.seeds), options.jobs, options.smoke)
+    from ablations.report import report
+
+    try:
+        report(tuned(study, options.smoke), options.smoke)
+    except UsageError:
+        if not code:  # otherwise the sweep has already said why there is nothing to report
+            raise
+    return code
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
 """One cell, in a worker process: build, validate, fit, test. Imported by workers alone, for it is slow to import."""
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 import warnings
-from multiprocessing.queues import SimpleQueue
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -22,8 +20,7 @@ from ablations.status import Failure, Status
 from ablations.study import Cell
 from ablations.tracking import Tracking
 from lit_rl.callbacks.progress import PhaseProgress
-from lit_rl.cli import CLI
-from lit_rl.errors import UsageError
+from lit_rl.cli import CLI, usage_error
 from lit_rl.run_logger import RunLogger
 
 SECONDS_BETWEEN_REPORTS = 0.2
@@ -36,12 +33,12 @@ class CellLogger(RunLogger):
         pass
 
 
-class QueueProgress(PhaseProgress):
-    """Puts a :class:`Status` on a queue, at most every ``SECONDS_BETWEEN_REPORTS``."""
+class ToldProgress(PhaseProgress):
+    """Tells the runner a :class:`Status`, at most every ``SECONDS_BETWEEN_REPORTS``."""
 
-    def __init__(self, cell: str, queue: "SimpleQueue[Status]") -> None:
+    def __init__(self, cell: str, tell: Callable[[Status], None]) -> None:
         super().__init__()
-        self._cell, self._queue = cell, queue
+        self._cell, self._tell = cell, tell
         self._reward: float | None = None
         self._reported = 0.0
 
@@ -50,7 +47,7 @@ class QueueProgress(PhaseProgress):
         if now - self._reported >= SECONDS_BETWEEN_REPORTS:
             self._reported = now
             iteration, iterations = self.trainer.current_epoch, self.trainer.max_epochs or 0
-            self._queue.put(Status(self._cell, name, min(iteration + 1, iterations), iterations, self._reward))
+            self._tell(Status(self._cell, name, min(iteration + 1, iterations), iterations, self._reward))
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -67,51 +64,36 @@ class QueueProgress(PhaseProgress):
             self._reward = float(trainer.callback_metrics["train/reward"])
 
 
-_queue: "SimpleQueue[Status]"
+def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: str, run_id: str) -> Failure | None:
+    """Runs a cell and ends its MLflow run, as FINISHED only after everything is done."""
+    _be_silent()
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    torch.set_num_threads(1)
+    tracking = Tracking(experiment)
+    try:
+        _run(cell, CellLogger(experiment, run_id=run_id), tell)
+    except (Exception, SystemExit) as error:
+        tracking.client.log_text(run_id, traceback.format_exc(), "error.txt")
+        usage = usage_error(error)
+        failure = Failure.of(error) if usage is None else Failure(" ".join(str(usage).split()), True)
+        tracking.fail(run_id, failure)
+        return failure
+    tracking.client.set_terminated(run_id, "FINISHED")
+    return None
 
 
-def start_worker(queue: "SimpleQueue[Status]", uri: str) -> None:
-    """Prepares a worker process: it is silent, for the terminal is its parent's, and leaves ctrl-C to its parent."""
-    global _queue
-    _queue = queue
-    threading.Thread(target=_follow_parent, daemon=True).start()
+def _be_silent() -> None:
+    """The terminal is the runner's: warnings go to MLflow as metrics, errors as artifacts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.stderr = open(os.devnull, "w")  # noqa: SIM115  warnings go to MLflow as metrics, errors as artifacts
-    os.environ.update(
-        MLFLOW_TRACKING_URI=uri, MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", TOKENIZERS_PARALLELISM="false"
-    )
+    sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    os.environ.update(MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR="false", TOKENIZERS_PARALLELISM="false")
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     disable_progress_bar()
 
 
-def _follow_parent() -> None:
-    """Ends this process when its parent has ended, in whatever way: nobody would hear of its cells."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def run_cell(cell: Cell, experiment: str, tags: dict[str, str]) -> Failure | None:
-    """Runs a cell and ends its MLflow run, as FINISHED only after everything is done."""
-    torch.set_num_threads(1)
-    tracking = Tracking(experiment)
-    run_id = tracking.open_cell(cell, tags)
-    try:
-        _run(cell, CellLogger(experiment, run_id=run_id))
-    except (Exception, SystemExit) as error:
-        tracking.client.log_text(run_id, traceback.format_exc(), "error.txt")
-        tracking.client.set_terminated(run_id, "FAILED")
-        usage = isinstance(error, UsageError)
-        reason = " ".join(str(error).split()) if usage else f"{type(error).__name__}: {' '.join(str(error).split())}"
-        return Failure(reason, usage)
-    tracking.client.set_terminated(run_id, "FINISHED")
-    return None
-
-
-def _run(cell: Cell, logger: CellLogger) -> None:
+def _run(cell: Cell, logger: CellLogger, tell: Callable[[Status], None]) -> None:
     # what the cell's config.yaml says when it is repeated by hand: an ordinary run beside the study's
     ordinary = {"class_path": "lit_rl.run_logger.RunLogger", "init_args": {"experiment_name": logger._experiment_name}}
     execution = {"enable_progress_bar": False, "logger": ordinary}
@@ -119,7 +101,7 @@ def _run(cell: Cell, logger: CellLogger) -> None:
     trainer: Any = cli.trainer
     model, data = cli.model, cli.datamodule
     trainer.logger = logger
-    trainer.callbacks.insert(0, QueueProgress(str(cell), _queue))  # ModelCheckpoint has to stay last
+    trainer.callbacks.insert(0, ToldProgress(str(cell), tell))  # ModelCheckpoint has to stay last
     if not cell.frozen:
         trainer.validate(model, data, verbose=False)  # curves begin before the first iteration
     if cell.iterations:

@@ -38,10 +38,14 @@ class SweepDisplay:
         reward = "" if status.reward is None else f"  train/reward {status.reward:.3f}"
         self._progress.update(self._cells[status.cell], completed=status.iteration, note=f"{status.phase}{reward}")
 
+    def note(self, line: str) -> None:
+        """A line for what is neither progress nor an end."""
+        self._progress.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
     def finish(self, cell: str, failure: Failure | None) -> None:
         self._done += 1
         if cell in self._cells:
-            self._progress.remove_task(self._cells[cell])
+            self._progress.remove_task(self._cells.pop(cell))
         self._progress.advance(self._sweep)
         if self._progress.disable:
             outcome = "finished" if failure is None else f"failed: {failure.reason}"

@@ -1,104 +1,92 @@
-"""Runs the cells of a study in a pool of worker processes, each cell once."""
+"""Runs the cells of a study, each once, whoever runs the study beside."""
 
-import multiprocessing
 import sys
-from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from ablations import claims
+from ablations.arms import close_arms, open_arms
 from ablations.display import SweepDisplay
 from ablations.stages import prepare
-from ablations.status import Failure
+from ablations.status import Failure, Outcome, Status
 from ablations.study import Cell, Study
-from ablations.tracking import COMMIT, PARENT, SMOKE, SWEEP, Tracking, commit, identity, sweep
-
-# what a cell takes long to import; a worker that is forked from it starts in a moment
-SHARED = ["ablations.cell", "mlflow.store.tracking.sqlalchemy_store"]
+from ablations.tracking import COMMIT, FAILURE, PARENT, SMOKE, SWEEP, USAGE, Tracking, commit, identity, sweep
+from ablations.workers import Function, warm_up, work_off
 
 
 def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> int:
     """Runs the cells that MLflow does not have yet, ``jobs`` at a time; returns the exit code.
 
-    A failing cell does not stop the others. The code is 0 if all cells are finished, 2 if all failures are mistakes in
-    settings, otherwise 1.
+    A failing cell does not stop the others, nor does one whose process dies. Runners of one study share its cells. The
+    code is 0 if all cells are finished, 2 if all failures are mistakes in settings, otherwise 1.
 
     Raises:
         UsageError: no cell can run, because the tracking server cannot be used or a stage failed.
     """
     cells = study.cells(seeds, smoke)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(SHARED)
-    forkserver.ensure_running()  # imports while this process does
+    warm_up()  # while this process imports
     tracking = Tracking(study.label(smoke))
     finished = tracking.finished_cells()
     pending = [cell for cell in cells if cell.hash not in finished]
     if len(pending) < len(cells):
         print(f"{len(cells) - len(pending)} of {len(cells)} cells already finished", file=sys.stderr)
-    if not pending:
-        return 0
-    tracking.kill_stale(pending)
-    arms = tracking.open_arms(pending, smoke)
-    tags = {COMMIT: commit(), SMOKE: str(smoke).lower(), SWEEP: sweep()}
+    tasks: list[_CellTask] = []
     try:
-        prepare({each for cell in pending for each in cell.preparations}, jobs)
-        failures = _sweep(pending, tracking, {arm: {**tags, PARENT: run_id} for arm, run_id in arms.items()}, jobs)
+        if pending:
+            arms = open_arms(tracking, pending, smoke)
+            prepare({each for cell in pending for each in cell.preparations}, jobs)
+            tags = {COMMIT: commit(), SMOKE: str(smoke).lower(), SWEEP: sweep()}
+            with SweepDisplay(len(pending)) as display:
+                tasks = [_CellTask(cell, tracking, {**tags, PARENT: arms[cell.arm]}, display) for cell in pending]
+                work_off(tasks, jobs, display.show)
     finally:
         tracking.kill_stale(pending)
-        tracking.close_arms(cells, arms, lambda run: study.find(*identity(run), smoke) is not None)
+        close_arms(tracking, cells, smoke, lambda run: study.find(*identity(run), smoke) is not None)
+    failures = [(task.cell, task.failure) for task in tasks if task.failure is not None]
     for cell, failure in failures:
         print(f"failed: {cell}: {failure.reason}", file=sys.stderr)
     return 0 if not failures else 2 if all(failure.usage for _, failure in failures) else 1
 
 
-def _sweep(
-    cells: Sequence[Cell], tracking: Tracking, tags: dict[str, dict[str, str]], jobs: int
-) -> list[tuple[Cell, Failure]]:
-    """Runs the cells, with the tags of their arms; returns those that failed, and why."""
-    context = multiprocessing.get_context("forkserver")
-    queue = context.SimpleQueue()
-    # a process of its own for each cell: its memory's peak is its own, too
-    options: dict[str, Any] = {
-        "initializer": _start_worker,
-        "initargs": (queue, tracking.uri),
-        "max_tasks_per_child": 1,
-    }
-    pool = ProcessPoolExecutor(min(jobs, len(cells)), context, **options)
-    failures = []
-    try:
-        futures = {pool.submit(_run_cell, cell, tracking.name, tags[cell.arm]): cell for cell in cells}
-        remaining = set(futures)
-        with SweepDisplay(len(cells)) as display:
-            while remaining:
-                done, remaining = wait(remaining, timeout=0.1, return_when=FIRST_COMPLETED)
-                while not queue.empty():
-                    display.show(queue.get())
-                for future in done:
-                    try:
-                        failure = future.result()
-                    except BrokenProcessPool:
-                        failure = Failure("a worker process died, perhaps for want of memory; run again", False)
-                    except Exception as error:  # the tracking server went away, for one
-                        failure = Failure(f"{type(error).__name__}: {' '.join(str(error).split())}", False)
-                    if failure is not None:
-                        failures.append((futures[future], failure))
-                    display.finish(str(futures[future]), failure)
-    except KeyboardInterrupt:
-        for process in multiprocessing.active_children():
-            process.kill()  # Lightning would outlive a termination, and go on to the next cell
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-    return failures
+class _CellTask:
+    """A cell to be run, with the tags of its run."""
+
+    def __init__(self, cell: Cell, tracking: Tracking, tags: dict[str, str], display: SweepDisplay) -> None:
+        self.cell = cell
+        self.failure: Failure | None = None
+        self.claim = claims.folder(tracking.uri, tracking.name) / cell.hash
+        self._tracking, self._tags, self._display = tracking, tags, display
+        self._since, self._run_id = 1000 * time.time(), ""
+
+    def settled(self) -> Outcome | None:
+        """How it ended in another runner, since this one has begun."""
+        runs = self._tracking.runs("cell", self.cell.hash)
+        if any(run.info.status == "FINISHED" for run in runs):
+            return Outcome(None)
+        for run in runs:
+            if run.info.status == "FAILED" and run.info.end_time >= self._since and FAILURE in run.data.tags:
+                return Outcome(Failure(run.data.tags[FAILURE], run.data.tags[USAGE] == "true"))
+        self._tracking.kill_stale([self.cell])
+        return None
+
+    def start(self) -> tuple[Function, tuple[Any, ...]]:
+        self._run_id = self._tracking.open_cell(self.cell, self._tags)
+        return _run_cell, (self.cell, self._tracking.name, self._tracking.uri, self._run_id)
+
+    def died(self, failure: Failure, again: bool) -> None:
+        if again:
+            self._tracking.client.set_terminated(self._run_id, "KILLED")
+            self._display.note(f"{self.cell}: {failure.reason}; it is tried once more")
+        else:
+            self._tracking.fail(self._run_id, failure)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.failure = outcome.failure
+        self._display.finish(str(self.cell), outcome.failure)
 
 
-def _start_worker(*args: Any) -> None:
-    from ablations.cell import start_worker
+def _run_cell(tell: Callable[[Status], None], *args: Any) -> Failure | None:
+    from ablations.cell import run_cell  # slow to import
 
-    start_worker(*args)
-
-
-def _run_cell(*args: Any) -> Failure | None:
-    from ablations.cell import run_cell
-
-    return run_cell(*args)
+    return run_cell(tell, *args)

@@ -1,4 +1,4 @@
-"""What a worker tells its parent; apart, so that the parent need not import what a cell needs."""
+"""What a worker tells its runner; apart, so that the runner need not import what a cell needs."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,18 @@ class Status(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """Why a cell failed; ``usage`` if it is a setting that the user can mend."""
+    """Why something failed; ``usage`` if it is a setting that the user can mend."""
 
     reason: str
     usage: bool
+
+    @classmethod
+    def of(cls, error: BaseException) -> "Failure":
+        """That of an error which is no mistake in settings."""
+        return cls(f"{type(error).__name__}: {' '.join(str(error).split())}", False)
+
+
+class Outcome(NamedTuple):
+    """How something ended: finished, if there is no failure."""
+
+    failure: Failure | None

@@ -4,12 +4,11 @@ import logging
 import os
 import socket
 import subprocess
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from statistics import fmean
 from typing import TYPE_CHECKING
 
+from ablations.status import Failure
 from ablations.study import Cell
 
 if TYPE_CHECKING:  # all of mlflow is slow to import
@@ -18,7 +17,9 @@ if TYPE_CHECKING:  # all of mlflow is slow to import
 ARM, SEED, KIND, HASH, COMMIT = (f"lit_rl.{key}" for key in ("arm", "seed", "kind", "config_hash", "commit"))
 STUDY, SMOKE = "lit_rl.study", "lit_rl.smoke"
 SWEEP = "lit_rl.sweep"  # host and process of the sweep
+FAILURE, USAGE = "lit_rl.failure", "lit_rl.failure_is_usage"  # why a run failed, and if a setting is to blame
 PARENT = "mlflow.parentRunId"
+LONGEST = 500  # characters of a tag
 CODE = ("lit_rl", "ablations", "data")
 
 
@@ -45,9 +46,11 @@ class Tracking:
         self.client = MlflowClient(self.uri)
         self.experiment = experiment(name, self.uri)
 
-    def runs(self, kind: str) -> "list[Run]":
-        """All runs of a kind, ``arm`` or ``cell``, the newest first."""
+    def runs(self, kind: str, digest: str | None = None) -> "list[Run]":
+        """All runs of a kind, ``arm`` or ``cell``, or those of a configuration's hash, the newest first."""
         experiments, query = [self.experiment], f"tags.`{KIND}` = '{kind}'"
+        if digest is not None:
+            query += f" and tags.`{HASH}` = '{digest}'"
         page = self.client.search_runs(experiments, query)
         found = list(page)
         while page.token:
@@ -66,56 +69,17 @@ class Tracking:
             if run.info.status == "RUNNING" and run.data.tags[HASH] in hashes and not _alive(run.data.tags[SWEEP]):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
-    def open_arms(self, cells: Sequence[Cell], smoke: bool) -> dict[str, str]:
-        """The ids of new parent runs for the arms of these cells. An arm's earlier parent hands over its children: its
-        curves are means over the seeds it had, and MLflow can't take back a point."""
-        earlier = {run.data.tags[ARM]: run.info.run_id for run in self.runs("arm")}
-        children = self.runs("cell")
-        ids = {}
-        for cell in cells:
-            if cell.arm in ids:
-                continue
-            tags = {KIND: "arm", ARM: cell.arm, STUDY: cell.study, SMOKE: str(smoke).lower()}
-            ids[cell.arm] = self.client.create_run(self.experiment, run_name=cell.arm, tags=tags).info.run_id
-            for child in children:
-                if child.data.tags[ARM] == cell.arm:
-                    self.client.set_tag(child.info.run_id, PARENT, ids[cell.arm])
-            if cell.arm in earlier:
-                self.client.delete_run(earlier[cell.arm])
-        return ids
-
-    def close_arms(self, cells: Sequence[Cell], ids: dict[str, str], current: "Callable[[Run], bool]") -> None:
-        """Logs an arm's curves, and marks it as finished if all of its cells are, otherwise as failed.
-
-        Args:
-            current: whether a finished run is one of the study as it is now, whatever its seed.
-        """
-        finished = self.finished_cells()
-        for arm, run_id in ids.items():
-            children = [run for run in finished.values() if run.data.tags[ARM] == arm and current(run)]
-            self._log_means(run_id, children)
-            complete = all(cell.hash in finished for cell in cells if cell.arm == arm)
-            self.client.set_terminated(run_id, "FINISHED" if complete else "FAILED")
-
-    def _log_means(self, run_id: str, children: "Sequence[Run]") -> None:
-        """The means over the children of each metric at each step: the UI's charts then compare arms."""
-        from mlflow.entities import Metric
-
-        values: dict[tuple[str, int], list[float]] = {}
-        for child in children:
-            for name in child.data.metrics:
-                for point in self.client.get_metric_history(child.info.run_id, name):
-                    values.setdefault((name, point.step), []).append(point.value)
-        now = int(1000 * time.time())
-        means = [Metric(name, fmean(all_), now, step) for (name, step), all_ in values.items()]
-        for start in range(0, len(means), 1000):  # MLflow takes no more at once
-            self.client.log_batch(run_id, means[start : start + 1000])
-
     def open_cell(self, cell: Cell, tags: dict[str, str]) -> str:
         """The id of a new run of the cell."""
         own = {KIND: "cell", ARM: cell.arm, SEED: str(cell.seed), STUDY: cell.study, HASH: cell.hash}
         run = self.client.create_run(self.experiment, run_name=str(cell), tags={**own, **tags})
         return run.info.run_id
+
+    def fail(self, run_id: str, failure: Failure) -> None:
+        """Ends a run as failed, and says why in its tags."""
+        self.client.set_tag(run_id, FAILURE, failure.reason[:LONGEST])
+        self.client.set_tag(run_id, USAGE, str(failure.usage).lower())
+        self.client.set_terminated(run_id, "FAILED")
 
 
 def sweep() -> str:

@@ -25,6 +25,15 @@ TINY = {
     "data": {"prompts_per_iteration": 2, "rows_per_microbatch": 2, "eval_prompts": 2},
     "trainer": {"max_epochs": 1, "check_val_every_n_epoch": 1, "accelerator": "cpu"},
 }
+SIZES = {"vocabulary": 3, "length": 3}
+TABLE = {"class_path": "lit_rl.policy.TabularPolicy", "init_args": SIZES}
+BROKEN = {"class_path": "sweeping.BrokenPolicy", "init_args": SIZES}
+KEY_TOKEN = {
+    "model": {"class_path": "RLOO", "init_args": {"samples": 2, "policy": TABLE}},
+    "data": {"task": {"class_path": "lit_rl.tasks.KeyToken", "init_args": SIZES}},
+    "budget": {"generated_tokens": 36},
+    "credit": {"every_n_iterations": 1},
+}
 QUICKSTART = ["run", "quickstart", "--smoke", "--jobs", "2", "--seeds", "1"]
 
 
@@ -136,7 +145,7 @@ def test_a_failing_cell_stops_no_other(folder: Path, monkeypatch, capsys):
     arms = (
         Arm("fine", {}),
         Arm("mistaken", {"data": {"rows_per_microbatch": 3}}),
-        Arm("raising", {"reward": {"scorer": "json.loads"}}),  # takes other arguments than a scorer
+        Arm("raising", KEY_TOKEN | {"model": {"init_args": {"policy": BROKEN, "max_new_tokens": 3}}}),
     )
     study = Study("broken", "?", "here", arms, "fine", "test/accuracy", (), base=TINY, seeds=(0,))
     monkeypatch.setitem(studies.STUDIES, study.name, study)
@@ -144,7 +153,7 @@ def test_a_failing_cell_stops_no_other(folder: Path, monkeypatch, capsys):
     printed = [line for line in capsys.readouterr().err.splitlines() if line.startswith("failed: ")]
     assert len(printed) == 2
     assert any("mistaken" in line and "rows_per_microbatch" in line for line in printed)
-    assert any("raising" in line and "TypeError" in line for line in printed)
+    assert any("raising" in line and "RuntimeError: it broke" in line for line in printed)
     tracking = Tracking("broken")
     expected = {"fine": "FINISHED", "mistaken": "FAILED", "raising": "FAILED"}
     for kind in ("cell", "arm"):
@@ -177,16 +186,6 @@ def test_a_report_without_the_database_is_the_same(sweep, folder, monkeypatch):
     assert main(["report", "quickstart", "--smoke"]) == 0
     assert {path.name: path.read_bytes() for path in results.iterdir()} == before
     assert not (folder / "elsewhere.db").exists()
-
-
-SIZES = {"vocabulary": 3, "length": 3}
-TABLE = {"class_path": "lit_rl.policy.TabularPolicy", "init_args": SIZES}
-KEY_TOKEN = {
-    "model": {"class_path": "RLOO", "init_args": {"samples": 2, "policy": TABLE}},
-    "data": {"task": {"class_path": "lit_rl.tasks.KeyToken", "init_args": SIZES}},
-    "budget": {"generated_tokens": 36},
-    "credit": {"every_n_iterations": 1},
-}
 
 
 def test_a_study_is_tuned_frozen_arms_are_measured_and_a_budget_ends_it(folder: Path, monkeypatch, capsys):
