@@ -11,6 +11,7 @@ import datasets
 import transformers
 import yaml
 from lightning import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, StochasticWeightAveraging
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.trainer.states import TrainerFn
@@ -152,12 +153,19 @@ class CLI(LightningCLI):
         self._resumed = None  # its tensors are those of a file
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        kwargs["callbacks"] = [*kwargs.get("callbacks", []), Memory()]
+        given = self._get(self.config_init, "trainer").get("callbacks") or []
+        own = given if isinstance(given, list) else [given]
+        if any(isinstance(callback, StochasticWeightAveraging) for callback in own):
+            raise UsageError(
+                "trainer.callbacks: StochasticWeightAveraging takes its average after the last iteration is saved, so "
+                "that no checkpoint has it; take WeightAveraging or EMAWeightAveraging"
+            )
+        callbacks = [*own, Memory()]
         if self.subcommand:  # of this command, not of a worker that has others' signals to follow
-            kwargs["callbacks"].append(Interruption())
-        if self._settings.trainer.enable_progress_bar is not False:
-            kwargs["callbacks"].append(IterationProgress())
-        return super().instantiate_trainer(**kwargs)
+            callbacks.append(Interruption())
+        if self._settings.trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
+            callbacks.append(IterationProgress())
+        return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
 
 
 def check_strategy(given: Any) -> None:
