@@ -194,6 +194,20 @@ def test_the_hubs_gsm8k_keeps_its_test_split_and_parts_its_training_rows():
     assert same.prompts("test")[3]["prompt"] == row["prompt"] and same.prompts("test")[3]["answer"] == row["answer"]
 
 
+def test_a_row_of_the_hub_without_a_number_is_named():
+    rows = [{"question": f"What is {i}?", "answer": f"#### {i}" if i != 7 else "#### 7/2"} for i in range(20)]
+    for split in ("train", "test"):
+        write(f"openai/gsm8k/main/{split}-00000-of-00001.parquet", rows)
+    files = [{"split": split, "path": f"main/{split}-*"} for split in ("train", "test")]
+    write(
+        "openai/gsm8k/README.md",
+        f"---\n{yaml.safe_dump({'configs': [{'config_name': 'main', 'data_files': files}]})}---\n",
+    )
+    task = GSM8K()
+    with pytest.raises(UsageError, match=r"^data\.task: row 8 of the split 'test': .* \('#### 7/2'\); mend or remove"):
+        task.prompts("test")
+
+
 def test_gsm8k_without_the_hub_is_one_line():
     with pytest.raises(UsageError, match=r"^data\.task: no openai/gsm8k .*give --data\.task\.path$") as caught:
         GSM8K().prompts("train")

@@ -10,6 +10,7 @@ from lightning import Callback, Trainer
 
 from lit_rl.algorithms import GRPO
 from lit_rl.callbacks import RewardCallback
+from lit_rl.callbacks.interruption import Interrupted
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.policy import RewardModel, TokenTransformer
@@ -104,8 +105,8 @@ def test_a_score_that_is_no_number_is_one_line_with_row_prompt_and_response(roll
     assert not isinstance(value, Exception) or type(value).__name__ in said
 
 
-def test_the_user_may_interrupt_a_score_and_a_task_may_name_its_own_setting(rollouts):
-    for error in (KeyboardInterrupt(), UsageError("data.task.length is 3")):
+def test_a_score_may_be_interrupted_and_a_task_may_name_its_own_setting(rollouts):
+    for error in (KeyboardInterrupt(), Interrupted(15), UsageError("data.task.length is 3")):
         with pytest.raises(type(error)) as caught:
             score_rows(odd(error), rollouts, ["first", "second"], "data.task")
         assert caught.value is error

@@ -34,7 +34,7 @@ def score_rows(
         progress: called with the rows done and their number.
 
     Raises:
-        UsageError: ``score`` raised something else than KeyboardInterrupt, or gave what is no number of at most
+        UsageError: ``score`` raised anything but what interrupts a run, or gave what is no number of at most
             LARGEST in size. It names the setting, the row, the prompt and the response.
     """
     ids, lengths, group = rollouts.response_ids.cpu(), rollouts.lengths.tolist(), rollouts.group.tolist()
@@ -46,6 +46,8 @@ def score_rows(
         except (KeyboardInterrupt, UsageError):
             raise
         except BaseException as error:  # SystemExit would end the process as a success
+            if isinstance(error, SystemExit) and type(error) is not SystemExit:
+                raise  # not the reward's: a signal has come
             reason = f"{type(error).__name__} ({shown(error, str)})"
             raise UsageError(f"{setting} raised {reason} {_where(row, example, text)}; mend it") from error
         number = _number(value)
