@@ -57,15 +57,13 @@ def _seeds(given: list[int] | None) -> list[int] | None:
 
 
 def _ui(port: int) -> None:
-    from lit_rl.tracking import tracking_uri
+    from lit_rl.tracking import Client, tracking_uri
 
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
         print(uri)
         return
-    from mlflow.tracking import MlflowClient
-
-    for experiment in MlflowClient(uri).search_experiments(filter_string="name != 'Default'"):
+    for experiment in Client(uri).search_experiments(filter_string="name != 'Default'"):
         page = f"#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART"
         print(f"{experiment.name}: http://127.0.0.1:{port}/{page}", flush=True)
     command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]

@@ -38,13 +38,11 @@ class Tracking:
         for noisy in ("mlflow", "alembic"):
             logging.getLogger(noisy).setLevel(logging.ERROR)
         os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")
-        from lit_rl.tracking import experiment, tracking_uri
+        from lit_rl.tracking import Client, experiment, tracking_uri
 
         self.name, self.uri = name, tracking_uri()
-        from mlflow.tracking import MlflowClient
-
-        self.client = MlflowClient(self.uri)
         self.experiment = experiment(name, self.uri)
+        self.client = Client(self.uri)
 
     def runs(self, kind: str, digest: str | None = None) -> "list[Run]":
         """All runs of a kind, ``arm`` or ``cell``, or those of a configuration's hash, the newest first."""

@@ -35,7 +35,7 @@ def test_a_mistake_is_one_line(tmp_path, args, named):
 
 @pytest.mark.parametrize("args", [["run", "quickstart", "--smoke"], ["ui"]])
 def test_an_unreachable_server_is_one_line(tmp_path, args):
-    done = ablations(tmp_path, *args, MLFLOW_TRACKING_URI="http://127.0.0.1:9")
+    done = ablations(tmp_path, *args, MLFLOW_TRACKING_URI="http://127.0.0.1:9", LIT_RL_MLFLOW_PATIENCE="0")
     _is_one_line(done, "MLFLOW_TRACKING_URI", tmp_path)
 
 

@@ -125,6 +125,7 @@ def test_a_resumed_run_goes_on_in_its_mlflow_run_and_evaluation_keeps_its_iterat
 
 def test_unreachable_tracking_server(lit_rl, monkeypatch, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("LIT_RL_MLFLOW_PATIENCE", "0.1")
     code, _, err = lit_rl("fit", *SMALL)
     assert code == 2 and "MLFLOW_TRACKING_URI: no server answers at http://127.0.0.1:9" in err
     assert not list(tmp_path.iterdir())

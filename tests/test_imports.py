@@ -9,7 +9,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"lit_rl.errors"},
-    {"lit_rl.rollouts", "lit_rl.functional", "lit_rl.explain", "lit_rl.options", "lit_rl.checkpoint_io"},
+    {"lit_rl.rollouts", "lit_rl.functional", "lit_rl.explain", "lit_rl.options"},
+    {"lit_rl.checkpoint_io", "lit_rl.patience", "lit_rl.database"},
     {"lit_rl.tasks", "lit_rl.policy", "lit_rl.tracking"},
     {"lit_rl.sampling", "lit_rl.run_logger", "lit_rl.slurm", "lit_rl.strategy"},
     {"lit_rl.algorithms"},

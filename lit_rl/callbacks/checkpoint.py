@@ -11,13 +11,18 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lit_rl import slurm
 from lit_rl.callbacks.interruption import Interruption
 from lit_rl.checkpoint_io import WholeCheckpointIO
+from lit_rl.run_logger import RunLogger, log_iteration
 
+UNWRITTEN = "mlflow_unwritten"  # key of a checkpoint
 
 class IterationCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which also saves the last iteration when it is not one of every n.
 
     With ``every_n_epochs`` 0, and no other trigger, nothing is saved. Files are written and read by
     :class:`lit_rl.checkpoint_io.WholeCheckpointIO`, unless the Trainer has a plugin of its own for it.
+
+    What a checkpoint has, MLflow has: metrics are written before. Where MLflow is away, the iteration is saved together
+    with what could not be written, and then :class:`lit_rl.patience.Away` is raised.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -26,13 +31,20 @@ class IterationCheckpoint(ModelCheckpoint):
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO and not remote:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLogger):
+                logger.keeps = True
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        away = log_iteration(trainer)
         last = trainer.should_stop or trainer.current_epoch + 1 == trainer.max_epochs
         interruption = _interruption(trainer)
         told = interruption.received(trainer) if interruption and not last else None
         super().on_train_epoch_end(trainer, pl_module)
         saves = bool(self._every_n_epochs or self._every_n_train_steps or self._train_time_interval)
-        if saves and (last or told) and self._last_global_step_saved != trainer.global_step:
+        if saves and (last or told or away) and self._last_global_step_saved != trainer.global_step:
             self._save_checkpoint(trainer, f"{self.dirpath}/{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         if told:
             if trainer.is_global_zero:
@@ -40,11 +52,24 @@ class IterationCheckpoint(ModelCheckpoint):
                 said = f"saved; go on with --ckpt_path {kept}" if kept else "not saved: checkpoint.every_n_epochs is 0"
                 print(f"lit_rl: {name} ended it behind iteration {trainer.current_epoch + 1}, {said}", file=sys.stderr)
             raise told
+        if away:
+            away.kept = self._last_checkpoint_saved or None
+            raise away
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         super()._save_checkpoint(trainer, filepath)
         if _interruption(trainer) and trainer.is_global_zero:
             slurm.remember(filepath)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(trainer, pl_module, checkpoint)
+        if isinstance(trainer.logger, RunLogger):
+            checkpoint[UNWRITTEN] = trainer.logger.unwritten()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(trainer, pl_module, checkpoint)
+        if isinstance(trainer.logger, RunLogger) and UNWRITTEN in checkpoint:
+            trainer.logger.take_over(checkpoint[UNWRITTEN])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Nothing: the last iteration is saved, and what comes after it could not be resumed exactly."""

@@ -70,10 +70,9 @@ class Diagnostics(Callback):
     ``kl_collapse``:
         ``entropy_ratio`` and ``length_ratio``, nats a token and tokens a response over those of the first iteration
         measured (entropy that the loss alone computes is that of the iteration before); ``distinct`` different
-        responses of a group over G, where G is at least 2; ``clip_fraction`` of the iteration before (none right after
-        a resume); ``kl_slope`` the least squares slope, in nats an iteration, of the mean of
-        log pi(response) / pi_ref(response) over the last ``kl_window`` measured iterations, once there are so many.
-        Not where another policy is sampled.
+        responses of a group over G, where G is at least 2; ``clip_fraction`` of the iteration before; ``kl_slope`` the
+        least squares slope, in nats an iteration, of the mean of log pi(response) / pi_ref(response) over the last
+        ``kl_window`` measured iterations, once there are so many. Not where another policy is sampled.
         Flag: two at once beyond their limits; the length is where it has grown or shrunk by its limit's factor.
 
     An observer: it takes no random number from training and changes no weight; without probes it takes no forward pass.
@@ -138,6 +137,7 @@ class Diagnostics(Callback):
         self.probe_prompts, self.probe_samples, self.kl_window = probe_prompts, probe_samples, kl_window
         self.start: dict[str, float] = {}  # entropy and length of the first iteration measured
         self.kl: list[list[float]] = []  # (iteration, KL) of the last iterations measured
+        self.earlier: dict[str, float] = {}  # what is known when an iteration is over, of the one before
         self.probe_tokens = 0
         self._warned: set[str] = set()
 
@@ -181,6 +181,12 @@ class Diagnostics(Callback):
                 print(f"lit_rl: {where}: {', '.join(seen)}. Try: {ADVICE[signature]}.", file=sys.stderr)
         logged = {f"diagnostic/{name}": value for name, value in metrics.items()}
         pl_module.log_dict(logged, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        known = trainer.callback_metrics
+        self.earlier = {
+            name: float(known[name]) for name in ("policy/entropy", "policy/clip_fraction") if name in known
+        }
 
     def _beyond(self, name: str, value: float) -> bool:
         limit = self.limits[name]
@@ -271,16 +277,16 @@ class Diagnostics(Callback):
         entropy = None
         if samples.entropy is not None:
             entropy = _mean(samples.entropy[samples.mask], total)
-        elif "policy/entropy" in trainer.callback_metrics:  # of the iteration before
-            entropy = float(trainer.callback_metrics["policy/entropy"])
+        elif "policy/entropy" in self.earlier:
+            entropy = self.earlier["policy/entropy"]
         if entropy is not None:
             start = self.start.setdefault("entropy", entropy)
             values["entropy_ratio"] = entropy / start if start > 0 else math.nan
         if len(samples) > len(samples.examples):
             different = distinct_responses(samples.response_ids, samples.filled, samples.group)
             values["distinct"] = _mean(torch.tensor([different / len(samples)]), total)
-        if "policy/clip_fraction" in trainer.callback_metrics:
-            values["clip_fraction"] = float(trainer.callback_metrics["policy/clip_fraction"])
+        if "policy/clip_fraction" in self.earlier:
+            values["clip_fraction"] = self.earlier["policy/clip_fraction"]
         if samples.old_logprobs is not None and samples.reference_logprobs is not None:
             kl = _mean((samples.old_logprobs - samples.reference_logprobs).sum(1), total)
             self.kl = [*self.kl, [trainer.current_epoch, kl]][-self.kl_window :]
@@ -289,10 +295,11 @@ class Diagnostics(Callback):
         return values
 
     def state_dict(self) -> dict[str, Any]:
-        return {"start": self.start, "kl": self.kl, "probe_tokens": self.probe_tokens}
+        return {"start": self.start, "kl": self.kl, "earlier": self.earlier, "probe_tokens": self.probe_tokens}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start, self.kl, self.probe_tokens = (state_dict[name] for name in ("start", "kl", "probe_tokens"))
+        self.earlier = state_dict.get("earlier", {})  # checkpoints of earlier versions have none
 
 
 def _mean(x: Tensor, total: Total) -> float:

@@ -6,7 +6,10 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
+from lit_rl.run_logger import RunLogger
 from lit_rl.tasks.scoring import score_rows, texts_of
+
+FILE = "transcripts.json"
 
 
 class Transcripts(Callback):
@@ -41,4 +44,7 @@ class Transcripts(Callback):
             "score_flexible": score_rows(data.task.score_flexible, shown, texts, data.task.scored_by).tolist(),
             "truncated": shown.truncated.tolist(),
         }
-        logger.experiment.log_table(logger.run_id, table, "transcripts.json")
+        if isinstance(logger, RunLogger):
+            logger.log_table(table, FILE)
+        else:
+            logger.experiment.log_table(logger.run_id, table, FILE)
