@@ -21,6 +21,7 @@ from ablations.study import Cell
 from ablations.tracking import Tracking
 from lit_rl.callbacks.progress import PhaseProgress
 from lit_rl.cli import CLI, usage_error
+from lit_rl.patience import Away
 from lit_rl.run_logger import RunLogger
 
 SECONDS_BETWEEN_REPORTS = 0.2
@@ -73,9 +74,11 @@ def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: s
     try:
         _run(cell, CellLogger(experiment, run_id=run_id), tell)
     except (Exception, SystemExit) as error:
-        tracking.client.log_text(run_id, traceback.format_exc(), "error.txt")
         usage = usage_error(error)
         failure = Failure.of(error) if usage is None else Failure(" ".join(str(usage).split()), True)
+        if isinstance(usage, Away):  # nobody there to be told
+            return failure
+        tracking.client.log_text(run_id, traceback.format_exc(), "error.txt")
         tracking.fail(run_id, failure)
         return failure
     tracking.client.set_terminated(run_id, "FINISHED")

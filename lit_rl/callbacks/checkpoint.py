@@ -15,6 +15,7 @@ from lit_rl.run_logger import RunLogger, log_iteration
 
 UNWRITTEN = "mlflow_unwritten"  # key of a checkpoint
 
+
 class IterationCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which also saves the last iteration when it is not one of every n.
 
