@@ -106,7 +106,7 @@ def patiently(call: Callable[[], Result], uri: str) -> Result:
 def reason(error: BaseException) -> str:
     """The first line of an error, or of what is behind it, without the parts that only a programmer can read."""
     text = str(error).splitlines()[0] if str(error) else type(error).__name__
-    short = re.search(r"\[Errno -?\d+\] ([^'\")]+)|(\w+ is locked)|too many (\d+) error", text)
+    short = re.search(r"\[Errno -?\d+\] ([^'\")>]+)|(\w+ is locked)|too many (\d+) error", text)
     if short is None:
         return text
     return f"HTTP status {short[3]}" if short[3] else short[1] or short[2]
@@ -117,10 +117,6 @@ def passing(error: BaseException) -> bool:
 
     Not so are refusals: a login, a request that is wrong, a certificate, a file that can't be opened, a full disk.
     """
-    import requests.exceptions as http
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import OperationalError
-
     text = str(error)
     if "is locked" in text and "sqlite3" in text:
         return True
@@ -128,10 +124,14 @@ def passing(error: BaseException) -> bool:
         error = error.reason
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_AGAIN
-    if isinstance(error, http.HTTPError):
-        return error.response is not None and error.response.status_code in BUSY
     if isinstance(error, ConnectionError | TimeoutError):
         return True
+    import requests.exceptions as http  # slow, where nothing else has needed them
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import OperationalError
+
+    if isinstance(error, http.HTTPError):
+        return error.response is not None and error.response.status_code in BUSY
     if isinstance(error, http.ConnectionError | http.Timeout | http.RetryError | http.ChunkedEncodingError):
         return not isinstance(error, http.SSLError)
     if isinstance(error, OperationalError):  # of a database that isn't SQLite
