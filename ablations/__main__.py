@@ -3,14 +3,15 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
-from typing import NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 from ablations.results import FOLDER
 from ablations.stopping import Stopped, stoppable
 from ablations.studies import STUDIES, find
 from ablations.tuning import tuned
 from lit_rl.errors import UsageError
+from lit_rl.ranges import Count, Port, Seed, fault
 
 CERTIFICATE = "certificate"  # a study without runs
 
@@ -28,27 +29,37 @@ def _parser() -> Parser:
     commands.add_parser("list", help="the studies and their questions")
     run = commands.add_parser("run", help="run the cells that are not finished yet, then report")
     run.add_argument("study")
-    run.add_argument("--jobs", type=_count, default=os.cpu_count(), help="cells at a time (default: number of cores)")
-    run.add_argument("--seeds", type=int, nargs="+", help="a count, or two or more seeds (default: the study's)")
+    run.add_argument(
+        "--jobs", type=_integer(Count), default=os.cpu_count(), help="cells at a time (default: number of cores)"
+    )
+    run.add_argument(
+        "--seeds", type=_integer(Seed), nargs="+", help="a count, or two or more seeds (default: the study's)"
+    )
     report = commands.add_parser("report", help="write results/STUDY from what MLflow has")
     report.add_argument("study")
     for command in (run, report):
         command.add_argument("--scale", default="tiny", help="tiny, mid or small (default: tiny)")
         command.add_argument("--smoke", action="store_true", help="tiny sizes, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")
-    ui.add_argument("--port", type=_count, default=5000)
+    ui.add_argument("--port", type=_integer(Port), default=5000)
     return parser
 
 
-def _count(text: str) -> int:
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return int(text)
+def _integer(hint: Any) -> Callable[[str], int]:
+    """Reads an integer in the range of a type of :mod:`lit_rl.ranges`."""
+
+    def read(text: str) -> int:
+        number: Any = int(text) if text.removeprefix("-").isdecimal() else text
+        if reason := fault(number, hint):
+            raise argparse.ArgumentTypeError(f"{text}: it {reason}")
+        return number
+
+    return read
 
 
 def _seeds(given: list[int] | None) -> list[int] | None:
-    if given is not None and (min(given) < 0 or len(set(given)) < len(given)):
-        raise UsageError(f"--seeds {' '.join(map(str, given))}: seeds are different numbers, none of them negative")
+    if given is not None and len(set(given)) < len(given):
+        raise UsageError(f"--seeds {' '.join(map(str, given))}: seeds are different numbers")
     if given is None or len(given) > 1:
         return given
     if given[0] < 1:

@@ -20,19 +20,7 @@ from torch import distributed
 from torch.distributed import distributed_c10d
 
 from lit_rl import algorithms, resume, slurm
-from lit_rl.callbacks import (
-    Budget,
-    Credit,
-    Diagnostics,
-    GradientVariance,
-    Interruption,
-    IterationCheckpoint,
-    IterationProgress,
-    Memory,
-    RewardCallback,
-    Transcripts,
-    ValueAccuracy,
-)
+from lit_rl.callbacks import Interruption, IterationProgress, Memory
 from lit_rl.callbacks.interruption import Interrupted, ended_by_signals
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
@@ -40,6 +28,7 @@ from lit_rl.export import export
 from lit_rl.fit_reward import fit_reward
 from lit_rl.options import FILE, in_order
 from lit_rl.parser import Parser, bare_tokens
+from lit_rl.settings import CALLBACKS, check_settings
 from lit_rl.strategy import FSDP2
 from lit_rl.verify import verify
 
@@ -112,14 +101,8 @@ class CLI(LightningCLI):
         return {name: skip for name, skip in LightningCLI.subcommands().items() if name != "predict"}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        parser.add_lightning_class_args(RewardCallback, "reward")
-        parser.add_lightning_class_args(Budget, "budget")
-        parser.add_lightning_class_args(GradientVariance, "gradient_variance")
-        parser.add_lightning_class_args(Credit, "credit")
-        parser.add_lightning_class_args(Diagnostics, "diagnostics")
-        parser.add_lightning_class_args(Transcripts, "transcripts")
-        parser.add_lightning_class_args(ValueAccuracy, "value_accuracy")
-        parser.add_lightning_class_args(IterationCheckpoint, "checkpoint")
+        for name, callback in CALLBACKS.items():
+            parser.add_lightning_class_args(callback, name)
         checkpoint = {"save_on_train_epoch_end": True, "every_n_epochs": 10, "save_last": True}
         checkpoint["enable_version_counter"] = False  # a folder's last.ckpt is that of the last run
         parser.set_defaults({f"checkpoint.{key}": value for key, value in checkpoint.items()})
@@ -127,6 +110,7 @@ class CLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
         config = self._settings
+        check_settings(config.as_dict(), fitting=self.config.get("subcommand") in ("fit", None))
         if self.config.get("subcommand") == "fit" and not config.ckpt_path:
             config.ckpt_path = slurm.checkpoint_to_go_on_from()
         self._resumed = resume.read(config.ckpt_path) if config.get("ckpt_path") else None

@@ -16,11 +16,13 @@ from lit_rl.callbacks.progress import report
 from lit_rl.errors import UsageError, never_the_end
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.sharding import gathered
+from lit_rl.ranges import Count, Ranged, Seed, Whole
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, check_length, demonstrate
 from lit_rl.tasks import GSM8KStyle, Task
 from lit_rl.tasks.base import Example, Split
 from lit_rl.tasks.scoring import score_rows, texts_of
+from lit_rl.trainer_flags import check_fit, check_ranges, flags_of
 
 # what a Trainer needs for, or is best given with, this data module
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -60,7 +62,7 @@ class MicroBatches(Dataset):
         return minibatch
 
 
-class RolloutDataModule(LightningDataModule):
+class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
     """Draws prompts, has them answered, and serves the answers as micro-batches.
 
     ``train_dataloader`` is the sampling phase of an iteration: Lightning calls it at the start of every epoch (with
@@ -82,26 +84,20 @@ class RolloutDataModule(LightningDataModule):
         self,
         task: Task | None = None,
         sampler: Sampler | None = None,
-        prompts_per_iteration: int = 32,
-        rows_per_microbatch: int = 32,
-        eval_prompts: int | None = 256,
-        eval_rows: int = 256,
-        seed: int | None = None,
-        stream: int = 0,
+        prompts_per_iteration: Count = 32,
+        rows_per_microbatch: Count = 32,
+        eval_prompts: Count | None = 256,
+        eval_rows: Count = 256,
+        seed: Seed | None = None,
+        stream: Whole = 0,
     ) -> None:
         super().__init__()
-        counts = {"prompts_per_iteration": prompts_per_iteration, "rows_per_microbatch": rows_per_microbatch}
-        for name, value in {**counts, "eval_rows": eval_rows, "eval_prompts": eval_prompts}.items():
-            if value is not None and value < 1:
-                raise UsageError(f"data.{name} is {value}; it is a count of at least 1")
         self.task = task if task is not None else GSM8KStyle()
         self.sampler = sampler if sampler is not None else LocalSampler()
         self.prompts_per_iteration, self.rows_per_microbatch = prompts_per_iteration, rows_per_microbatch
         self.eval_prompts, self.eval_rows = eval_prompts, eval_rows
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.stream = stream
-        if min(self.seed, self.stream) < 0:
-            raise UsageError(f"data.seed is {self.seed} and data.stream {self.stream}; neither may be negative")
         # tokens since the start, of all ranks: sampled ones, those of continuations among them, and prefilled ones
         self.generated = self.continued = self.prefilled = 0
         self.sample_seconds = 0.0  # of the current iteration
@@ -183,23 +179,11 @@ class RolloutDataModule(LightningDataModule):
 
     def _check(self, algorithm: Algorithm) -> None:
         trainer: Any = self.trainer
-        if trainer.reload_dataloaders_every_n_epochs != 1:
-            raise UsageError(
-                "trainer.reload_dataloaders_every_n_epochs must be 1: each iteration samples from the current weights"
-            )
-        if trainer.fast_dev_run:
-            raise UsageError("trainer.fast_dev_run cuts iterations short; try --trainer.max_epochs 1 instead")
-        if repr(trainer.limit_train_batches) != "1.0":  # 1 is one batch, 1.0 all of them
-            raise UsageError("trainer.limit_train_batches would drop responses; set data.prompts_per_iteration instead")
+        flags = flags_of(trainer)
+        check_ranges(flags)
+        check_fit(flags)
         if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
             raise UsageError("trainer.use_distributed_sampler must be false: each process draws its own prompts")
-        if trainer.precision in ("16-true", "bf16-true"):
-            raise UsageError(
-                f"trainer.precision {trainer.precision} would round log-probabilities; take bf16-mixed, "
-                "or set model.policy.dtype"
-            )
-        if trainer.max_steps != -1:
-            raise UsageError("trainer.max_steps: a resumed run would stop early; set trainer.max_epochs (iterations)")
         if self.prompts_per_iteration % trainer.world_size:
             raise UsageError(
                 f"data.prompts_per_iteration is {self.prompts_per_iteration}, not a multiple of the "

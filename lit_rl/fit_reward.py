@@ -18,6 +18,7 @@ from lit_rl.errors import UsageError
 from lit_rl.options import in_order
 from lit_rl.parser import DEFAULT_LENGTH, Parser, bare_tokens, free_folder
 from lit_rl.policy import CausalPolicy, RewardModel
+from lit_rl.ranges import Count, Positive, Ranged, Seed, Several, Share, check_classes
 from lit_rl.reward_fitting import (
     RewardFitting,
     flip,
@@ -64,7 +65,7 @@ The whole configuration, and these numbers, are in `reward_model.json`.
 
 
 @dataclass
-class Recipe:
+class Recipe(Ranged, setting=""):
     """How a reward model is made.
 
     Args:
@@ -88,32 +89,21 @@ class Recipe:
 
     output: str
     objective: Literal["pairs", "outcomes"] = "pairs"
-    prompts: int = 1024
-    eval_prompts: int = 256
-    samples: int = 4
-    label_noise: float = 0.0
+    prompts: Count = 1024
+    eval_prompts: Count = 256
+    samples: Several = 4
+    label_noise: Share = 0.0
     start: Literal["policy", "random"] = "policy"
-    hidden_size: int | None = None
-    layers: int | None = None
-    heads: int | None = None
-    epochs: int = 4
-    learning_rate: float = 5e-4
-    batch_rows: int = 64
-    max_new_tokens: int = DEFAULT_LENGTH
-    seed_everything: int = 0
+    hidden_size: Count | None = None
+    layers: Count | None = None
+    heads: Count | None = None
+    epochs: Count = 4
+    learning_rate: Positive = 5e-4
+    batch_rows: Count = 64
+    max_new_tokens: Count = DEFAULT_LENGTH
+    seed_everything: Seed = 0
 
     def __post_init__(self) -> None:
-        for name in ("prompts", "eval_prompts", "epochs", "batch_rows", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise UsageError(f"{name} is {getattr(self, name)}; it is a count of at least 1")
-        if self.samples < 2:
-            raise UsageError(f"samples is {self.samples}; two responses to a prompt are compared, so at least 2")
-        if not 0 <= self.label_noise <= 1:
-            raise UsageError(f"label_noise is {self.label_noise}; it is a share, 0 to 1")
-        if self.learning_rate <= 0:
-            raise UsageError(f"learning_rate is {self.learning_rate}; it must be above 0")
-        if self.seed_everything < 0:
-            raise UsageError(f"seed_everything is {self.seed_everything}; it may not be negative")
         given = [name for name in SIZES if getattr(self, name) is not None]
         if self.start == "policy" and given:
             raise UsageError(f"{given[0]} is of a random start, and start is policy; set start random, or leave it out")
@@ -130,6 +120,7 @@ def fit_reward(args: list[str]) -> int:
     parser.add_argument("--model.policy", type=CausalPolicy | None, help="whose responses (default: as in fit)")
     parser.add_class_arguments(Recipe)
     config = parser.parse_args(in_order(args, {"data.task": "GSM8KStyle"}))
+    check_classes(config.as_dict())
     model = Namespace(policy=config.model.policy, max_new_tokens=config.max_new_tokens)
     bare_tokens(config.data.task, model)
     config.model.policy, config.max_new_tokens = model.policy, model.max_new_tokens

@@ -1,5 +1,6 @@
 """The parser behind every command line: one line for a mistake, and a help that can be read."""
 
+import re
 from argparse import SUPPRESS
 from pathlib import Path
 from pkgutil import resolve_name
@@ -55,6 +56,7 @@ class Parser(LightningArgumentParser):
             "The other flags of Lightning's Trainer, --checkpoint.*, --diagnostics.* and --value_accuracy.* work too: "
             "--print_config shows them all.\n"
         )
+        text = re.sub(r"Annotated\[(\w+),(\s+)([^][]+)]", r"\1\2\3", text)  # of lit_rl.ranges: type and range
         return text + ("\n" + hidden if rare else "")
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:

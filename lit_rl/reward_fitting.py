@@ -146,13 +146,10 @@ def from_scratch(policy: CausalPolicy, hidden_size: int, layers: int, heads: int
     """A Llama of these sizes over the policy's vocabulary, with random weights (from PyTorch's global seed).
 
     Raises:
-        UsageError: a size below 1, or a hidden size that is no multiple of 2 x heads.
+        UsageError: the hidden size is no multiple of 2 x heads.
     """
-    if hidden_size < 1 or heads < 1 or layers < 1 or hidden_size % (2 * heads):
-        raise UsageError(
-            f"hidden_size is {hidden_size}, heads {heads} and layers {layers}; all are at least 1, and hidden_size is "
-            "a multiple of 2 x heads"
-        )
+    if hidden_size % (2 * heads):
+        raise UsageError(f"hidden_size is {hidden_size} and heads {heads}; make the first a multiple of 2 x the other")
     own = policy.model.config
     config = LlamaConfig(
         vocab_size=own.vocab_size,

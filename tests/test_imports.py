@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"lit_rl.errors"},
+    {"lit_rl.ranges"},
     {"lit_rl.rollouts", "lit_rl.functional", "lit_rl.explain", "lit_rl.options"},
     {"lit_rl.checkpoint_io", "lit_rl.patience", "lit_rl.database"},
     {"lit_rl.tasks", "lit_rl.policy", "lit_rl.tracking"},
@@ -16,8 +17,9 @@ LAYERS = [
     {"lit_rl.algorithms"},
     {"lit_rl.exact", "lit_rl.parser", "lit_rl.resume"},
     {"lit_rl.callbacks"},
+    {"lit_rl.trainer_flags"},
     {"lit_rl.data", "lit_rl.reward_fitting"},
-    {"lit_rl.verify", "lit_rl.fit_reward", "lit_rl.export"},
+    {"lit_rl.verify", "lit_rl.fit_reward", "lit_rl.export", "lit_rl.settings"},
     {"lit_rl.cli"},
     {"lit_rl.warmstart", "lit_rl.smollm2", "lit_rl.__main__"},
     {"ablations"},

@@ -232,7 +232,7 @@ def test_eos_is_the_last_token():
     ],
 )
 def test_shared_settings_out_of_range(kind, name, settings):
-    with pytest.raises(UsageError, match=rf"^data\.task\.{name} is \d+; choose at least \d") as caught:
+    with pytest.raises(UsageError, match=rf"^data\.task\.{name} is \d+; (it must be|choose) at least \d") as caught:
         kind(**settings)
     assert "\n" not in str(caught.value)
 
@@ -255,7 +255,7 @@ def test_shared_settings_out_of_range(kind, name, settings):
     ],
 )
 def test_own_settings_out_of_range(kind, name, settings):
-    with pytest.raises(UsageError, match=rf"^data\.task\.{name} is .*(choose|give|take)") as caught:
+    with pytest.raises(UsageError, match=rf"^data\.task\.{name} is .*(choose|give|take|must)") as caught:
         kind(**settings)
     assert "\n" not in str(caught.value)
 

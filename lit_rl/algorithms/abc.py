@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from lit_rl.algorithms.ppo import PPO
-from lit_rl.errors import UsageError
 from lit_rl.functional import placement
 from lit_rl.policy.reward_model import RewardModel
+from lit_rl.ranges import Share
 from lit_rl.rollouts import Rollouts
 
 
@@ -23,9 +23,7 @@ class ABC(PPO):
         beta: share of the reward that is spread.
     """
 
-    def __init__(self, reward_model: str, beta: float = 0.5, **kwargs) -> None:
-        if not 0 <= beta <= 1:
-            raise UsageError(f"model.beta is {beta}; choose 0 to 1")
+    def __init__(self, reward_model: str, beta: Share = 0.5, **kwargs) -> None:
         super().__init__(**kwargs)
         self.beta = beta
         model = RewardModel.load(reward_model, "model.reward_model").requires_grad_(False)

@@ -15,6 +15,7 @@ from lit_rl.errors import UsageError
 from lit_rl.functional.losses import Normalizer, kl_loss, policy_gradient_loss, row_denominator
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.checkpoints import load_policy, read_checkpoint
+from lit_rl.ranges import Count, NonNegative, Positive, Share, ShareBelowOne, Whole
 from lit_rl.rollouts import Rollouts, response_mask
 from lit_rl.sampling.base import SamplingPlan
 
@@ -51,27 +52,22 @@ class Algorithm(Training):
     def __init__(
         self,
         policy: CausalPolicy | None = None,
-        samples: int = 1,
-        temperature: float = 1.0,
-        max_new_tokens: int = 192,
-        passes: int = 1,
+        samples: Count = 1,
+        temperature: Positive = 1.0,
+        max_new_tokens: Count = 192,
+        passes: Count = 1,
         normalizer: Normalizer = "row_sum",
-        clip_low: float | None = None,
-        clip_high: float | None = None,
-        kl_coefficient: float = 0.0,
+        clip_low: Share | None = None,
+        clip_high: NonNegative | None = None,
+        kl_coefficient: NonNegative = 0.0,
         kl: Literal["k1_reward", "k2_loss", "k3_loss"] = "k1_reward",
         reference: bool = True,
         start: str | None = None,
-        learning_rate: float = 2e-4,
-        betas: tuple[float, float] = (0.9, 0.95),
-        weight_decay: float = 0.0,
-        warmup_steps: int = 5,
+        learning_rate: NonNegative = 2e-4,
+        betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95),
+        weight_decay: NonNegative = 0.0,
+        warmup_steps: Whole = 5,
     ) -> None:
-        for name, value in {"samples": samples, "passes": passes, "max_new_tokens": max_new_tokens}.items():
-            if value < 1:
-                raise UsageError(f"model.{name} is {value}; it is a count of at least 1")
-        if temperature <= 0:
-            raise UsageError(f"model.temperature is {temperature}; it must be above 0")
         if kl_coefficient > 0 and not reference:
             raise UsageError("model.kl_coefficient is above 0 but model.reference is false; keep the reference")
         plan = SamplingPlan(samples=samples, temperature=temperature, max_new_tokens=max_new_tokens)

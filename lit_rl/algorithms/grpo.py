@@ -3,9 +3,9 @@
 from torch import Tensor
 
 from lit_rl.algorithms.base import Algorithm
-from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import group_relative
 from lit_rl.functional.losses import Normalizer
+from lit_rl.ranges import NonNegative, Several, Share
 from lit_rl.rollouts import Rollouts
 
 
@@ -32,15 +32,13 @@ class GRPO(Algorithm):
 
     def __init__(
         self,
-        samples: int = 4,
+        samples: Several = 4,
         scale_by_std: bool = True,
         normalizer: Normalizer = "sequence_mean",
-        clip_low: float | None = 0.2,
-        clip_high: float | None = 0.2,
+        clip_low: Share | None = 0.2,
+        clip_high: NonNegative | None = 0.2,
         **kwargs,
     ) -> None:
-        if samples < 2:
-            raise UsageError(f"model.samples is {samples}; GRPO compares the responses to a prompt: at least 2")
         super().__init__(samples=samples, normalizer=normalizer, clip_low=clip_low, clip_high=clip_high, **kwargs)
         self.scale_by_std = scale_by_std
 

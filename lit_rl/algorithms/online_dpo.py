@@ -10,6 +10,7 @@ from lit_rl.algorithms.base import Algorithm
 from lit_rl.errors import UsageError
 from lit_rl.functional.preferences import best_and_worst, dpo_loss
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.ranges import Positive, Several
 from lit_rl.rollouts import Rollouts
 
 
@@ -27,12 +28,8 @@ class OnlineDPO(Algorithm):
     """
 
     def __init__(
-        self, samples: int = 4, beta: float = 0.1, sampling: Literal["policy", "reference"] = "policy", **kwargs
+        self, samples: Several = 4, beta: Positive = 0.1, sampling: Literal["policy", "reference"] = "policy", **kwargs
     ) -> None:
-        if samples < 2:
-            raise UsageError(f"model.samples is {samples}; OnlineDPO compares the responses to a prompt: at least 2")
-        if beta <= 0:
-            raise UsageError(f"model.beta is {beta}; it must be above 0")
         super().__init__(samples=samples, **kwargs)
         if not self._reference:
             raise UsageError("model.reference is false, but OnlineDPO compares the policy with its reference; keep it")

@@ -16,6 +16,7 @@ from lit_rl.functional.critic import gae, value_loss, whiten
 from lit_rl.functional.diagnostics import agreement, pair_sums
 from lit_rl.functional.losses import row_denominator
 from lit_rl.policy.critic import Critic, Trunk
+from lit_rl.ranges import Count, NonNegative, Share, Whole
 from lit_rl.rollouts import Rollouts
 
 
@@ -50,30 +51,22 @@ class PPO(Algorithm):
     def __init__(
         self,
         critic: Trunk = "copy",
-        lambda_actor: float = 1.0,
-        lambda_critic: float = 1.0,
+        lambda_actor: Share = 1.0,
+        lambda_critic: Share = 1.0,
         weighting: Literal["to_go", "full"] = "to_go",
         whiten: bool = False,
-        value_clip: float | None = 0.2,
-        value_coefficient: float = 0.5,
-        critic_learning_rate: float = 1e-3,
-        critic_pretraining: int = 0,
-        pretraining_passes: int = 4,
-        patience: int = 10,
-        clip_low: float | None = 0.2,
-        clip_high: float | None = 0.2,
+        value_clip: NonNegative | None = 0.2,
+        value_coefficient: NonNegative = 0.5,
+        critic_learning_rate: NonNegative = 1e-3,
+        critic_pretraining: Whole = 0,
+        pretraining_passes: Count = 4,
+        patience: Count = 10,
+        clip_low: Share | None = 0.2,
+        clip_high: NonNegative | None = 0.2,
         **kwargs,
     ) -> None:
-        for name, value in {"lambda_actor": lambda_actor, "lambda_critic": lambda_critic}.items():
-            if not 0 <= value <= 1:
-                raise UsageError(f"model.{name} is {value}; choose 0 to 1")
         if weighting == "full" and lambda_actor < 1:
             raise UsageError(f"model.lambda_actor is {lambda_actor}; model.weighting full takes 1")
-        if critic_pretraining < 0:
-            raise UsageError(f"model.critic_pretraining is {critic_pretraining}; 0 iterations is none")
-        for name, value in {"pretraining_passes": pretraining_passes, "patience": patience}.items():
-            if value < 1:
-                raise UsageError(f"model.{name} is {value}; it is a count of at least 1")
         super().__init__(clip_low=clip_low, clip_high=clip_high, **kwargs)
         self.critic = Critic(self.policy, critic)
         self.lambda_actor, self.lambda_critic = lambda_actor, lambda_critic

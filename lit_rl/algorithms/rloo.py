@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from lit_rl.algorithms.base import Algorithm
-from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import leave_one_out
+from lit_rl.ranges import Several
 from lit_rl.rollouts import Rollouts
 
 
@@ -17,9 +17,7 @@ class RLOO(Algorithm):
 
     compares_group = True
 
-    def __init__(self, samples: int = 4, **kwargs) -> None:
-        if samples < 2:
-            raise UsageError(f"model.samples is {samples}; RLOO compares the responses to a prompt: at least 2")
+    def __init__(self, samples: Several = 4, **kwargs) -> None:
         super().__init__(samples=samples, **kwargs)
 
     def advantages(self, rollouts: Rollouts) -> Tensor:

@@ -9,6 +9,7 @@ from lit_rl.algorithms.ppo import PPO
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.checkpoints import load_policy, read_checkpoint
+from lit_rl.ranges import NonNegative
 from lit_rl.rollouts import Rollouts
 
 
@@ -28,13 +29,11 @@ class RTO(PPO):
     def __init__(
         self,
         dpo_checkpoint: str,
-        beta_dpo: float = 0.1,
-        token_limit: float = 0.05,
-        kl_coefficient: float = 0.01,
+        beta_dpo: NonNegative = 0.1,
+        token_limit: NonNegative = 0.05,
+        kl_coefficient: NonNegative = 0.01,
         **kwargs,
     ) -> None:
-        if token_limit < 0:
-            raise UsageError(f"model.token_limit is {token_limit}; choose at least 0")
         super().__init__(kl_coefficient=kl_coefficient, **kwargs)
         if not self._reference:
             raise UsageError("model.reference is false, but RTO's token rewards are relative to the reference; keep it")

@@ -16,6 +16,7 @@ from lit_rl.functional.advantages import zero_advantage_share
 from lit_rl.functional.losses import clipped_fraction
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.sharding import gathered, shard
+from lit_rl.ranges import Ranged
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling.base import SamplingPlan
 from lit_rl.tasks.base import Example
@@ -23,7 +24,7 @@ from lit_rl.tasks.base import Example
 ACCURACIES = ("accuracy", "accuracy_flexible", "accuracy_sampled")
 
 
-class Training(LightningModule):
+class Training(Ranged, LightningModule, setting="model"):
     """The glue between an algorithm's ``prepare``, ``predictions`` and ``loss`` and a Trainer; no estimator in it.
 
     Args:

@@ -11,6 +11,7 @@ from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import leave_one_out
 from lit_rl.functional.cuts import Bernoulli, CutRule, Stride, cut_positions
 from lit_rl.functional.prefix_values import Fill, exact_probability, prefix_advantages
+from lit_rl.ranges import Count, Number
 from lit_rl.rollouts import Rollouts
 
 
@@ -43,17 +44,15 @@ class TRePO(Algorithm):
 
     def __init__(
         self,
-        samples: int = 4,
+        samples: Count = 4,
         cuts: CutRule | None = None,
-        continuations: int = 2,
+        continuations: Count = 2,
         fill: Fill = "segment_td",
-        mix: float = 0.0,
+        mix: Number = 0.0,
         root: Literal["siblings", "continuations"] = "siblings",
         reuse: bool = False,
         **kwargs,
     ) -> None:
-        if continuations < 1:
-            raise UsageError(f"model.continuations is {continuations}; it is a count of at least 1")
         if root == "siblings" and samples < 2:
             raise UsageError(
                 f"model.samples is {samples}; model.root siblings takes at least 2, or set model.root continuations"

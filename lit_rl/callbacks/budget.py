@@ -6,10 +6,10 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from lit_rl.errors import UsageError
+from lit_rl.ranges import Count, Positive, Ranged
 
 
-class Budget(Callback):
+class Budget(Ranged, Callback, setting="budget"):
     """Ends training with the iteration in which a budget is reached.
 
     Continuations and greedy probes count among the generated tokens (``tokens/generated``), so that runs of different
@@ -21,11 +21,7 @@ class Budget(Callback):
             counted; None for no limit. Runs end after a different number of iterations on another machine.
     """
 
-    def __init__(self, generated_tokens: int | None = None, seconds: float | None = None) -> None:
-        if generated_tokens is not None and generated_tokens < 1:
-            raise UsageError(f"budget.generated_tokens is {generated_tokens}; choose at least 1, or null for no limit")
-        if seconds is not None and not seconds > 0:
-            raise UsageError(f"budget.seconds is {seconds}; choose a number above 0, or null for no limit")
+    def __init__(self, generated_tokens: Count | None = None, seconds: Positive | None = None) -> None:
         self.generated_tokens, self.seconds = generated_tokens, seconds
         self._spent = 0.0
         self._since = 0.0

@@ -9,11 +9,12 @@ from torch.nn.functional import cosine_similarity, pad
 
 from lit_rl.errors import UsageError
 from lit_rl.exact.tree import Tree, grow
+from lit_rl.ranges import Ranged, Whole
 from lit_rl.rollouts import Rollouts
 from lit_rl.tasks.position_credit import PositionTask, calibration_slope, credit_correlation, gradient_share
 
 
-class Credit(Callback):
+class Credit(Ranged, Callback, setting="credit"):
     """Logs, for each position t of the response, counted from 0, on the rows that training uses, as it weighs them:
 
     - ``credit/correlation/t``, ``credit/slope/t``: of the advantages with the exact ones, over the rows,
@@ -37,9 +38,7 @@ class Credit(Callback):
         every_n_iterations: how often, from the first iteration on; 0 never.
     """
 
-    def __init__(self, every_n_iterations: int = 0) -> None:
-        if every_n_iterations < 0:
-            raise UsageError(f"credit.every_n_iterations is {every_n_iterations}; 0 measures never")
+    def __init__(self, every_n_iterations: Whole = 0) -> None:
         self.every_n_iterations = every_n_iterations
         self._known: tuple[str, Tree, Tensor] | None = None  # of a policy that may still be the same
 

@@ -24,6 +24,7 @@ from lit_rl.functional.diagnostics import (
     squared_errors,
     thirds,
 )
+from lit_rl.ranges import AnyLimit, Limit, LimitOfFactor, Ranged, Several, Whole
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling.base import SamplingPlan
 
@@ -43,7 +44,7 @@ LEAST = ("explained_variance", "entropy_ratio", "distinct")  # limits from below
 Total = Callable[[Tensor], Tensor]  # the sum over ranks
 
 
-class Diagnostics(Callback):
+class Diagnostics(Ranged, Callback, setting="diagnostics"):
     """Measures four signatures of failure on the samples of an iteration, before its first update.
 
     Logs ``diagnostic/<metric>`` where it is defined, and ``diagnostic/flag/<signature>``, 0 or 1, where one of the
@@ -91,21 +92,21 @@ class Diagnostics(Callback):
 
     def __init__(
         self,
-        every_n_iterations: int = 1,
-        probe_every_n_iterations: int = 0,
-        probe_prompts: int = 8,
-        probe_samples: int = 16,
-        explained_variance: float = 0.0,
-        value_bias: float = 0.5,
-        sampling_error: float = 0.35,
-        trace_ratio: float = 2.0,
-        zero_advantage: float = 0.8,
-        entropy_ratio: float = 0.3,
-        distinct: float = 0.5,
-        clip_fraction: float = 0.3,
-        kl_slope: float = 1.0,
-        length_ratio: float = 2.0,
-        kl_window: int = 10,
+        every_n_iterations: Whole = 1,
+        probe_every_n_iterations: Whole = 0,
+        probe_prompts: Several = 8,
+        probe_samples: Several = 16,
+        explained_variance: AnyLimit = 0.0,
+        value_bias: Limit = 0.5,
+        sampling_error: Limit = 0.35,
+        trace_ratio: Limit = 2.0,
+        zero_advantage: Limit = 0.8,
+        entropy_ratio: Limit = 0.3,
+        distinct: Limit = 0.5,
+        clip_fraction: Limit = 0.3,
+        kl_slope: Limit = 1.0,
+        length_ratio: LimitOfFactor = 2.0,
+        kl_window: Several = 10,
     ) -> None:
         self.limits = {
             "explained_variance": explained_variance,
@@ -120,19 +121,6 @@ class Diagnostics(Callback):
             "kl_slope": kl_slope,
             "length_ratio": length_ratio,
         }
-        every = {"every_n_iterations": every_n_iterations, "probe_every_n_iterations": probe_every_n_iterations}
-        for name, value in every.items():
-            if value < 0:
-                raise UsageError(f"diagnostics.{name} is {value}; 0 measures never")
-        counts = {"probe_prompts": probe_prompts, "probe_samples": probe_samples, "kl_window": kl_window}
-        for name, value in counts.items():
-            if value < 2:
-                raise UsageError(f"diagnostics.{name} is {value}; variances and slopes take at least 2")
-        for name, limit in self.limits.items():
-            least = {"explained_variance": -math.inf, "length_ratio": 1}.get(name, 0)
-            if not limit >= least:
-                setting = "sampling_error" if name in ("cut_error", "group_error") else name
-                raise UsageError(f"diagnostics.{setting} is {limit}; it is a limit of at least {least}")
         self.every_n_iterations, self.probe_every_n_iterations = every_n_iterations, probe_every_n_iterations
         self.probe_prompts, self.probe_samples, self.kl_window = probe_prompts, probe_samples, kl_window
         self.start: dict[str, float] = {}  # entropy and length of the first iteration measured

@@ -5,10 +5,10 @@ from typing import Any
 from lightning import Callback, LightningModule, Trainer
 
 from lit_rl.algorithms.gradients import measure_gradient
-from lit_rl.errors import UsageError
+from lit_rl.ranges import Ranged, Several, Whole
 
 
-class GradientVariance(Callback):
+class GradientVariance(Ranged, Callback, setting="gradient_variance"):
     """Logs ``gradient/*`` of :class:`lit_rl.functional.variance.GradientStatistics`, a prompt's group being the unit.
 
     It measures before the iteration's first update, at the weights that sampled, and is an observer: weights, random
@@ -19,11 +19,7 @@ class GradientVariance(Callback):
         groups: measure on the first so many groups of each rank only; None takes all.
     """
 
-    def __init__(self, every_n_iterations: int = 10, groups: int | None = None) -> None:
-        if every_n_iterations < 0:
-            raise UsageError(f"gradient_variance.every_n_iterations is {every_n_iterations}; 0 measures never")
-        if groups is not None and groups < 2:
-            raise UsageError(f"gradient_variance.groups is {groups}; a variance takes at least 2")
+    def __init__(self, every_n_iterations: Whole = 10, groups: Several | None = None) -> None:
         self.every_n_iterations, self.groups = every_n_iterations, groups
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:

@@ -6,13 +6,14 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
+from lit_rl.ranges import Ranged, Whole
 from lit_rl.run_logger import RunLogger
 from lit_rl.tasks.scoring import score_rows, texts_of
 
 FILE = "transcripts.json"
 
 
-class Transcripts(Callback):
+class Transcripts(Ranged, Callback, setting="transcripts"):
     """Adds the first responses of an iteration to the table ``transcripts.json`` of the MLflow run.
 
     Args:
@@ -20,7 +21,7 @@ class Transcripts(Callback):
         every_n_iterations: how often, from the first iteration on; 0 adds none.
     """
 
-    def __init__(self, responses: int = 3, every_n_iterations: int = 10) -> None:
+    def __init__(self, responses: Whole = 3, every_n_iterations: Whole = 10) -> None:
         self.responses, self.every_n_iterations = responses, every_n_iterations
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

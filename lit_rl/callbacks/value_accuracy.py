@@ -12,11 +12,12 @@ from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Stride
 from lit_rl.functional.diagnostics import ordered_right
+from lit_rl.ranges import Count, Ranged, ShareBelowOne, Whole
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling.base import SamplingPlan
 
 
-class ValueAccuracy(Callback):
+class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
     """Logs, for prefixes of t tokens, t = ``stride``, 2 ``stride``, ..., of the responses to the first prompts:
 
     - ``value_accuracy/mae/t``: the mean of |V_hat(s_t) - V(s_t)|, with V the mean reward of ``continuations`` new
@@ -40,19 +41,12 @@ class ValueAccuracy(Callback):
 
     def __init__(
         self,
-        every_n_iterations: int = 0,
-        prompts: int = 8,
-        stride: int = 8,
-        continuations: int = 256,
-        margin: float = 0.1,
+        every_n_iterations: Whole = 0,
+        prompts: Count = 8,
+        stride: Count = 8,
+        continuations: Count = 256,
+        margin: ShareBelowOne = 0.1,
     ) -> None:
-        if every_n_iterations < 0:
-            raise UsageError(f"value_accuracy.every_n_iterations is {every_n_iterations}; 0 measures never")
-        for name, value in {"prompts": prompts, "stride": stride, "continuations": continuations}.items():
-            if value < 1:
-                raise UsageError(f"value_accuracy.{name} is {value}; it is a count of at least 1")
-        if not 0 <= margin < 1:
-            raise UsageError(f"value_accuracy.margin is {margin}; choose 0 up to 1")
         self.every_n_iterations, self.prompts, self.stride = every_n_iterations, prompts, stride
         self.continuations, self.margin = continuations, margin
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lit_rl.errors import UsageError
+from lit_rl.ranges import Count, NonNegative, Ranged, Several, SomeShare, Whole
 
 
-class CutRule(ABC):
+class CutRule(Ranged, ABC, setting="model.cuts"):
     """Says for each token how likely the response is cut before it."""
 
     needs_entropy = False
@@ -35,10 +36,7 @@ class CutRule(ABC):
 class Stride(CutRule):
     """Every so many tokens. ``Stride(1)`` cuts everywhere."""
 
-    every: int = 8
-
-    def __post_init__(self) -> None:
-        _at_least("every", self.every, 1)
+    every: Count = 8
 
     def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
         return (_positions(ids) % self.every == 0).to(entropy)
@@ -48,11 +46,7 @@ class Stride(CutRule):
 class Bernoulli(CutRule):
     """Each position with the same probability."""
 
-    probability: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.probability <= 1:
-            raise UsageError(f"model.cuts.probability is {self.probability}; it lies above 0 and is at most 1")
+    probability: SomeShare = 0.1
 
     def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
         return torch.full_like(entropy, self.probability)
@@ -62,7 +56,7 @@ class Bernoulli(CutRule):
 class Entropy(CutRule):
     """Where the policy is undecided: the entropy of pi(. | s_t) is above a threshold in nats."""
 
-    threshold: float = 1.0
+    threshold: NonNegative = 1.0
     needs_entropy = True
 
     def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
@@ -73,7 +67,7 @@ class Entropy(CutRule):
 class Boundary(CutRule):
     """Behind each of the given tokens: with the newline's, VinePPO's reasoning steps (2410.01679)."""
 
-    token_ids: tuple[int, ...] = ()
+    token_ids: tuple[Whole, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.token_ids:
@@ -92,10 +86,7 @@ class Relative(CutRule):
     Whether it cuts at t tells something of the tokens behind t.
     """
 
-    segments: int = 4
-
-    def __post_init__(self) -> None:
-        _at_least("segments", self.segments, 2)
+    segments: Several = 4
 
     def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
         parts = torch.arange(1, self.segments, device=ids.device)
@@ -114,8 +105,3 @@ def cut_positions(cuts: Tensor) -> Tensor:
 
 def _positions(ids: Tensor) -> Tensor:
     return torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise UsageError(f"model.cuts.{name} is {value}; at least {least}")

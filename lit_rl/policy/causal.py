@@ -15,13 +15,14 @@ from lit_rl.errors import UsageError
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
 from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, rows_at_once
 from lit_rl.policy.reading import read
+from lit_rl.ranges import Count, Ranged, Whole
 from lit_rl.rollouts import Rollouts
 
 DATA = Path(__file__).resolve().parents[2] / "data"
 EMBEDDED = {"embedded": "warmstart", "embedded-mid": "mid"}  # their folders in data/
 
 
-class CausalPolicy(nn.Module):
+class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
     """pi(token | prefix), from any causal language model that transformers loads.
 
     Attributes:
@@ -49,16 +50,18 @@ class CausalPolicy(nn.Module):
         weights: Literal["pretrained", "random"] = "pretrained",
         dtype: Literal["float32", "bfloat16", "float16"] = "float32",
         gradient_checkpointing: bool = False,
-        lora_rank: int = 0,
-        lora_alpha: int | None = None,
+        lora_rank: Whole = 0,
+        lora_alpha: Count | None = None,
     ) -> None:
         super().__init__()
-        if lora_rank < 0:
-            raise UsageError(f"model.policy.lora_rank is {lora_rank}; 0 is without adapters")
-        if lora_alpha is not None and (not lora_rank or lora_alpha <= 0):
+        if lora_alpha is not None and not lora_rank:
             raise UsageError(
-                f"model.policy.lora_alpha is {lora_alpha} and model.policy.lora_rank {lora_rank}; both are above 0, or "
-                "leave it out"
+                f"model.policy.lora_alpha is {lora_alpha}, but model.policy.lora_rank is 0; set it, or leave both out"
+            )
+        if dtype == "float16":
+            raise UsageError(
+                "model.policy.dtype float16: small gradients would become 0, for nothing scales the loss of float16 "
+                "weights; take bfloat16, or float32 with trainer.precision 16-mixed, which does"
             )
         source = str(DATA / EMBEDDED[path]) if path in EMBEDDED else os.path.expanduser(path)
         if path.startswith((".", "/", "~")) and not Path(source).is_dir():

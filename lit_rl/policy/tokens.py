@@ -11,6 +11,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast, CausalLMOutpu
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.ranges import Count, NonNegative, Several
 
 MOST_LOGITS = 2**24  # of a table
 
@@ -48,18 +49,18 @@ class TokenTransformer(TokenPolicy):
 
     def __init__(
         self,
-        vocabulary: int = 4,
-        length: int = 8,
+        vocabulary: Several = 4,
+        length: Count = 8,
         eos: bool = False,
-        hidden_size: int = 96,
-        layers: int = 3,
-        heads: int = 4,
+        hidden_size: Count = 96,
+        layers: Count = 3,
+        heads: Count = 4,
     ) -> None:
-        _check(vocabulary, length, eos)
-        if hidden_size < 1 or heads < 1 or layers < 1 or hidden_size % (2 * heads):
+        _check(vocabulary, eos)
+        if hidden_size % (2 * heads):
             raise UsageError(
-                f"model.policy.hidden_size is {hidden_size}, model.policy.heads {heads} and model.policy.layers "
-                f"{layers}; all are at least 1, and hidden_size is a multiple of 2 x heads"
+                f"model.policy.hidden_size is {hidden_size} and model.policy.heads {heads}; make the first a multiple "
+                "of 2 x the other"
             )
         config = LlamaConfig(
             vocab_size=vocabulary,
@@ -85,8 +86,10 @@ class TabularPolicy(TokenPolicy):
         spread: standard deviation of the initial logits (from PyTorch's global seed); 0 starts uniform.
     """
 
-    def __init__(self, vocabulary: int = 4, length: int = 8, eos: bool = False, spread: float = 0.0) -> None:
-        _check(vocabulary, length, eos)
+    def __init__(
+        self, vocabulary: Several = 4, length: Count = 8, eos: bool = False, spread: NonNegative = 0.0
+    ) -> None:
+        _check(vocabulary, eos)
         if length * math.log(vocabulary) > math.log(MOST_LOGITS):
             raise UsageError(
                 f"model.policy.length is {length}: a table for {vocabulary} tokens has at most "
@@ -95,11 +98,9 @@ class TabularPolicy(TokenPolicy):
         super().__init__(PrefixTable(vocabulary, length, spread), vocabulary, eos)
 
 
-def _check(vocabulary: int, length: int, eos: bool) -> None:
+def _check(vocabulary: int, eos: bool) -> None:
     if vocabulary < 2 + eos:
         raise UsageError(f"model.policy.vocabulary is {vocabulary}; choose at least {2 + eos}: two tokens besides EOS")
-    if length < 1:
-        raise UsageError(f"model.policy.length is {length}; choose at least 1")
 
 
 class PrefixTable(nn.Module):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import CutRule
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.ranges import Ranged
 from lit_rl.rollouts import Rollouts
 
 Progress = Callable[[int, int], None]  # (tokens of a response done, at most)
@@ -55,7 +56,7 @@ class SamplingPlan:
         return 1 if self.demonstrations else 2 if self.pairs else self.samples
 
 
-class Sampler(ABC):
+class Sampler(Ranged, ABC, setting="data.sampler"):
     """Whatever generates. Nothing else does."""
 
     @abstractmethod

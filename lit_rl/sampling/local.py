@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.ranges import Count
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 from lit_rl.sampling.ahead import decode_ahead
 from lit_rl.sampling.attention import one_token_attention
@@ -38,7 +39,7 @@ class LocalSampler(Sampler):
         compile: the layers of these steps by ``torch.compile``: fewer kernels, and a wait before the first.
     """
 
-    def __init__(self, batch_rows: int = 512, cuda_graphs: bool = True, compile: bool = False) -> None:
+    def __init__(self, batch_rows: Count = 512, cuda_graphs: bool = True, compile: bool = False) -> None:
         if compile and not cuda_graphs:
             raise UsageError("data.sampler.compile is true and data.sampler.cuda_graphs false; it compiles their steps")
         self.batch_rows, self.cuda_graphs, self.compile = batch_rows, cuda_graphs, compile

@@ -7,11 +7,13 @@ from typing import Any, Literal
 from datasets import Dataset
 from torch import Tensor
 
+from lit_rl.ranges import Ranged
+
 Split = Literal["train", "val", "test"]
 Example = dict[str, Any]
 
 
-class Task(ABC):
+class Task(Ranged, ABC, setting="data.task"):
     """A source of prompts with a reward. Knows nothing of policies, algorithms or training.
 
     Attributes:

@@ -8,6 +8,7 @@ from datasets import Dataset, DatasetDict, load_dataset, load_from_disk
 from torch import Tensor
 
 from lit_rl.errors import UsageError
+from lit_rl.ranges import Count
 from lit_rl.tasks.base import Example, Split, Task, at_most_a_tenth
 from lit_rl.tasks.scoring import check_call
 
@@ -52,10 +53,8 @@ class Custom(Task):
         train_split: str = "train",
         val_split: str | None = None,
         test_split: str | None = None,
-        held_out: int = 512,
+        held_out: Count = 512,
     ) -> None:
-        if held_out < 1:
-            raise UsageError(f"data.task.held_out is {held_out}; validation and test take at least 1 row")
         for key, split in (("val_split", val_split), ("test_split", test_split)):
             if split == train_split:
                 raise UsageError(f"data.task.{key} is '{split}', and so is data.task.train_split; name another")

@@ -11,6 +11,7 @@ from datasets import Dataset, load_dataset
 from torch import Tensor
 
 from lit_rl.errors import UsageError
+from lit_rl.ranges import Count
 from lit_rl.tasks.answers import READERS, hash_answer, last_number
 from lit_rl.tasks.base import Example, Split, Task, at_most_a_tenth
 from lit_rl.tasks.math_answers import check_installed, judge
@@ -118,13 +119,11 @@ class GSM8K(WordProblems):
     def __init__(
         self,
         path: str | None = None,
-        held_out: int = 512,
+        held_out: Count = 512,
         instruction: str | None = None,
         answer: AnswerReader = "hash",
     ) -> None:
         super().__init__(answer)
-        if held_out < 1:
-            raise UsageError(f"data.task.held_out is {held_out}; validation takes at least 1 problem")
         self.path, self.held_out = path, held_out
         self.instruction = INSTRUCTIONS[answer] if instruction is None else instruction
         self._splits: dict[str, Dataset] = {}

@@ -7,6 +7,7 @@ from typing import Any
 from datasets import Dataset
 
 from lit_rl.errors import UsageError
+from lit_rl.ranges import Count, Seed, Share, Steps
 from lit_rl.tasks.base import Split, split_of
 from lit_rl.tasks.gsm8k import AnswerReader, WordProblems
 
@@ -54,22 +55,18 @@ class GSM8KStyle(WordProblems):
 
     def __init__(
         self,
-        steps: int = 2,
-        most_steps: int | None = None,
-        error_scale: float = 1.0,
-        train_size: int = 8192,
-        val_size: int = 256,
-        test_size: int = 512,
-        seed: int = 0,
+        steps: Steps = 2,
+        most_steps: Steps | None = None,
+        error_scale: Share = 1.0,
+        train_size: Count = 8192,
+        val_size: Count = 256,
+        test_size: Count = 512,
+        seed: Seed = 0,
         answer: AnswerReader = "hash",
     ) -> None:
         super().__init__(answer)
-        if not 2 <= steps <= 8:
-            raise UsageError(f"data.task.steps is {steps}; choose 2 to 8")
-        if most_steps is not None and not steps <= most_steps <= 8:
+        if most_steps is not None and most_steps < steps:
             raise UsageError(f"data.task.most_steps is {most_steps}; choose {steps} (data.task.steps) to 8")
-        if not 0 <= error_scale <= 1:
-            raise UsageError(f"data.task.error_scale is {error_scale}; choose 0 to 1")
         self.steps, self.most_steps, self.error_scale, self.seed = steps, most_steps, error_scale, seed
         self.sizes: dict[str, int] = {"train": train_size, "val": val_size, "test": test_size}
         self._splits: dict[str, Dataset] = {}

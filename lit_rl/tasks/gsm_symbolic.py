@@ -8,6 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from lit_rl.errors import UsageError
+from lit_rl.ranges import Count, Seed
 from lit_rl.tasks.base import Split, split_of
 from lit_rl.tasks.gsm8k import INSTRUCTIONS, AnswerReader, WordProblems
 
@@ -29,24 +30,21 @@ class GSMSymbolic(WordProblems):
         answer: how a response's answer is read, see :class:`WordProblems`.
 
     Raises:
-        UsageError: a size is below 1; when prompts are asked for, reasoning-gym is not installed.
+        UsageError: when prompts are asked for, reasoning-gym is not installed.
     """
 
     def __init__(
         self,
-        train_size: int = 8192,
-        val_size: int = 256,
-        test_size: int = 512,
-        seed: int = 0,
+        train_size: Count = 8192,
+        val_size: Count = 256,
+        test_size: Count = 512,
+        seed: Seed = 0,
         instruction: str | None = None,
         answer: AnswerReader = "hash",
     ) -> None:
         super().__init__(answer)
         self.seed, self.instruction = seed, INSTRUCTIONS[answer] if instruction is None else instruction
         self.sizes: dict[str, int] = {"train": train_size, "val": val_size, "test": test_size}
-        for split, size in self.sizes.items():
-            if size < 1:
-                raise UsageError(f"data.task.{split}_size is {size}; it is a count of at least 1")
         self._splits: dict[str, Dataset] = {}
 
     def prompts(self, split: Split) -> Dataset:

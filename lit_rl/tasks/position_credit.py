@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from lit_rl.errors import UsageError
+from lit_rl.ranges import Count, Seed, Several, Whole
 from lit_rl.tasks.base import Example, Split, Task
 
 ABSENT = -1  # stands where a response has no token that could earn
@@ -30,12 +31,9 @@ class PositionTask(Task):
         UsageError: fewer than two tokens besides EOS, or another argument, a subclass's included, out of range.
     """
 
-    def __init__(self, vocabulary: int = 4, length: int = 8, eos: bool = False, size: int = 256) -> None:
+    def __init__(self, vocabulary: Several = 4, length: Count = 8, eos: bool = False, size: Count = 256) -> None:
         if vocabulary < 2 + eos:
             raise UsageError(f"data.task.vocabulary is {vocabulary}; choose at least {2 + eos}: two tokens besides EOS")
-        for name, value in {"length": length, "size": size}.items():
-            if value < 1:
-                raise UsageError(f"data.task.{name} is {value}; choose at least 1")
         self.vocabulary, self.length, self.size = vocabulary, length, size
         self.actions = vocabulary - eos  # tokens that can earn: 0..actions - 1
         self.eos_id: int | None = vocabulary - 1 if eos else None
@@ -83,7 +81,7 @@ class PositionTask(Task):
         return torch.where(there, ids, ABSENT)
 
     def _check(self, name: str, value: int, below: int, what: str) -> None:
-        if not 0 <= value < below:
+        if value >= below:
             raise UsageError(f"data.task.{name} is {value}; choose {what}, 0 to {below - 1}")
 
 
@@ -100,7 +98,9 @@ class Additive(PositionTask):
         token_rewards: w [length, vocabulary] float64, EOS's column 0.
     """
 
-    def __init__(self, vocabulary: int = 4, length: int = 8, eos: bool = False, size: int = 256, seed: int = 0) -> None:
+    def __init__(
+        self, vocabulary: Several = 4, length: Count = 8, eos: bool = False, size: Count = 256, seed: Seed = 0
+    ) -> None:
         super().__init__(vocabulary, length, eos, size)
         generator = torch.Generator().manual_seed(seed)
         table = torch.rand(length, self.actions, generator=generator, dtype=torch.float64)
@@ -128,12 +128,12 @@ class KeyToken(PositionTask):
 
     def __init__(
         self,
-        vocabulary: int = 4,
-        length: int = 8,
+        vocabulary: Several = 4,
+        length: Count = 8,
         eos: bool = False,
-        size: int = 256,
-        position: int = 0,
-        target: int = 1,
+        size: Count = 256,
+        position: Whole = 0,
+        target: Whole = 1,
     ) -> None:
         super().__init__(vocabulary, length, eos, size)
         self._check("position", position, length, "a position of the response")
@@ -156,12 +156,12 @@ class Bottleneck(PositionTask):
 
     def __init__(
         self,
-        vocabulary: int = 4,
-        length: int = 8,
+        vocabulary: Several = 4,
+        length: Count = 8,
         eos: bool = False,
-        size: int = 256,
-        positions: Sequence[int] | None = None,
-        target: int = 1,
+        size: Count = 256,
+        positions: Sequence[Whole] | None = None,
+        target: Whole = 1,
     ) -> None:
         super().__init__(vocabulary, length, eos, size)
         self.positions = sorted({length // 4, 3 * length // 4} if positions is None else set(positions))
@@ -183,7 +183,7 @@ class Pairwise(PositionTask):
     A, through all ``length`` positions, without EOS; ``length`` is at least 2.
     """
 
-    def __init__(self, vocabulary: int = 4, length: int = 8, eos: bool = False, size: int = 256) -> None:
+    def __init__(self, vocabulary: Several = 4, length: Count = 8, eos: bool = False, size: Count = 256) -> None:
         super().__init__(vocabulary, length, eos, size)
         if length < 2:
             raise UsageError(f"data.task.length is {length}; pairs take at least 2")
@@ -204,7 +204,7 @@ class Parity(PositionTask):
     """
 
     def __init__(
-        self, vocabulary: int = 4, length: int = 8, eos: bool = False, size: int = 256, token: int = 1
+        self, vocabulary: Several = 4, length: Count = 8, eos: bool = False, size: Count = 256, token: Whole = 1
     ) -> None:
         super().__init__(vocabulary, length, eos, size)
         self._check("token", token, self.actions, "a token besides EOS")
