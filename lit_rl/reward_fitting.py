@@ -149,7 +149,7 @@ def from_scratch(policy: CausalPolicy, hidden_size: int, layers: int, heads: int
         UsageError: the hidden size is no multiple of 2 x heads.
     """
     if hidden_size % (2 * heads):
-        raise UsageError(f"hidden_size is {hidden_size} and heads {heads}; make the first a multiple of 2 x the other")
+        raise UsageError(f"hidden_size is {hidden_size}, heads {heads}; make the first a multiple of 2 x the other")
     own = policy.model.config
     config = LlamaConfig(
         vocab_size=own.vocab_size,

@@ -59,7 +59,7 @@ class TokenTransformer(TokenPolicy):
         _check(vocabulary, eos)
         if hidden_size % (2 * heads):
             raise UsageError(
-                f"model.policy.hidden_size is {hidden_size} and model.policy.heads {heads}; make the first a multiple "
+                f"model.policy.hidden_size is {hidden_size}, model.policy.heads {heads}; make the first a multiple "
                 "of 2 x the other"
             )
         config = LlamaConfig(
