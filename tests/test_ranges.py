@@ -9,8 +9,9 @@ from range_cases import inside, outside, settings
 from lit_rl.algorithms import GRPO, REINFORCE
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
-from lit_rl.policy import CausalPolicy, TokenTransformer
+from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer
 from lit_rl.ranges import Count, Number, Positive, Range, Ranged, Share, fault
+from lit_rl.tasks import KeyToken
 
 ALL = [each for each in settings() if each.cls is not None and issubclass(each.cls, Ranged)]
 
@@ -102,11 +103,12 @@ def test_help_shows_ranges(lit_rl):
 @pytest.mark.parametrize(
     "flag", [{"gradient_clip_val": -1.0}, {"accumulate_grad_batches": 0}, {"precision": "64-true"}]
 )
-def test_a_trainer_made_in_python_is_refused_before_the_first_iteration(policy, task, flag):
+def test_a_trainer_made_in_python_is_refused_before_the_first_iteration(flag):
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
     trainer = Trainer(**{**TRAINER_DEFAULTS, "max_epochs": 1, **quiet, **flag})
+    algorithm = REINFORCE(TabularPolicy(4, 2), max_new_tokens=2)
     with pytest.raises(UsageError, match=f"^trainer.{next(iter(flag))} "):
-        trainer.fit(REINFORCE(policy), datamodule=RolloutDataModule(task))
+        trainer.fit(algorithm, datamodule=RolloutDataModule(KeyToken(4, 2)))
 
 
 def test_float16_weights_are_refused_for_what_is_wrong_with_them():
