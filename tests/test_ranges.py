@@ -7,9 +7,10 @@ from lightning import Trainer
 from range_cases import inside, outside, settings
 
 from lit_rl.algorithms import GRPO, REINFORCE
+from lit_rl.cli import CLI
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
-from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer
+from lit_rl.policy import CausalPolicy, TabularPolicy
 from lit_rl.ranges import Count, Number, Positive, Range, Ranged, Share, fault
 from lit_rl.tasks import KeyToken
 
@@ -81,11 +82,10 @@ def test_positional_arguments_and_those_that_a_subclass_passes_on_are_checked():
     ids=lambda args: args[-1],
 )
 def test_the_command_line_refuses_it_before_a_model_is_loaded(lit_rl, monkeypatch, tmp_path, args):
-    def load(*args, **kwargs):
-        raise AssertionError("a model was loaded")
+    def load(cli):
+        raise AssertionError("classes were built")
 
-    monkeypatch.setattr(CausalPolicy, "__init__", load)
-    monkeypatch.setattr(TokenTransformer, "__init__", load)
+    monkeypatch.setattr(CLI, "instantiate_classes", load)
     code, _, err = lit_rl("fit", *args)
     said = [line for line in err.splitlines() if line.startswith("lit_rl: ")]
     assert code == 2 and len(said) == 1 and said[0].startswith(f"lit_rl: {args[-1][2:].split('=')[0]} "), err
