@@ -43,7 +43,8 @@ SPOILERS += [
     ("", tail) for tail in (" million", " Thousand", " dozen", "bn", " hundredths", " halves", " squared", " or more")
 ]
 SPOILERS += [
-    ("", tail) for tail in (" or 6", " to 8", ", 6", ",7,9", ":30", " 6", ";", "?", " and a half", " or six", "_000")
+    ("", tail)
+    for tail in (" or 6", " to 8", ", 6", ",7,9", ":30", " 6", ";", "?", " and a half", " or six", " fives", "_000")
 ]
 SPOILERS += [
     ("", tail) for tail in ("+3", " = 5", " * 2", " minus two", " is wrong", " 1/2", "\\frac{1}{2}", " \\times 10^3")

@@ -88,13 +88,13 @@ _SYMBOL = re.compile(rf"(.*?)\s*(?:%|{_CURRENCY}|¢|°[CF]?)")
 _NO_UNITS = re.compile(
     r"(?:hundred|thousand|(?:m|b|tr|quadr)ill?i(?:on|ard)|tausend|hundert|dozen|half|halves|third|fourth|quarter|fifth|"
     r"sixth|seventh|eighth|ninth|tenth|approx|negat|minus|plus|divid|multipl).*|"
-    r"(?:st|nd|rd|th|bn|mn|tn|mm|mio|mrd|mln|bln|mil|mille|grand|gross|score|scores|lakh|lakhs|crore|crores|"
-    r"zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|"
+    r"(?:st|nd|rd|th|bn|mn|tn|mm|mio|mrd|mln|bln|kk|mil|mill|mille|grand|gross|score|scores|lakh|lakhs|crore|crores|"
+    r"(?:zero|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)(?:e?s)?|"
     r"(?:thir|four|fif|six|seven|eigh|nine)teen|(?:twen|thir|for|fif|six|seven|eigh|nine)ty|"
     r"squared|cubed|time|times|factorial|"
     r"or|and|to|through|thru|until|till|over|by|mod|modulo|point|power|root|pi|sqrt|log|ln|sin|cos|tan|exp|"
     r"more|less|fewer|than|least|most|double|twice|triple|between|"
-    r"not|no|never|is|are|was|if|but|then|maybe|perhaps|probably|about|around|roughly|nearly|almost|wrong|incorrect|"
+    r"not|no|none|nothing|nil|never|\w+n't|is|are|was|if|but|then|maybe|perhaps|probably|about|around|roughly|nearly|almost|wrong|incorrect|"
     r"false|unknown|undefined|inf|infinity|ish)",
     re.IGNORECASE,
 )

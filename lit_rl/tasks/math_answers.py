@@ -1,18 +1,20 @@
 """Answers that are expressions, read and compared by math-verify, in a process of its own that can be stopped.
 
-math-verify limits its time by SIGALRM, which works on a process's main thread only, and not inside of C code.
+math-verify limits its own time by SIGALRM, which works on a process's main thread only, and not inside of C code.
 """
 
 import atexit
 import json
 import os
 import selectors
+import signal
 import subprocess
 import sys
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 from lit_rl.errors import UsageError
 
@@ -34,12 +36,14 @@ def judge(text: str, truth: str) -> tuple[bool, bool]:
     Neither, where that takes longer than SECONDS.
     """
     with _lock:
-        worker = _worker()
-        reply = worker.ask({"text": text, "truth": truth}, SECONDS)
-        if reply is None:
-            worker.stop()
-            return False, False
-    return bool(reply[0]), bool(reply[1])
+        for _ in range(2):  # a worker may have been ended by somebody else
+            worker = _worker()
+            reply = worker.ask({"text": text, "truth": truth, "seconds": SECONDS}, SECONDS + 5)
+            if reply is not None:
+                return reply[0], reply[1]
+            if worker.stop() == -signal.SIGALRM:
+                break
+    return False, False
 
 
 class _Worker:
@@ -59,7 +63,7 @@ class _Worker:
     def usable(self) -> bool:
         return self.owner == os.getpid() and self.process.poll() is None
 
-    def ask(self, question: dict[str, str], seconds: float) -> list[bool] | None:
+    def ask(self, question: dict[str, Any], seconds: float) -> list[bool] | None:
         """The reply; None if there is none in time."""
         assert self.process.stdin is not None
         try:
@@ -70,9 +74,14 @@ class _Worker:
         line = self._line(seconds)
         return None if line is None else json.loads(line)
 
-    def stop(self) -> None:
-        self.process.kill()
+    def stop(self) -> int:
+        """Ends it, if it hasn't ended; the return code."""
+        try:
+            self.process.wait(0.5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
         self.process.communicate()
+        return self.process.returncode
 
     def _line(self, seconds: float) -> bytes | None:
         assert self.process.stdout is not None
@@ -103,4 +112,4 @@ def _worker() -> _Worker:
 def _end() -> None:
     for worker in _running:
         if worker.usable:
-            worker.stop()
+            worker.process.kill()
