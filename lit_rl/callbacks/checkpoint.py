@@ -9,7 +9,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_rl import slurm
-from lit_rl.callbacks.interruption import Interruption
+from lit_rl.callbacks.interruption import Interrupted, Interruption
 from lit_rl.checkpoint_io import WholeCheckpointIO
 from lit_rl.run_logger import RunLogger, log_iteration
 
@@ -25,6 +25,8 @@ class IterationCheckpoint(ModelCheckpoint):
     What a checkpoint has, MLflow has: metrics are written before. Where MLflow is away, the iteration is saved together
     with what could not be written, and then :class:`lit_rl.patience.Away` is raised.
     """
+
+    _told: Interrupted | None = None  # to end
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -48,12 +50,9 @@ class IterationCheckpoint(ModelCheckpoint):
         if saves and (last or told or away) and self._last_global_step_saved != trainer.global_step:
             self._save_checkpoint(trainer, f"{self.dirpath}/{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         if told:
-            if trainer.is_global_zero:
-                name, kept = signal.Signals(told.signum).name, self._last_checkpoint_saved
-                said = f"saved; go on with --ckpt_path {kept}" if kept else "not saved: checkpoint.every_n_epochs is 0"
-                print(f"lit_rl: {name} ended it behind iteration {trainer.current_epoch + 1}, {said}", file=sys.stderr)
-            raise told
-        if away:
+            self._told = told
+            trainer.should_stop, trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = True, None, None
+        elif away:
             away.kept = self._last_checkpoint_saved or None
             raise away
 
@@ -73,7 +72,20 @@ class IterationCheckpoint(ModelCheckpoint):
             trainer.logger.take_over(checkpoint[UNWRITTEN])
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Nothing: the last iteration is saved, and what comes after it could not be resumed exactly."""
+        """Saves nothing: the last iteration is saved, and what comes after it could not be resumed exactly.
+
+        Raises:
+            Interrupted: a signal has ended the run.
+        """
+        if self._told is None:
+            if _interruption(trainer) and trainer.is_global_zero:
+                slurm.forget()
+            return
+        if trainer.is_global_zero:
+            name, kept = signal.Signals(self._told.signum).name, self._last_checkpoint_saved
+            said = f"saved; go on with --ckpt_path {kept}" if kept else "not saved: checkpoint.every_n_epochs is 0"
+            print(f"lit_rl: {name} ended it behind iteration {trainer.current_epoch}, {said}", file=sys.stderr)
+        raise self._told
 
 
 def _interruption(trainer: Any) -> Interruption | None:

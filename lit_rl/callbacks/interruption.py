@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lit_rl import slurm
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
+REQUEUE = signal.SIGUSR1  # unless SLURMEnvironment is given another one
 
 
 class Interrupted(SystemExit):
@@ -34,14 +35,18 @@ class Interrupted(SystemExit):
 
 
 def _end(signum: int, frame: Any) -> None:
-    raise Interrupted(signum)
+    raise Interrupted(signum, requeue=signum == REQUEUE)
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Within it SIGTERM and SIGINT raise :class:`Interrupted`, unless they were ignored before, as by ``nohup``."""
-    before = {signum: signal.getsignal(signum) for signum in ENDING}
-    _handle(ENDING, _end)
+    """Within it SIGTERM and SIGINT raise :class:`Interrupted`, unless they were ignored before, as by ``nohup``.
+
+    So does, in a job of SLURM, the signal that its time will be over.
+    """
+    signals = [*ENDING, REQUEUE] if slurm.job() else ENDING
+    before = {signum: signal.getsignal(signum) for signum in signals}
+    _handle(signals, _end)
     try:
         yield
     finally:
@@ -98,10 +103,6 @@ class Interruption(Callback):
         signum, requeue = strategy.reduce(told, reduce_op="max").tolist()
         self._over = bool(signum)
         return Interrupted(signum, bool(requeue), saved=True) if signum else None
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero:
-            slurm.forget()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         if not isinstance(exception, Interrupted):
