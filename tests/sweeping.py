@@ -1,5 +1,6 @@
 """Tiny studies as a command that can be killed, one of them deadly: sweeping.py run|report STUDY ... or plain STUDY."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -127,6 +128,15 @@ def processes(folder: Path) -> dict[int, str]:
                 found[int(process.name)] = (process / "cmdline").read_text().replace("\0", " ")
         except OSError:  # it has ended, or is another user's
             pass
+    return found
+
+
+def children(parent: int) -> list[int]:
+    """The ids of a process's children."""
+    found: list[int] = []
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        with contextlib.suppress(OSError):  # it has ended
+            found += map(int, task.read_text().split())
     return found
 
 
