@@ -1,6 +1,7 @@
 """Learning rates, one for each group of a study's arms, by trials of their own."""
 
 import csv
+import os
 
 from ablations.results import FOLDER, load
 from ablations.study import Study, trial_name
@@ -45,9 +46,11 @@ def scores(study: Study) -> dict[tuple[str, float], float]:
             for seed, score in results.by_seed(trial_name(arm, rate), study.primary_metric).items()
         ]
         table.parent.mkdir(parents=True, exist_ok=True)
-        with table.open("w", newline="") as file:
+        aside = table.with_name(f".{TRIALS}.{os.getpid()}")  # another runner may read the table now
+        with aside.open("w", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerows([("arm", "rate", "seed", "score"), *((a, r, s, f"{x:.6g}") for a, r, s, x in rows)])
+        aside.replace(table)
     except UsageError:
         if not table.is_file():
             raise
