@@ -1,0 +1,347 @@
+"""MLflow away, locked or fresh, and kills near a save: at most six minutes."""
+
+import functools
+import json
+import multiprocessing
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lightning import Callback, LightningModule, Trainer
+from trials import Trial
+
+AT_ONCE = 2
+ITERATIONS = 30
+FIT = [
+    *("fit", "--model", "PPO", "--data.task", "KeyToken", "--data.prompts_per_iteration=4"),
+    *("--data.rows_per_microbatch=4", "--data.eval_prompts=4", "--trainer.accelerator=cpu"),
+    *(
+        "--trainer.enable_progress_bar=false",
+        "--trainer.check_val_every_n_epoch=3",
+        "--transcripts.every_n_iterations=3",
+    ),
+    *(f"--trainer.max_epochs={ITERATIONS}", "--trainer.callbacks=servers.Watch"),
+]
+PRELOAD = ["lit_rl.cli", "ablations.__main__", "mlflow.store.tracking.sqlalchemy_store", "servers"]
+context = multiprocessing.get_context("forkserver")
+context.set_forkserver_preload(PRELOAD)
+
+
+class Watch(Callback):
+    """Tells in the file ``iteration`` how far a run is, and kills it some milliseconds after a save began.
+
+    The environment's ``PAUSE`` are seconds a training iteration, ``KILL`` an iteration and milliseconds.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        Path("iteration").write_text(str(trainer.current_epoch + 1))
+        time.sleep(float(os.environ.get("PAUSE", 0)))
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        iteration, milliseconds = os.environ.get("KILL", "0,0").split(",")
+        if trainer.current_epoch + 1 == int(iteration):
+            threading.Timer(float(milliseconds) / 1000, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
+# ---- processes ----------------------------------------------------------------------------------------------------
+
+
+def _child(folder: Path, function: Callable[..., int], args: tuple[Any, ...], env: dict[str, str]) -> None:
+    os.chdir(folder)
+    log = os.open(f"log.{os.getpid()}", os.O_CREAT | os.O_WRONLY)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.environ.update({"OMP_NUM_THREADS": "1", "LIT_RL_MLFLOW_PATIENCE": "60"} | env)
+    sys.exit(function(*args))
+
+
+def _fit(*options: str) -> int:
+    import torch
+
+    from lit_rl.cli import main
+
+    torch.set_num_threads(1)
+    sys.argv = ["lit_rl", *FIT, *options]
+    return main()
+
+
+def _study(seeds: int) -> int:
+    from ablations import studies
+    from ablations.__main__ import main
+    from ablations.study import Arm, Study
+
+    tiny = {
+        "model": {"class_path": "RLOO", "init_args": {"samples": 2}},
+        "data": {"prompts_per_iteration": 2, "rows_per_microbatch": 2, "eval_prompts": 2},
+        "trainer": {"max_epochs": 4, "check_val_every_n_epoch": 1, "accelerator": "cpu"},
+    }
+    tiny["data"]["task"] = {"class_path": "lit_rl.tasks.KeyToken"}
+    arms = (Arm("one", {}), Arm("two", {"model": {"init_args": {"samples": 4}}}))
+    study = Study("torn", "?", "here", arms, "one", "test/accuracy", (), base=tiny, seeds=tuple(range(seeds)))
+    studies.STUDIES[study.name] = study
+    return main(["run", "torn", "--jobs", "2"])
+
+
+class Run:
+    """A process that does ``function(*args)`` in a folder; its output is in the folder's ``log.PID``."""
+
+    def __init__(self, folder: Path, function: Callable[..., int], *args: Any, **env: str) -> None:
+        self.folder = folder
+        self.process = context.Process(target=_child, args=(folder, function, args, env))
+        self.process.start()
+
+    def reaches(self, iteration: int) -> None:
+        file = self.folder / "iteration"
+        _until(lambda: (file.exists() and int(file.read_text() or 0) >= iteration) or not self.process.is_alive())
+        assert self.process.is_alive(), self.said()
+
+    def ends(self, code: int = 0) -> None:
+        self.process.join(150)
+        found = self.process.exitcode
+        self.process.kill()
+        assert found == code, f"exit code {found}, not {code}: {self.said()[-600:]}"
+
+    def said(self) -> str:
+        return (self.folder / f"log.{self.process.pid}").read_text()
+
+    def waited(self) -> None:
+        lines = [line for line in self.said().splitlines() if "does not answer; waiting up to" in line]
+        assert lines, f"nothing said of waiting: {self.said()[-600:]}"
+        assert "Traceback" not in self.said(), self.said()[-600:]
+
+
+def _until(condition: Callable[[], bool], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+# ---- what MLflow has ------------------------------------------------------------------------------------------------
+
+
+def _histories(folder: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:
+    """All points by metric, but for what the machine decides; then the rows of the transcripts."""
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
+        query = (
+            "select key, step, case when is_nan then 'nan' else value end from metrics where run_uuid = ? order by 1, 2"
+        )
+        rows = database.execute(query, (run_id,)).fetchall()
+        ((status, uri),) = database.execute("select status, artifact_uri from runs where run_uuid = ?", (run_id,))
+    assert status == "FINISHED", status
+    found: dict[str, Any] = {}
+    for key, step, value in rows:
+        found.setdefault(key, []).append((step, value))
+    for key, points in found.items():
+        steps = [step for step, _ in points]
+        assert len(set(steps)) == len(steps), f"{key} has a step twice: {steps}"
+    found = {k: [s for s, _ in v] if k.startswith(("time/", "memory/")) else v for k, v in found.items()}
+    served = folder / "artifacts" / "/".join(uri.split("/")[-3:]) if uri.startswith("mlflow-artifacts:") else Path(uri)
+    found["transcripts"] = json.loads((served / "transcripts.json").read_text())
+    return found
+
+
+def _runs(folder: Path) -> list[str]:
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
+        return [row[0] for row in database.execute("select run_uuid from runs where lifecycle_stage = 'active'")]
+
+
+_reference: dict[str, Any] = {}
+_lock = threading.Lock()
+
+
+def _is_whole(folder: Path, run_id: str | None = None) -> None:
+    """A run has the histories of one that nothing disturbed."""
+    with _lock:
+        if not _reference:
+            with tempfile.TemporaryDirectory() as quiet:
+                Run(Path(quiet), _fit).ends()
+                _reference.update(_histories(Path(quiet), *_runs(Path(quiet))))
+    found = _histories(folder, run_id or _runs(folder)[0])
+    assert found.keys() == _reference.keys(), found.keys() ^ _reference.keys()
+    wrong = [key for key, value in _reference.items() if found[key] != value]
+    assert not wrong, f"{len(wrong)} histories differ, {wrong[0]}: {found[wrong[0]]} != {_reference[wrong[0]]}"
+
+
+def _resume(folder: Path, *options: str, **env: str) -> None:
+    (saved,) = folder.glob("mlruns/checkpoints/*/*/checkpoints/last.ckpt")
+    Run(folder, _fit, "--ckpt_path", str(saved), *options, **env).ends()
+    assert len(_runs(folder)) == 1, "a resumed run is another run"
+
+
+class Server:
+    """``mlflow server`` over the folder's database, at the same address each time it is started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.uri = f"http://127.0.0.1:{self.port}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        (self.folder / "mlruns").mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
+        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlruns/mlflow.db"]
+        command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        with open(self.folder / "server.log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder)
+
+    def answers(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
+        except OSError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[Server]:
+    server = Server(folder)
+    try:
+        yield server
+    finally:
+        server.kill()
+
+
+# ---- trials ----------------------------------------------------------------------------------------------------
+
+
+def _restarted(folder: Path) -> None:
+    """Not there when the run starts; killed during the run, and started again."""
+    with _server(folder) as server:
+        run = Run(folder, _fit, MLFLOW_TRACKING_URI=server.uri, PAUSE="0.05")
+        time.sleep(6)
+        server.start()
+        run.reaches(8)
+        server.kill()
+        time.sleep(6)
+        server.start()
+        run.ends()
+        run.waited()
+        _is_whole(folder)
+
+
+def _gone(folder: Path) -> None:
+    with _server(folder) as server:
+        server.start()
+        _until(server.answers)
+        run = Run(folder, _fit, MLFLOW_TRACKING_URI=server.uri, PAUSE="0.05", LIT_RL_MLFLOW_PATIENCE="3")
+        run.reaches(8)
+        server.kill()
+        run.ends(2)
+        lines = [line for line in run.said().splitlines() if "did not answer for 3 s" in line]
+        assert len(lines) == 1 and "resume with --ckpt_path" in lines[0] and "Traceback" not in run.said(), run.said()
+        server.start()
+        _resume(folder, MLFLOW_TRACKING_URI=server.uri)
+        _is_whole(folder)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    database = sqlite3.connect(folder / "mlruns" / "mlflow.db", isolation_level=None, timeout=60)
+    database.execute("BEGIN EXCLUSIVE")
+    try:
+        yield
+    finally:
+        database.close()
+
+
+def _locked_fit(folder: Path) -> None:
+    run = Run(folder, _fit, PAUSE="0.05")
+    run.reaches(8)
+    with _locked(folder):
+        time.sleep(25)  # MLflow itself waits for 20
+    run.ends()
+    run.waited()
+    _is_whole(folder)
+
+
+def _locked_long(folder: Path) -> None:
+    run = Run(folder, _fit, PAUSE="0.05", LIT_RL_MLFLOW_PATIENCE="2")
+    run.reaches(8)
+    with _locked(folder):
+        run.ends(2)
+    _resume(folder)
+    _is_whole(folder)
+
+
+def _locked_sweep(folder: Path) -> None:
+    run = Run(folder, _study, 2)
+    _until(lambda: (folder / "mlruns" / "mlflow.db").exists() and len(_runs(folder)) >= 3)
+    with _locked(folder):
+        time.sleep(25)
+    run.ends()
+    _cells_once(folder, 4)
+
+
+def _cells_once(folder: Path, cells: int) -> None:
+    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
+        cell = "select run_uuid from tags where key = 'lit_rl.kind' and value = 'cell'"
+        states = [row[0] for row in database.execute(f"select status from runs where run_uuid in ({cell})")]
+    assert states == ["FINISHED"] * cells, states
+
+
+def _two_fits(folder: Path) -> None:
+    for run in [Run(folder, _fit) for _ in range(2)]:
+        run.ends()
+    runs = _runs(folder)
+    assert len(runs) == 2, runs
+    for run_id in runs:
+        _is_whole(folder, run_id)
+
+
+def _two_sweeps(folder: Path) -> None:
+    for run in [Run(folder, _study, 1) for _ in range(2)]:
+        run.ends()
+    _cells_once(folder, 2)
+
+
+def _killed(folder: Path, every: int, iteration: int, milliseconds: int) -> None:
+    every_n = f"--checkpoint.every_n_epochs={every}"
+    Run(folder, _fit, every_n, KILL=f"{iteration},{milliseconds}").ends(-signal.SIGKILL)
+    _resume(folder, every_n)
+    _is_whole(folder)
+
+
+WAITS = "MLflow's server away for less than LIT_RL_MLFLOW_PATIENCE: a run waits with one line, its histories are whole"
+GONE = "MLflow away for longer: exit code 2 and one line; the checkpoint resumes to the undisturbed run's histories"
+LOCKED = "SQLite locked for less than LIT_RL_MLFLOW_PATIENCE: runs and sweeps wait and lose nothing"
+FRESH = "Two commands that start at once in a fresh folder: both succeed"
+KILLED = "A run killed near a save is resumed to the undisturbed run's histories: all metrics, each step once, bitwise"
+TRIALS = [
+    Trial(WAITS, "away at the start, killed and started again", _restarted),
+    Trial(GONE, "a server", _gone),
+    Trial(GONE, "a locked database", _locked_long),
+    Trial(LOCKED, "a run", _locked_fit),
+    Trial(LOCKED, "a sweep", _locked_sweep),
+    Trial(FRESH, "two runs", _two_fits),
+    Trial(FRESH, "two sweeps of one study", _two_sweeps),
+    *(
+        Trial(
+            KILLED,
+            f"{ms} ms after, saves every {every}",
+            functools.partial(_killed, every=every, iteration=i, milliseconds=ms),
+        )
+        for every, i in ((1, 14), (10, 20))
+        for ms in (0, 5, 10, 20, 60)
+    ),
+]
