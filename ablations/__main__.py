@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -87,6 +88,8 @@ def main(args: Sequence[str] | None = None) -> int:
         with stoppable():
             return _main(args)
     except UsageError as error:
+        if os.environ.get("LIT_RL_DEBUG") == "1":
+            traceback.print_exc()
         print(f"ablations: {error}", file=sys.stderr)
         return 2
     except Stopped as stop:

@@ -20,7 +20,8 @@ from ablations.status import Failure, Status
 from ablations.study import Cell
 from ablations.tracking import Tracking
 from lit_rl.callbacks.progress import PhaseProgress
-from lit_rl.cli import CLI, usage_error
+from lit_rl.cli import CLI
+from lit_rl.errors import usage_error
 from lit_rl.patience import Away
 from lit_rl.run_logger import RunLogger
 

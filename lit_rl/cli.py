@@ -1,8 +1,10 @@
 """The command line: ``python -m lit_rl fit|validate|test ...`` is LightningCLI over the algorithms."""
 
+import errno
 import logging
 import os
 import sys
+import traceback
 import warnings
 from functools import cached_property
 from typing import Any
@@ -23,17 +25,18 @@ from lit_rl import algorithms, resume, slurm
 from lit_rl.callbacks import Interruption, IterationProgress, Memory
 from lit_rl.callbacks.interruption import Interrupted, ended_by_signals
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
-from lit_rl.errors import UsageError
+from lit_rl.errors import UsageError, usage_error
+from lit_rl.explain import told
 from lit_rl.export import export
 from lit_rl.fit_reward import fit_reward
 from lit_rl.options import FILE, in_order
 from lit_rl.parser import Parser, bare_tokens
 from lit_rl.settings import CALLBACKS, check_settings
-from lit_rl.strategy import FSDP2
+from lit_rl.trainer_flags import check_strategy, told_of_trainer
 from lit_rl.verify import verify
 
 RUN_LOGGER = "lit_rl.run_logger.RunLogger"
-STRATEGIES = ("auto", "ddp", "fsdp2", "SingleDeviceStrategy", "DDPStrategy", FSDP2.__name__)  # and variants of ddp
+NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
 
 
@@ -136,6 +139,14 @@ class CLI(LightningCLI):
             resume.check_changes(self._resumed, self._parser("fit").dump(config, skip_none=False))
         self._resumed = None  # its tensors are those of a file
 
+    def instantiate_classes(self) -> None:
+        try:
+            super().instantiate_classes()
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(told(error, self._settings.as_dict())) from error
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         own = given if isinstance(given, list) else [given]
@@ -149,17 +160,11 @@ class CLI(LightningCLI):
             callbacks.append(Interruption())
         if self._settings.trainer.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in own):
             callbacks.append(IterationProgress())
-        return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
-
-
-def check_strategy(given: Any) -> None:
-    """Refuses, before anything starts, a strategy under which a process could not sample by itself."""
-    name = given if isinstance(given, str) else str(getattr(given, "class_path", type(given).__name__)).split(".")[-1]
-    if name not in STRATEGIES and not name.startswith("ddp_"):
-        advice = f"take {' or '.join(STRATEGIES[:3])}"
-        if name.lower().startswith(("fsdp", "modelparallel")):
-            advice = "take fsdp2, which shards on GPUs and on the CPU"
-        raise UsageError(f"trainer.strategy {name}: its processes can't have the weights whole for sampling; {advice}")
+        try:
+            return super().instantiate_trainer(**{**kwargs, "callbacks": callbacks})
+        except Exception as error:
+            settings = self._settings.trainer.as_dict()
+            raise UsageError(told_of_trainer(error, settings, TRAINER_DEFAULTS)) from error
 
 
 def quiet() -> None:
@@ -168,13 +173,6 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", ".*does not have many workers.*")
     warnings.filterwarnings("ignore", ".*gradient_checkpointing_enable.*")  # its new name is too new
     logging.getLogger("lightning.pytorch.utilities.rank_zero").addFilter(lambda r: "litlogger" not in r.getMessage())
-
-
-def usage_error(error: BaseException | None) -> UsageError | None:
-    """The user's mistake behind an error, if there is one: the parser wraps what a constructor raises."""
-    while error is not None and not isinstance(error, UsageError):
-        error = error.__cause__ or error.__context__
-    return error
 
 
 def main() -> int:
@@ -214,6 +212,10 @@ def command() -> int:
         usage = usage_error(error)
         if usage is not None:
             return fail(str(usage))
+        if isinstance(error, OSError) and error.errno in NOT_WRITTEN:
+            return fail(
+                f"{error.filename or 'a file'} cannot be written ({error.strerror}); make room, or go elsewhere"
+            )
         if mistakes(0):
             return 2  # this process has only lost another one, which has said why
         raise
@@ -223,6 +225,8 @@ def command() -> int:
 def fail(message: str) -> int:
     """Prints the user's mistake, in the process that is the first to find one; returns the exit code."""
     if mistakes(1) == 1:
+        if os.environ.get("LIT_RL_DEBUG") == "1":
+            traceback.print_exc()
         print(f"lit_rl: {message}", file=sys.stderr)
     return 2
 

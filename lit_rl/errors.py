@@ -24,3 +24,10 @@ def never_the_end(method: Callable[..., Any]) -> Callable[..., Any]:
             raise RuntimeError(f"{method.__qualname__} raised StopIteration") from error
 
     return called
+
+
+def usage_error(error: BaseException | None) -> UsageError | None:
+    """The user's mistake behind an error, if there is one: the parser wraps what a constructor raises."""
+    while error is not None and not isinstance(error, UsageError):
+        error = error.__cause__ or error.__context__
+    return error

@@ -2,14 +2,23 @@
 
 import difflib
 import re
+from collections.abc import Iterator
 from inspect import isabstract
 from types import ModuleType
+from typing import Any
+
+from lit_rl.errors import usage_error
 
 # what jsonargparse says besides the reason
 _NOISE = re.compile(
     r"Does not validate|Problem with given class_path|Subtypes:|Errors:|Given value|Expected a path but"
     r"|Expected a <class 'NoneType'>"
 )
+_TYPE = re.compile(r"Expected a (<class '[^']*'>|typing\.Literal\[.*?\])(?:\. Got value: (.*))?$")
+_KINDS = {
+    **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"},
+    **{"list": "a list", "tuple": "a list", "dict": "a dictionary"},
+}
 
 
 def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
@@ -24,7 +33,7 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
     setting = ".".join(keys)
     lines = [_bare(line) for line in text.splitlines()]
     reasons = [line for line in lines if line and not _NOISE.match(line)] or [" ".join(text.split())]
-    reason = reasons[0]
+    reason = next((each for each in reasons if not _TYPE.match(each)), reasons[0])
     if setting in choices:
         package, base = choices[setting]
         if "is abstract" in reason:
@@ -47,9 +56,63 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
     option = re.match(r"Option '(\S+)' is not accepted", reason)
     if option:
         return f"{setting}.{option[1]} is not a setting of the chosen class; see --{setting}.help"
+    if keys and _TYPE.match(reason):
+        return f"{setting} {_mistaken(lines, reason)}"
     if not keys or re.match(r"[\w.]+(:| is | x )", reason):
         return reason  # names its setting itself
     return f"{setting}: {reason}"
+
+
+def told(error: BaseException, settings: dict[str, Any]) -> str:
+    """What was raised while objects were built, as one line that names what it is about.
+
+    Args:
+        error: of ours, or of a class or a library, whose message nobody wrote for this.
+        settings: all of them, with ``class_path`` where a class is chosen.
+    """
+    usage = usage_error(error)
+    if usage is not None:
+        return str(usage)
+    within = re.findall(r"Problem with given class_path '([^']*)':\s*([^\n]*)", str(error))
+    if within:
+        name, reason = within[-1]
+        return f"{next(_places(name, settings), '')} {name.rpartition('.')[2]}: {reason}".lstrip()
+    return f"{type(error).__name__}: {' '.join(str(error).split())} (LIT_RL_DEBUG=1 shows where)"
+
+
+def _places(name: str, settings: Any, key: str = "") -> Iterator[str]:
+    """The settings that choose the class of that import path."""
+    if isinstance(settings, dict):
+        if settings.get("class_path") == name:
+            yield key
+        for part, each in settings.items():
+            yield from _places(name, each, key if part == "init_args" else f"{key}.{part}".lstrip("."))
+    elif isinstance(settings, list):
+        for each in settings:
+            yield from _places(name, each, key)
+
+
+def _mistaken(lines: list[str], reason: str) -> str:
+    """The value that the innermost check refuses, and the types or names that it takes."""
+    first = lines.index(reason)
+    within = [reason]  # the checks of one value, which is told behind them, or with a single one
+    given = _TYPE.match(reason)[2]  # type: ignore[index]
+    for line in lines[first + 1 :] if given is None else ():
+        if line.startswith("Given value: "):
+            given = line.removeprefix("Given value: ")
+            break
+        within.append(line)
+    names: list[str] = []
+    for expected in filter(None, map(_TYPE.match, within)):
+        names += re.findall(r"'([^']*)'", expected[1]) if "Literal" in expected[1] else [_kind(expected[1])]
+    *some, last = dict.fromkeys(names)
+    return f"is {given}; choose {', '.join(some)}{' or ' if some else ''}{last}"
+
+
+def _kind(name: str) -> str:
+    """What a type is called, for someone who sets it."""
+    bare = name.removeprefix("<class '").removesuffix("'>")
+    return _KINDS.get(bare, f"a {bare.rpartition('.')[2]}")
 
 
 def _bare(line: str) -> str:

@@ -16,7 +16,7 @@ from lightning import Trainer, seed_everything
 
 from lit_rl.errors import UsageError
 from lit_rl.options import in_order
-from lit_rl.parser import DEFAULT_LENGTH, Parser, bare_tokens, free_folder
+from lit_rl.parser import DEFAULT_LENGTH, Parser, bare_tokens, built, free_folder
 from lit_rl.policy import CausalPolicy, RewardModel
 from lit_rl.ranges import Count, Positive, Ranged, Seed, Several, Share, check_classes
 from lit_rl.reward_fitting import (
@@ -127,7 +127,7 @@ def fit_reward(args: list[str]) -> int:
     recipe = Recipe(**{field.name: config[field.name] for field in fields(Recipe)})
     output = free_folder(recipe.output)
     seed_everything(recipe.seed_everything, verbose=False)
-    objects = parser.instantiate(config)
+    objects = built(parser, config)
     policy = objects.model.policy if objects.model.policy is not None else CausalPolicy()
     reward_model, found = make(objects.data.task, policy, recipe)
     _write(output, reward_model, policy, recipe, yaml.safe_load(parser.dump(config, skip_none=False)), found)

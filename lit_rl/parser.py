@@ -11,7 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from lit_rl import algorithms, policy, sampling, tasks
 from lit_rl.errors import UsageError
-from lit_rl.explain import explain
+from lit_rl.explain import explain, told
 from lit_rl.functional import cuts
 from lit_rl.policy.tokens import TokenPolicy
 
@@ -63,6 +63,18 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # a parser inside the parser: let the outer one say it
             super().error(message, ex)
         raise UsageError(explain(str(message), CLASSES)) from ex
+
+
+def built(parser: Parser, config: Namespace) -> Any:
+    """The objects that the configuration describes.
+
+    Raises:
+        UsageError: one of them can't be built.
+    """
+    try:
+        return parser.instantiate(config)
+    except Exception as error:
+        raise UsageError(told(error, config.as_dict())) from error
 
 
 def bare_tokens(task: Any, model: Any) -> None:

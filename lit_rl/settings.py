@@ -15,8 +15,9 @@ from lit_rl.callbacks import (
     ValueAccuracy,
 )
 from lit_rl.data import RolloutDataModule
+from lit_rl.errors import UsageError
 from lit_rl.ranges import OrForever, Seed, Whole, check, check_classes, ranges_of
-from lit_rl.trainer_flags import check_fit, check_ranges
+from lit_rl.trainer_flags import check_fit, check_precision, check_ranges
 
 CALLBACKS: dict[str, type[Callback]] = {  # by the group of their settings
     "reward": RewardCallback,
@@ -49,5 +50,8 @@ def check_settings(config: dict[str, Any], fitting: bool) -> None:
         check({**ranges_of(cls), **OF_LIGHTNING.get(name, {})}, config[name], f"{name}.")
     check_classes(config)
     check_ranges(config["trainer"])
+    check_precision(config["trainer"])
+    if config["trainer"]["barebones"]:
+        raise UsageError("trainer.barebones leaves out what iterations are made of, callbacks and logs; leave it out")
     if fitting:
         check_fit(config["trainer"])

@@ -104,7 +104,13 @@ def tracking_uri() -> str:
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI")
     if not uri:
-        FOLDER.mkdir(exist_ok=True)
+        try:
+            FOLDER.mkdir(exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"{FOLDER}: cannot make the folder here ({error.strerror}); go where you may write, or set "
+                "MLFLOW_TRACKING_URI"
+            ) from None
         return f"sqlite:///{FOLDER.resolve()}/mlflow.db"
     if uri.startswith(("http://", "https://")):
         try:

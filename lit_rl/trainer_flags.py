@@ -1,12 +1,15 @@
 """What Lightning's Trainer may be told, for iterations to be what they are."""
 
+import re
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 from lightning import Trainer
 
-from lit_rl.errors import UsageError
+from lit_rl.errors import UsageError, usage_error
 from lit_rl.ranges import Count, NonNegative, OrForever, Whole, check
+from lit_rl.strategy import FSDP2
 
 # flags that Lightning does not check, or tells of in many lines
 RANGES: dict[str, Any] = {
@@ -21,6 +24,7 @@ RANGES: dict[str, Any] = {
     "num_nodes": Count,
     "num_sanity_val_steps": OrForever | None,
 }
+STRATEGIES = ("auto", "ddp", "fsdp2", "SingleDeviceStrategy", "DDPStrategy", FSDP2.__name__)  # and variants of ddp
 PRECISIONS = ("32-true", "bf16-mixed", "16-mixed")
 _SAME = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed", "None": "32-true"}  # for Lightning
 OF_A_TRAINER = (
@@ -44,8 +48,8 @@ def check_ranges(flags: Mapping[str, Any]) -> None:
 
 
 def check_fit(flags: Mapping[str, Any]) -> None:
-    """That flags let each iteration be sampled from the current weights and trained on whole, at a precision that will
-    do.
+    """That flags let each iteration be sampled from the current weights and trained on whole, at a
+    precision that will do.
 
     Raises:
         UsageError: one does not.
@@ -58,6 +62,17 @@ def check_fit(flags: Mapping[str, Any]) -> None:
         raise UsageError("trainer.fast_dev_run cuts iterations short; try --trainer.max_epochs 1 instead")
     if flags["limit_train_batches"] is not None and repr(flags["limit_train_batches"]) != "1.0":  # 1 is one batch
         raise UsageError("trainer.limit_train_batches would drop responses; set data.prompts_per_iteration instead")
+    check_precision(flags)
+    if flags["max_steps"] != -1:
+        raise UsageError("trainer.max_steps: a resumed run would stop early; set trainer.max_epochs (iterations)")
+
+
+def check_precision(flags: Mapping[str, Any]) -> None:
+    """That log-probabilities are not rounded, nor other than the samples'.
+
+    Raises:
+        UsageError: they would be.
+    """
     precision = _SAME.get(str(flags["precision"]), str(flags["precision"]))
     if precision in ("16-true", "bf16-true"):
         raise UsageError(
@@ -65,5 +80,33 @@ def check_fit(flags: Mapping[str, Any]) -> None:
         )
     if precision not in PRECISIONS:
         raise UsageError(f"trainer.precision {precision} is none that this code is for; take {' or '.join(PRECISIONS)}")
-    if flags["max_steps"] != -1:
-        raise UsageError("trainer.max_steps: a resumed run would stop early; set trainer.max_epochs (iterations)")
+
+
+def told_of_trainer(error: Exception, settings: dict[str, Any], defaults: dict[str, Any]) -> str:
+    """What a Trainer raises when it is built, as one line: with the setting that it names, or else with those given.
+
+    Args:
+        settings: of the Trainer, by name.
+        defaults: that are ours and not Lightning's.
+    """
+    usage = usage_error(error)
+    if usage is not None:
+        return str(usage)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    named = next((word for word in re.findall(r"\w+", reason) if word in settings), None)
+    if named is not None:
+        return f"trainer.{named} is {settings[named]}: {reason}"
+    usual = {name: each.default for name, each in signature(Trainer).parameters.items()} | defaults
+    plain = {name: each for name, each in settings.items() if isinstance(each, str | int | float)}
+    given = [f"{name} {each}" for name, each in plain.items() if each != usual.get(name) and each != "auto"]
+    return f"trainer ({', '.join(given)}): {reason}"
+
+
+def check_strategy(given: Any) -> None:
+    """Refuses, before anything starts, a strategy under which a process could not sample by itself."""
+    name = given if isinstance(given, str) else str(getattr(given, "class_path", type(given).__name__)).split(".")[-1]
+    if name not in STRATEGIES and not name.startswith("ddp_"):
+        advice = f"take {' or '.join(STRATEGIES[:3])}"
+        if name.lower().startswith(("fsdp", "modelparallel")):
+            advice = "take fsdp2, which shards on GPUs and on the CPU"
+        raise UsageError(f"trainer.strategy {name}: its processes can't have the weights whole for sampling; {advice}")

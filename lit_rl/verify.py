@@ -17,7 +17,7 @@ from lit_rl.exact.report import HEADER, as_json, line, theorem_line, write_repor
 from lit_rl.exact.theorem import prove
 from lit_rl.exact.tree import grow
 from lit_rl.options import in_order
-from lit_rl.parser import Parser
+from lit_rl.parser import Parser, built
 from lit_rl.tasks import PositionTask
 
 DESCRIPTION = (
@@ -80,7 +80,7 @@ def _builder(parser: Parser, config: Any, task: PositionTask) -> Build:
             if name not in chosen.model.get("init_args", {}):
                 raise UsageError(f"model: {chosen.model.class_path} takes no '{name}'; pass **kwargs on to Algorithm")
             chosen.model.init_args[name] = settings[name]
-        algorithm = parser.instantiate(chosen).model
+        algorithm: Algorithm = built(parser, chosen).model
         plan = algorithm.plan
         if plan.continuations and not cut_chances(plan, grow(settings["policy"], task, plan.temperature)).any():
             raise UsageError(

@@ -79,7 +79,7 @@ def test_fit_on_a_file_of_problems_from_a_config_alone(lit_rl, tmp_path):
         (["fit", "--data.rows_per_microbatch", "33"], "data.rows_per_microbatch"),
         (["fit", "--trainer.max_steps", "3"], "trainer.max_steps"),
         (["fit", "--trainer.strategy", "fsdp"], "trainer.strategy fsdp"),
-        (["fit", "--trainer.enable_checkpointing", "false"], "trainer: "),
+        (["fit", "--trainer.enable_checkpointing", "false"], "trainer.enable_checkpointing is False"),
         (["fit", "--model.policy.lora_alpha", "8"], "model.policy.lora_alpha is 8"),
         (["fit", "--checkpoint.save_on_train_epoch_end", "false"], "checkpoint.save_on_train_epoch_end"),
         (["fit", "--ckpt_path", "nowhere.ckpt"], "ckpt_path: no file nowhere.ckpt"),
@@ -90,6 +90,15 @@ def test_fit_on_a_file_of_problems_from_a_config_alone(lit_rl, tmp_path):
         (["fit", "--data.task", "GSM8K", "--data.task.path", "nowhere.jsonl"], "data.task.path: no file nowhere.jsonl"),
         (["--config", "all.yaml", "fit"], "--config stands behind the subcommand"),
         (["fit", "--conf", "all.yaml"], "--conf"),
+        (["fit", "--trainer.accumulate_grad_batches", "0"], "trainer.accumulate_grad_batches is 0"),
+        (["fit", "--trainer.check_val_every_n_epoch", "0"], "trainer.check_val_every_n_epoch is 0"),
+        (["fit", "--trainer.devices", "abc"], "trainer.devices is abc"),
+        (["fit", "--trainer.accelerator", "gpux"], "trainer.accelerator is gpux"),
+        (["fit", "--trainer.precision", "64-true"], "trainer.precision 64-true"),
+        (["fit", "--trainer.barebones", "true"], "trainer.barebones"),
+        (["fit", "--trainer.logger", "WandbLogger"], "trainer.logger WandbLogger: Requirement 'wandb"),
+        (["fit", "--trainer.max_epochs", "many"], "trainer.max_epochs is many; choose a whole number or null"),
+        (["fit", "--model.normalizer", "x"], "is x; choose row_sum, sequence_mean, token_mean or constant"),
         (["train"], "train"),
     ],
     ids=lambda value: " ".join(value[1:3]) if isinstance(value, list) else "",
@@ -99,6 +108,24 @@ def test_mistakes_get_one_line_and_exit_code_2(lit_rl, args, named):
     said = [line for line in err.splitlines() if line.startswith("lit_rl: ")]
     assert code == 2 and len(said) == 1 and named in said[0] and "Traceback" not in err
     assert all(run.info.status == "FAILED" for run in runs()[1])
+
+
+@pytest.mark.parametrize("uri", ["postgresql://a/b", "sqlite://", "sqlite:///", "foo://bar", "mlruns"])
+def test_a_tracking_uri_that_cannot_be_used(lit_rl, monkeypatch, tmp_path, uri):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    code, _, err = lit_rl("fit", *SMALL)
+    (said,) = [line for line in err.splitlines() if line.startswith("lit_rl: ")]
+    assert code == 2 and "MLFLOW_TRACKING_URI" in said and uri in said and "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_mistake_shows_where_it_was_found_on_demand(lit_rl, monkeypatch):
+    args = ["fit", "--trainer.devices", "abc", "--trainer.accelerator", "cpu", "--trainer.logger", "false"]
+    assert "Traceback" not in lit_rl(*args)[2]
+    monkeypatch.setenv("LIT_RL_DEBUG", "1")
+    code, _, err = lit_rl(*args)
+    assert code == 2 and "Traceback" in err and "parse_cpu_cores" in err
+    assert err.splitlines()[-1].startswith("lit_rl: trainer.devices is abc")
 
 
 def test_no_checkpoint_is_written_where_none_is_wanted(lit_rl, tmp_path):

@@ -7,7 +7,7 @@ from lightning import Callback
 
 from lit_rl.algorithms import PPO, RLOO, TRePO
 from lit_rl.callbacks import Memory
-from lit_rl.cli import usage_error
+from lit_rl.errors import usage_error
 
 MIB = 2**20
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lit_rl.errors import UsageError
+from lit_rl.policy.checks import check_language_model
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
 from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, rows_at_once
 from lit_rl.policy.reading import read
@@ -80,10 +81,7 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
             raise UsageError(
                 f"model.policy.path: cannot load a causal language model from '{path}': {reason}"
             ) from None
-        if self.tokenizer.chat_template is None:
-            raise UsageError(f"model.policy.path: the tokenizer of '{path}' has no chat template; set one and save it")
-        if self.tokenizer.eos_token_id is None:
-            raise UsageError(f"model.policy.path: the tokenizer of '{path}' has no EOS token; set one and save it")
+        check_language_model(model, self.tokenizer, path)
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
