@@ -13,6 +13,7 @@ from ablations.status import Failure, Outcome, Status
 from ablations.study import Cell, Study
 from ablations.tracking import COMMIT, FAILURE, PARENT, SMOKE, SWEEP, USAGE, Tracking, commit, identity, sweep
 from ablations.workers import Function, warm_up, work_off
+from lit_rl.patience import Away
 
 
 def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> int:
@@ -32,6 +33,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
     if len(pending) < len(cells):
         print(f"{len(cells) - len(pending)} of {len(cells)} cells already finished", file=sys.stderr)
     tasks: list[_CellTask] = []
+    away = False
     try:
         if pending:
             arms = open_arms(tracking, pending, smoke)
@@ -40,9 +42,13 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
             with SweepDisplay(len(pending)) as display:
                 tasks = [_CellTask(cell, tracking, {**tags, PARENT: arms[cell.arm]}, display) for cell in pending]
                 work_off(tasks, jobs, display.show)
+    except Away:  # nobody there to be told: the next start tidies up
+        away = True
+        raise
     finally:
-        tracking.kill_stale(pending)
-        close_arms(tracking, cells, smoke, lambda run: study.find(*identity(run), smoke) is not None)
+        if not away:
+            tracking.kill_stale(pending)
+            close_arms(tracking, cells, smoke, lambda run: study.find(*identity(run), smoke) is not None)
     failures = [(task.cell, task.failure) for task in tasks if task.failure is not None]
     for cell, failure in failures:
         print(f"failed: {cell}: {failure.reason}", file=sys.stderr)

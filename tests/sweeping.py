@@ -106,7 +106,7 @@ def _hear_interrupts() -> None:
 
 
 def start(folder: Path, *args: str) -> subprocess.Popen[str]:
-    """The command in a process of its own, which hears of ctrl-C whatever its parent's shell has set."""
+    """The command in a process group of its own, which hears of ctrl-C whatever its parent's shell has set."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     return subprocess.Popen(
         [sys.executable, __file__, *args],
@@ -115,6 +115,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
+        start_new_session=True,
         preexec_fn=_hear_interrupts,
     )
 

@@ -1,5 +1,6 @@
 """Cells are lost one at a time, and shared between runners."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -125,7 +126,7 @@ def test_what_a_killed_maker_left_of_a_stage_is_removed(tmp_path):
 def test_a_signal_ends_a_sweep_and_all_that_it_started(tmp_path):
     process = sweeping.start(tmp_path, "run", "swept", "--jobs", "2")
     assert "finished" in process.stderr.readline()
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signal.SIGTERM)
     printed = process.communicate(timeout=60)[1].splitlines()
     assert process.returncode == 143
     assert printed[-1] == "ablations: terminated; the same command goes on from here"

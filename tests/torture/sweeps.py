@@ -116,11 +116,11 @@ def two_runners_of_a_stage(folder: Path) -> None:
     _check(len(made) == 1, f"{len(made)} runs of the stage")
 
 
-def stopped(folder: Path, number: int, study: str) -> None:
-    """In a stage or while cells run."""
+def stopped(folder: Path, number: int, study: str, everyone: bool) -> None:
+    """In a stage or while cells run; the runner alone is told, or its whole group, as by a terminal."""
     runner = sweeping.start(folder, "run", study, "--jobs", "2")
     _until(lambda: bool(_workers(runner)), runner)
-    runner.send_signal(number)
+    (os.killpg if everyone else os.kill)(runner.pid, number)
     errors = _ends(runner, 128 + number)
     _check(errors[-1].endswith("; the same command goes on from here"), str(errors))
     _check("Traceback" not in " ".join(errors), str(errors))
@@ -148,8 +148,16 @@ TRIALS = [
     Trial(STAGE, "killed", killed_in_a_stage),
     Trial(STAGE, "two runners", two_runners_of_a_stage),
     *(
-        Trial(SIGNAL, f"{number.name}, {study}", functools.partial(stopped, number=number, study=study))
-        for number, study in ((signal.SIGINT, "swept"), (signal.SIGTERM, "swept"), (signal.SIGTERM, "staged"))
+        Trial(
+            SIGNAL,
+            f"{number.name}, {study}, {'the group' if everyone else 'the runner'}",
+            functools.partial(stopped, number=number, study=study, everyone=everyone),
+        )
+        for number, study, everyone in (
+            (signal.SIGINT, "swept", True),
+            (signal.SIGTERM, "swept", True),
+            (signal.SIGTERM, "staged", False),
+        )
     ),
     Trial(SETTINGS, "rows that don't fit", settings),
 ]
