@@ -1,4 +1,4 @@
-"""Rewards, and other code of a user's, that raise or give what is no number: in one process, but for the last."""
+"""Rewards, and other code of a user's, that raise or give what is no number."""
 
 import contextlib
 import io
@@ -13,15 +13,21 @@ from typing import Any
 
 import numpy as np
 import torch
+from lightning import Trainer
 from mlflow.tracking import MlflowClient
 from trials import Trial
 
 from lit_rl.algorithms import GRPO
+from lit_rl.callbacks import RewardCallback
 from lit_rl.cli import main
+from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.errors import UsageError
+from lit_rl.policy import TokenTransformer
 from lit_rl.sampling import LocalSampler
 from lit_rl.tasks import KeyToken
 from lit_rl.tracking import tracking_uri
 
+torch.set_num_threads(1)
 SMALL = ["--data.prompts_per_iteration=2", "--data.rows_per_microbatch=4", "--data.eval_prompts=2", "--model.samples=4"]
 SMALL += ["--trainer.accelerator=cpu", "--trainer.max_epochs=3", "--model.reference=false"]
 SMALL += ["--diagnostics.every_n_iterations=0", "--transcripts.every_n_iterations=0", "--trainer.limit_val_batches=0"]
@@ -142,23 +148,50 @@ def last_state() -> str:
     return client.search_runs(ids, order_by=["attributes.start_time DESC"], max_results=1)[0].info.status
 
 
-def goes_wrong(what: Any, at: int, setting: str, args: list[str], folder: Path) -> None:
+def choose(what: Any, at: int) -> None:
+    """What the reward does, and in which call."""
     global calls, bad_call, outcome
     calls, bad_call, outcome = 0, at, what
+
+
+def fit() -> Trainer:
+    """Three iterations of eight responses, without the command line, which takes longest."""
+    options = {**TRAINER_DEFAULTS, "max_epochs": 3, "limit_val_batches": 0, "accelerator": "cpu", "logger": False}
+    options |= {"enable_checkpointing": False, "enable_progress_bar": False}
+    algorithm = GRPO(policy=TokenTransformer(4, 8, False, 16, 1), samples=4, max_new_tokens=8, reference=False)
+    data = RolloutDataModule(KeyToken(), prompts_per_iteration=2, rows_per_microbatch=4)
+    trainer = Trainer(**options, callbacks=[RewardCallback(reward)])
+    trainer.fit(algorithm, datamodule=data)
+    return trainer
+
+
+def check_line(said: str, at: int, setting: str) -> None:
+    for part in (f"{setting} r", f"row {(at - 1) % 8 + 1} ", "prompt ", "response "):
+        assert part in said, said
+    assert calls == at and len(said) < 600 and "\n" not in said, said
+
+
+def goes_wrong(what: Any, folder: Path) -> None:
+    choose(what, 5)
+    try:
+        fit()
+    except UsageError as error:
+        check_line(str(error), 5, "reward.scorer")
+    else:
+        raise AssertionError("training went on")
+
+
+def command_goes_wrong(what: Any, at: int, setting: str, args: list[str], folder: Path) -> None:
+    choose(what, at)
     code, said = command("fit", *args, *SMALL)
-    assert calls >= at, f"only {calls} calls"
-    assert code == 2 and len(said) == 1 and len(said[0]) < 600, (code, said)
-    row = (at - 1) % 8 + 1
-    for part in (f"lit_rl: {setting} r", f"row {row} ", "prompt ", "response "):
-        assert part in said[0], said
+    assert code == 2 and len(said) == 1, (code, said)
+    check_line(said[0], at, f"lit_rl: {setting}")
     assert last_state() == "FAILED", last_state()
 
 
 def goes_right(what: Any, folder: Path) -> None:
-    global calls, bad_call, outcome
-    calls, bad_call, outcome = 0, 3, what
-    code, said = command("fit", *KEY, "--reward.scorer=rewards.reward", *SMALL)
-    assert code == 0 and not said and last_state() == "FINISHED", (code, said)
+    choose(what, 3)
+    assert fit().current_epoch == 3 and calls == 24
 
 
 def stops(args: list[str], folder: Path) -> None:
@@ -189,14 +222,16 @@ RIGHT = "A reward may be any number: of Python, NumPy or PyTorch, or a bool"
 NO_END = "No StopIteration of a user's code ends a run as a success"
 SCORER = [*KEY, "--reward.scorer=rewards.reward"]
 TRIALS = [
-    *(Trial(WRONG, f"scorer, {i}", partial(goes_wrong, x, 3, "reward.scorer", SCORER)) for i, x in enumerate(ERRORS)),
+    *(Trial(WRONG, f"{i}: {type(x).__name__}", partial(goes_wrong, x)) for i, x in enumerate([*ERRORS, *VALUES])),
     *(
-        Trial(WRONG, f"scorer gives {i}", partial(goes_wrong, x, 3, "reward.scorer", SCORER))
-        for i, x in enumerate(VALUES)
-    ),
-    *(
-        Trial(WRONG, f"Custom's, call {at}, {i}", partial(goes_wrong, x, at, "data.task.reward", TEXT))
-        for i, (x, at) in enumerate([(ERRORS[0], 1), (ERRORS[5], 8), (VALUES[4], 13), (VALUES[7], 24)])
+        Trial(WRONG, f"a command, {setting}, call {at}", partial(command_goes_wrong, x, at, setting, args))
+        for x, at, setting, args in (
+            (StopIteration(), 1, "reward.scorer", SCORER),
+            (Unprintable(), 8, "reward.scorer", SCORER),
+            (float("nan"), 13, "reward.scorer", SCORER),
+            (SystemExit(0), 3, "data.task.reward", TEXT),
+            (1e300, 24, "data.task.reward", TEXT),
+        )
     ),
     *(Trial(RIGHT, str(i), partial(goes_right, x)) for i, x in enumerate(GOOD)),
     *(

@@ -37,7 +37,9 @@ def run(trials: Sequence[Trial], at_once: int = 1) -> dict[str, Tally]:
     """Runs the trials, ``at_once`` at a time, and prints why one did not hold; returns the count of each promise."""
     tallies: dict[str, Tally] = {}
     with ThreadPoolExecutor(at_once) as pool:
-        for trial, (held, seconds) in zip(trials, pool.map(_try, trials), strict=True):
+        # one at a time in the main thread, where signals can be handled
+        results = map(_try, trials) if at_once == 1 else pool.map(_try, trials)
+        for trial, (held, seconds) in zip(trials, results, strict=True):
             tally = tallies.setdefault(trial.promise, Tally())
             tally.tried += 1
             tally.held += held
