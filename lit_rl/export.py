@@ -17,6 +17,9 @@ def export(args: list[str]) -> int:
     parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint that fit has written")
     parser.add_argument("--output", type=str, required=True, help="the folder to write; new, or empty")
     parser.add_argument("--policy.path", type=str | None, help="what it started from, if that has moved since")
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run the code that the model's folder brings along, if it does"
+    )
     config = parser.parse_args(args)
     output = free_folder(config.output)
     saved = read_checkpoint(config.ckpt_path, "ckpt_path", "give the path of a checkpoint")
@@ -26,7 +29,7 @@ def export(args: list[str]) -> int:
     if config.policy.path is not None:
         recipe = {**recipe, "path": config.policy.path}
     try:
-        policy = CausalPolicy(**recipe)
+        policy = CausalPolicy(**{**recipe, "trust_remote_code": config.trust_remote_code})
     except UsageError as error:
         raise UsageError(
             f"policy.path: what the policy started from is not at {recipe['path']}; name it ({error})"

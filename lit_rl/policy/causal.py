@@ -38,6 +38,7 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         lora_rank: train adapters of this rank instead of the weights (2106.09685, by peft); the reference is then the
             same model with its adapters off. 0 trains the weights.
         lora_alpha: ``lora_alpha / lora_rank`` scales the adapters; None is twice the rank.
+        trust_remote_code: run the Python code that the folder or the hub's repository brings along, if it does.
 
     Raises:
         UsageError: nothing can be loaded from ``path``, or its tokenizer lacks a chat template or an EOS token.
@@ -53,6 +54,7 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         gradient_checkpointing: bool = False,
         lora_rank: Whole = 0,
         lora_alpha: Count | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         super().__init__()
         if lora_alpha is not None and not lora_rank:
@@ -67,11 +69,12 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         source = str(DATA / EMBEDDED[path]) if path in EMBEDDED else os.path.expanduser(path)
         if path.startswith((".", "/", "~")) and not Path(source).is_dir():
             raise UsageError(f"model.policy.path: no folder '{source}'; give a folder of save_pretrained or a hub name")
+        trust = {"trust_remote_code": trust_remote_code}  # never left open: transformers would ask on the terminal
         try:
-            config = AutoConfig.from_pretrained(source)
-            self.tokenizer = AutoTokenizer.from_pretrained(source)
+            config = AutoConfig.from_pretrained(source, **trust)
+            self.tokenizer = AutoTokenizer.from_pretrained(source, **trust)
             without_dropout(config)
-            kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype)}
+            kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), **trust}
             if weights == "random":
                 model = AutoModelForCausalLM.from_config(config, **kwargs)
             else:

@@ -44,10 +44,15 @@ class RewardModel(nn.Module):
         if path.startswith((".", "/", "~")) and not Path(source).is_dir():
             raise UsageError(f"{setting}: no folder '{path}'; give one that fit-reward has written or a hub name")
         try:
-            config = AutoConfig.from_pretrained(source)
+            config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             without_dropout(config)
             model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source, config=config, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
+                source,
+                config=config,
+                dtype=torch.float32,
+                attn_implementation="eager",
+                output_loading_info=True,
+                trust_remote_code=False,
             )
         except Exception as error:  # whatever the libraries that read configs and weights raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -10,6 +10,7 @@ from torch import Tensor
 from lit_rl.errors import UsageError
 from lit_rl.ranges import Count
 from lit_rl.tasks.base import Example, Split, Task, at_most_a_tenth
+from lit_rl.tasks.data_folder import check_folder
 from lit_rl.tasks.scoring import check_call
 
 READERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -149,6 +150,8 @@ def read(path: str, name: str | None) -> DatasetDict:
         raise UsageError(f"data.task.name is {name}, but {path} has no configurations; leave it out")
     if local.is_file() and not local.stat().st_size:
         raise UsageError(f"data.task.path: {path} is empty; give a file with rows")
+    if local.is_dir():
+        check_folder(local)
     try:
         if local.is_file():
             found = load_dataset(reader, data_files=str(local))
