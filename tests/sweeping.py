@@ -90,14 +90,14 @@ STUDIES = {study.name: study for study in ALL}
 
 
 def plain(study: Study, smoke: bool) -> Results:
-    """What two sweeps have in common: all but times, memory and the names of runs."""
+    """What two sweeps have in common: all but times, memory and the names of runs and commits."""
     results = load(study, smoke)
     cells = []
     for cell in results.cells:
         metrics = {k: v for k, v in cell.metrics.items() if not k.startswith(("time/", "seconds/", "memory/"))}
         curves = {k: v for k, v in cell.curves.items() if k != SECONDS}
         curves[SECONDS] = {step: float(step) for step in cell.curves[SECONDS]}
-        cells.append(replace(cell, run_id="", metrics=metrics, curves=curves))
+        cells.append(replace(cell, run_id="", commit="", metrics=metrics, curves=curves))
     return replace(results, cells=tuple(cells))
 
 
