@@ -9,6 +9,7 @@ import torch
 from mlflow.tracking import MlflowClient
 
 from lit_rl.algorithms import RLOO
+from lit_rl.callbacks.interruption import Interrupted, ended_by_signals
 from lit_rl.tracking import tracking_uri
 
 FIT = [
@@ -82,3 +83,16 @@ def test_signals(lit_rl, send, monkeypatch, tmp_path):
     assert fit("requeued")[:2] == (0, "FINISHED") and equal("requeued")  # the same command
     assert not list((tmp_path / "mlruns" / "slurm").iterdir())
     assert [signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)] == handlers
+
+
+def test_a_job_that_is_warned_before_it_trains_is_requeued_whatever_comes_while_it_tidies_up(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "31")
+    with pytest.raises(Interrupted) as raised, ended_by_signals():
+        try:
+            os.kill(os.getpid(), signal.SIGUSR1)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)
+    assert raised.value.requeue and raised.value.code == 128 + signal.SIGUSR1
+    with pytest.raises(Interrupted) as raised, ended_by_signals():  # another command
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert not raised.value.requeue and raised.value.code == 143

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -34,8 +35,29 @@ class Interrupted(SystemExit):
         self.signum, self.requeue, self.saved = signum, requeue, saved
 
 
-def _end(signum: int, frame: Any) -> None:
-    raise Interrupted(signum, requeue=signum == REQUEUE)
+@dataclass
+class _Told:
+    """What signals have told this process.
+
+    Attributes:
+        signum: the last one; 0 before the first.
+        requeue: whether one of them was to requeue the job.
+        over: the process is ending, and tidies up: no further signal shall disturb it.
+    """
+
+    signum: int = 0
+    requeue: bool = False
+    over: bool = False
+
+    def end(self, signum: int, frame: Any) -> None:
+        """A handler that ends the process at once."""
+        self.requeue |= signum == REQUEUE
+        if not self.over:
+            self.over = True
+            raise Interrupted(signum, self.requeue)
+
+
+_told = _Told()
 
 
 @contextmanager
@@ -44,9 +66,11 @@ def ended_by_signals() -> Iterator[None]:
 
     So does, in a job of SLURM, the signal that its time will be over.
     """
+    global _told
+    _told = _Told()
     signals = [*ENDING, REQUEUE] if slurm.job() else ENDING
     before = {signum: signal.getsignal(signum) for signum in signals}
-    _handle(signals, _end)
+    _handle(signals, _told.end)
     try:
         yield
     finally:
@@ -72,9 +96,6 @@ class Interruption(Callback):
     """
 
     def __init__(self) -> None:
-        self._signum = 0
-        self._requeue = False
-        self._over = False
         self._requeue_signal: int | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -84,24 +105,21 @@ class Interruption(Callback):
         _handle([*ENDING, *([self._requeue_signal] if self._requeue_signal else [])], self._note)  # not Lightning's
 
     def _note(self, signum: int, frame: Any) -> None:
-        if self._over:
-            return
         if signum == self._requeue_signal:
-            self._requeue = True
-        elif self._signum in ENDING:
-            self._over = True
-            raise Interrupted(signum, self._requeue)
+            _told.requeue = True
+        elif _told.signum in ENDING or _told.over:
+            return _told.end(signum, frame)
         elif not getattr(rank_zero_only, "rank", 0):
             # print might have been interrupted in the middle
             os.write(2, b"\nlit_rl: ends when this iteration is done and saved; once more, and it ends at once\n")
-        self._signum = signum
+        _told.signum = signum
 
     def received(self, trainer: Trainer) -> Interrupted | None:
         """What to raise, on all ranks, once the iteration is saved; None if no rank has been told to end."""
         strategy = trainer.strategy
-        told = torch.tensor([self._signum, int(self._requeue)], device=strategy.root_device)
+        told = torch.tensor([_told.signum, int(_told.requeue)], device=strategy.root_device)
         signum, requeue = strategy.reduce(told, reduce_op="max").tolist()
-        self._over = bool(signum)
+        _told.over = bool(signum)
         return Interrupted(signum, bool(requeue), saved=True) if signum else None
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:

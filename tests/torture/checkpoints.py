@@ -84,7 +84,7 @@ def killed(seed: int, algorithm: str, folder: Path) -> None:
 
 def killed_in_a_save(seed: int, algorithm: str, folder: Path) -> None:
     rng = random.Random(seed)
-    saves, saved = rng.randint(1, 2 * ITERATIONS - 2), folder / "saved"
+    saves, saved = rng.randint(1, ITERATIONS), folder / "saved"  # of two an iteration, of which some may go unseen
     other = SHM if seed % 2 and SHM.is_dir() else folder
     with tempfile.TemporaryDirectory(dir=other) as temporary:
         process = start(folder, fit(algorithm), {"TMPDIR": temporary})
