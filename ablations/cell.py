@@ -19,10 +19,10 @@ from ablations.stages import seconds
 from ablations.status import Failure, Status
 from ablations.study import Cell
 from ablations.tracking import Tracking
+from lit_rl import patience
 from lit_rl.callbacks.progress import PhaseProgress
 from lit_rl.cli import CLI
 from lit_rl.errors import usage_error
-from lit_rl.patience import Away
 from lit_rl.run_logger import RunLogger
 
 SECONDS_BETWEEN_REPORTS = 0.2
@@ -69,6 +69,7 @@ class ToldProgress(PhaseProgress):
 def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: str, run_id: str) -> Failure | None:
     """Runs a cell and ends its MLflow run, as FINISHED only after everything is done."""
     _be_silent()
+    patience.tell = lambda line: tell(Status(str(cell), "", 0, 0, None, line))
     os.environ["MLFLOW_TRACKING_URI"] = uri
     torch.set_num_threads(1)
     tracking = Tracking(experiment)
@@ -77,7 +78,7 @@ def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: s
     except (Exception, SystemExit) as error:
         usage = usage_error(error)
         failure = Failure.of(error) if usage is None else Failure(" ".join(str(usage).split()), True)
-        if isinstance(usage, Away):  # nobody there to be told
+        if isinstance(usage, patience.Away):  # nobody there to be told
             return failure
         tracking.client.log_text(run_id, traceback.format_exc(), "error.txt")
         tracking.fail(run_id, failure)

@@ -1,5 +1,6 @@
 """A sweep on the terminal."""
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -8,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from ablations.status import Failure, Status
+
+SECONDS_APART = 30  # what cells say at about the same time is said once: MLflow is away for all of them
 
 
 class SweepDisplay:
@@ -21,6 +24,7 @@ class SweepDisplay:
         )
         self._sweep = self._progress.add_task("cells", total=total, note="")
         self._cells: dict[str, TaskID] = {}
+        self._said = -math.inf
         self._total, self._done, self._started = total, 0, time.perf_counter()
 
     def __enter__(self) -> "SweepDisplay":
@@ -33,6 +37,12 @@ class SweepDisplay:
         self._progress.stop()
 
     def show(self, status: Status) -> None:
+        if status.line:
+            now = time.monotonic()
+            if now - self._said > SECONDS_APART:
+                self.note(status.line)
+            self._said = now
+            return
         if status.cell not in self._cells:
             self._cells[status.cell] = self._progress.add_task(f"  {status.cell}", total=status.iterations, note="")
         reward = "" if status.reward is None else f"  train/reward {status.reward:.3f}"

@@ -4,13 +4,14 @@ from typing import NamedTuple
 
 
 class Status(NamedTuple):
-    """What a running cell is doing."""
+    """What a running cell is doing, or a line that it would say if the terminal were its own."""
 
     cell: str
     phase: str
     iteration: int
     iterations: int
     reward: float | None
+    line: str = ""
 
 
 class Failure(NamedTuple):

@@ -49,6 +49,11 @@ class Away(UsageError):
         return f"{line} and resume with --ckpt_path {self.kept}, which has the metrics that could not be written"
 
 
+def tell(line: str) -> None:
+    """Says that something waits. Cells of a sweep have another one: the terminal is not theirs."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def patience() -> float:
     """Seconds for which a call waits for MLflow, from ``LIT_RL_MLFLOW_PATIENCE``.
 
@@ -83,7 +88,7 @@ def patiently(call: Callable[[], Result], uri: str) -> Result:
     seconds = patience()
     until, pause = time.monotonic() + seconds, PAUSES[0]
     line = f"lit_rl: MLflow at {shown(uri)} does not answer; waiting up to {seconds:g} s for it ({SETTING})"
-    notice = threading.Timer(SILENCE, lambda: print(line, file=sys.stderr, flush=True))
+    notice = threading.Timer(SILENCE, lambda: tell(line))
     notice.daemon = True
     notice.start()
     try:

@@ -17,6 +17,8 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 
+from ablations.display import SweepDisplay
+from ablations.status import Status
 from lit_rl import patience
 from lit_rl.callbacks import Memory
 from lit_rl.database import make_tables
@@ -207,6 +209,13 @@ def test_one_line_says_that_something_waits(hasty, server, monkeypatch, capfd):
     with pytest.raises(UsageError, match=f"{SETTING} is 'long'"):
         monkeypatch.setenv(SETTING, "long")
         Client(server)
+
+
+def test_what_all_cells_wait_for_is_said_once(capfd):
+    with SweepDisplay(2) as display:
+        for cell in ("a", "b"):
+            display.show(Status(cell, "", 0, 0, None, "MLflow does not answer"))
+    assert capfd.readouterr().err.splitlines() == ["MLflow does not answer"]
 
 
 def test_no_server_a_run_that_is_asked_for(hasty, monkeypatch):

@@ -196,8 +196,9 @@ class Server:
         command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
         command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlruns/mlflow.db"]
         command += ["--artifacts-destination", str(self.folder / "artifacts")]
+        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a dozen processes less
         with open(self.folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=self.folder)
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=env)
 
     def answers(self) -> bool:
         try:
@@ -290,6 +291,7 @@ def _locked_sweep(folder: Path) -> None:
     with _locked(folder):
         time.sleep(25)
     run.ends()
+    run.waited()
     _cells_once(folder, 4)
 
 
@@ -297,7 +299,8 @@ def _cells_once(folder: Path, cells: int) -> None:
     with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
         cell = "select run_uuid from tags where key = 'lit_rl.kind' and value = 'cell'"
         states = [row[0] for row in database.execute(f"select status from runs where run_uuid in ({cell})")]
-    assert states == ["FINISHED"] * cells, states
+    finished = [state for state in states if state != "KILLED"]  # in an interrupted sweep, before it was gone on with
+    assert finished == ["FINISHED"] * cells, states
 
 
 def _two_fits(folder: Path) -> None:
