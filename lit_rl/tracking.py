@@ -38,6 +38,7 @@ class Client:
     def __init__(self, uri: str) -> None:
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")  # or its patience would multiply ours
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", ONE_TRY)
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout is for what was asked for
         self._uri = uri
         self._client = _connect(uri)
 
