@@ -295,6 +295,22 @@ def _locked_sweep(folder: Path) -> None:
     _cells_once(folder, 4)
 
 
+def _gone_sweep(folder: Path) -> None:
+    with _server(folder) as server:
+        server.start()
+        _until(server.answers)
+        settings = {"MLFLOW_TRACKING_URI": server.uri, "LIT_RL_MLFLOW_PATIENCE": "3"}
+        run = Run(folder, _study, 2, **settings)
+        _until(lambda: len(_runs(folder)) >= 3)
+        server.kill()
+        run.ends(2)
+        assert "did not answer for 3 s" in run.said() and "Traceback" not in run.said(), run.said()
+        server.start()
+        _until(server.answers)
+        Run(folder, _study, 2, **settings).ends()
+        _cells_once(folder, 4)
+
+
 def _cells_once(folder: Path, cells: int) -> None:
     with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
         cell = "select run_uuid from tags where key = 'lit_rl.kind' and value = 'cell'"
@@ -327,12 +343,14 @@ def _killed(folder: Path, every: int, iteration: int, milliseconds: int) -> None
 
 WAITS = "MLflow's server away for less than LIT_RL_MLFLOW_PATIENCE: a run waits with one line, its histories are whole"
 GONE = "MLflow away for longer: exit code 2 and one line; the checkpoint resumes to the undisturbed run's histories"
+GONE_SWEEP = "MLflow away for longer in a sweep: exit code 2; the same command then finishes every cell exactly once"
 LOCKED = "SQLite locked for less than LIT_RL_MLFLOW_PATIENCE: runs and sweeps wait and lose nothing"
 FRESH = "Two commands that start at once in a fresh folder: both succeed"
 KILLED = "A run killed near a save is resumed to the undisturbed run's histories: all metrics, each step once, bitwise"
 TRIALS = [
     Trial(WAITS, "away at the start, killed and started again", _restarted),
     Trial(GONE, "a server", _gone),
+    Trial(GONE_SWEEP, "a server", _gone_sweep),
     Trial(GONE, "a locked database", _locked_long),
     Trial(LOCKED, "a run", _locked_fit),
     Trial(LOCKED, "a sweep", _locked_sweep),
