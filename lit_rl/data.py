@@ -16,13 +16,14 @@ from lit_rl.callbacks.progress import report
 from lit_rl.errors import UsageError, never_the_end
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.sharding import gathered
+from lit_rl.prompts import Prompts, TooLong
 from lit_rl.ranges import Count, Ranged, Seed, Whole
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, check_length, demonstrate
 from lit_rl.tasks import GSM8KStyle, Task
 from lit_rl.tasks.base import Example, Split
 from lit_rl.tasks.scoring import score_rows, texts_of
-from lit_rl.trainer_flags import check_fit, check_ranges, flags_of
+from lit_rl.trainer_flags import check_trainer
 
 # what a Trainer needs for, or is best given with, this data module
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -78,6 +79,9 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         eval_rows: problems evaluated at once.
         seed: of the prompts' order and of all sampling; None takes ``seed_everything``'s.
         stream: another number gives other samples for the same prompts.
+        too_long: what to do with prompts that, with ``model.max_new_tokens``, are beyond the model's positions:
+            ``error`` refuses the run; ``drop`` leaves them out of every split, says how many, and logs their number as
+            ``prompts/too_long``.
     """
 
     def __init__(
@@ -90,6 +94,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         eval_rows: Count = 256,
         seed: Seed | None = None,
         stream: Whole = 0,
+        too_long: TooLong = "error",
     ) -> None:
         super().__init__()
         self.task = task if task is not None else GSM8KStyle()
@@ -98,16 +103,28 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self.eval_prompts, self.eval_rows = eval_prompts, eval_rows
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.stream = stream
+        self.prompts = Prompts(self.task, too_long)
         # tokens since the start, of all ranks: sampled ones, those of continuations among them, and prefilled ones
         self.generated = self.continued = self.prefilled = 0
         self.sample_seconds = 0.0  # of the current iteration
+
+    @never_the_end
+    def setup(self, stage: str) -> None:
+        """Looks at all that can be known before the first iteration."""
+        trainer: Any = self.trainer
+        algorithm = self._algorithm
+        splits: dict[Split, int | None] = {"test": self.eval_prompts} if stage == "test" else {"val": self.eval_prompts}
+        if stage == "fit":
+            check_trainer(trainer, algorithm.plan, self.prompts_per_iteration, self.rows_per_microbatch)
+            splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
+        for split, first in splits.items():
+            self.prompts.look(split, algorithm.policy, algorithm.plan.max_new_tokens, first, trainer.is_global_zero)
 
     # ---- training -----------------------------------------------------------------------------------------------
 
     @never_the_end
     def train_dataloader(self) -> DataLoader:
         algorithm = self._algorithm
-        self._check(algorithm)
         started = time.perf_counter()
         self.rollouts = self._sample_iteration(algorithm)
         self.sample_seconds = time.perf_counter() - started
@@ -127,7 +144,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         return DataLoader(microbatches, batch_size=None, shuffle=False, num_workers=0)
 
     def _sample_iteration(self, algorithm: Algorithm) -> Rollouts:
-        prompts = self.task.prompts("train")
+        prompts = self.prompts.of("train")
         trainer: Any = self.trainer
         first = trainer.current_epoch * self.prompts_per_iteration + trainer.global_rank
         draws = range(first, first - trainer.global_rank + self.prompts_per_iteration, trainer.world_size)
@@ -177,33 +194,6 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         windows = self.sum_over_ranks(steps) / real  # a row's tokens, as if fill-ups were spread evenly
         return windows.repeat_interleave(trainer.accumulate_grad_batches).tolist()
 
-    def _check(self, algorithm: Algorithm) -> None:
-        trainer: Any = self.trainer
-        flags = flags_of(trainer)
-        check_ranges(flags)
-        check_fit(flags)
-        if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
-            raise UsageError("trainer.use_distributed_sampler must be false: each process draws its own prompts")
-        if self.prompts_per_iteration % trainer.world_size:
-            raise UsageError(
-                f"data.prompts_per_iteration is {self.prompts_per_iteration}, not a multiple of the "
-                f"{trainer.world_size} processes; a prompt's responses stay on one"
-            )
-        if algorithm.plan.pairs and self.rows_per_microbatch % 2:
-            raise UsageError(
-                f"data.rows_per_microbatch is {self.rows_per_microbatch}; pairs never part: an even number"
-            )
-        if algorithm.plan.reuse:
-            return  # the number of continuations varies, and steps are filled up
-        rows = self.prompts_per_iteration // trainer.world_size * algorithm.plan.trained_rows
-        step = self.rows_per_microbatch * trainer.accumulate_grad_batches
-        if rows % step:
-            raise UsageError(
-                f"data.rows_per_microbatch x trainer.accumulate_grad_batches is {self.rows_per_microbatch} x "
-                f"{trainer.accumulate_grad_batches} = {step}, which does not divide the {rows} responses of an "
-                f"iteration (data.prompts_per_iteration x model.samples a process); change one of them"
-            )
-
     # ---- evaluation ---------------------------------------------------------------------------------------------
 
     def val_dataloader(self) -> DataLoader:
@@ -215,7 +205,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
     @never_the_end
     def _evaluation_loader(self, split: Split, stream: int) -> DataLoader:
         """Batches of (stream, index, example); each rank its own part."""
-        prompts = self.task.prompts(split)
+        prompts = self.prompts.of(split)
         trainer: Any = self.trainer
         n = min(len(prompts), self.eval_prompts or len(prompts))
         if n < trainer.world_size:

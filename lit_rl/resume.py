@@ -23,6 +23,7 @@ FIXED = {  # settings, or groups of them, that a run keeps, and why
     "data.seed": STREAMS,
     "data.stream": STREAMS,
     "data.task": STREAMS,
+    "data.too_long": STREAMS,
     "data.prompts_per_iteration": STREAMS,
 }
 FREE = ("ckpt_path", "trainer.logger.run_id", "model.policy.gradient_checkpointing")  # say nothing of the run

@@ -14,6 +14,7 @@ from lit_rl.callbacks import (
     Transcripts,
     ValueAccuracy,
 )
+from lit_rl.callbacks.checkpoint_settings import check_folder
 from lit_rl.data import RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.ranges import OrForever, Seed, Whole, check, check_classes, ranges_of
@@ -55,3 +56,6 @@ def check_settings(config: dict[str, Any], fitting: bool) -> None:
         raise UsageError("trainer.barebones leaves out what iterations are made of, callbacks and logs; leave it out")
     if fitting:
         check_fit(config["trainer"])
+        folder = config["checkpoint"]["dirpath"]
+        if folder is not None and "://" not in str(folder):
+            check_folder(str(folder), "checkpoint.dirpath")

@@ -9,6 +9,7 @@ from lightning import Trainer
 
 from lit_rl.errors import UsageError, usage_error
 from lit_rl.ranges import Count, NonNegative, OrForever, Whole, check
+from lit_rl.sampling import SamplingPlan
 from lit_rl.strategy import FSDP2
 
 # flags that Lightning does not check, or tells of in many lines
@@ -31,11 +32,6 @@ OF_A_TRAINER = (
     *(name for name in RANGES if name != "num_sanity_val_steps"),  # infinity there, for -1
     *("reload_dataloaders_every_n_epochs", "fast_dev_run", "limit_train_batches", "precision"),
 )
-
-
-def flags_of(trainer: Trainer) -> dict[str, Any]:
-    """The flags of a Trainer that :func:`check_ranges` and :func:`check_fit` look at."""
-    return {name: getattr(trainer, name) for name in OF_A_TRAINER}
 
 
 def check_ranges(flags: Mapping[str, Any]) -> None:
@@ -80,6 +76,42 @@ def check_precision(flags: Mapping[str, Any]) -> None:
         )
     if precision not in PRECISIONS:
         raise UsageError(f"trainer.precision {precision} is none that this code is for; take {' or '.join(PRECISIONS)}")
+
+
+def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> None:
+    """:func:`check_ranges` and :func:`check_fit` of a Trainer, and that its processes share an iteration evenly.
+
+    Args:
+        trainer: that is to fit.
+        plan: of the algorithm's rows.
+        prompts: of an iteration, over all processes.
+        rows: of a micro-batch.
+
+    Raises:
+        UsageError: something won't do.
+    """
+    flags = {name: getattr(trainer, name) for name in OF_A_TRAINER}
+    check_ranges(flags)
+    check_fit(flags)
+    if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
+        raise UsageError("trainer.use_distributed_sampler must be false: each process draws its own prompts")
+    if prompts % trainer.world_size:
+        raise UsageError(
+            f"data.prompts_per_iteration is {prompts}, not a multiple of the {trainer.world_size} processes; a "
+            "prompt's responses stay on one"
+        )
+    if plan.pairs and rows % 2:
+        raise UsageError(f"data.rows_per_microbatch is {rows}; pairs never part: an even number")
+    if plan.reuse:
+        return  # the number of continuations varies, and steps are filled up
+    trained = prompts // trainer.world_size * plan.trained_rows
+    step = rows * trainer.accumulate_grad_batches
+    if trained % step:
+        raise UsageError(
+            f"data.rows_per_microbatch x trainer.accumulate_grad_batches is {rows} x "
+            f"{trainer.accumulate_grad_batches} = {step}, which does not divide the {trained} responses of an "
+            "iteration (data.prompts_per_iteration x model.samples a process); change one of them"
+        )
 
 
 def told_of_trainer(error: Exception, settings: dict[str, Any], defaults: dict[str, Any]) -> str:

@@ -17,7 +17,7 @@ LAYERS = [
     {"lit_rl.algorithms"},
     {"lit_rl.exact", "lit_rl.parser", "lit_rl.resume"},
     {"lit_rl.callbacks"},
-    {"lit_rl.trainer_flags"},
+    {"lit_rl.trainer_flags", "lit_rl.prompts"},
     {"lit_rl.data", "lit_rl.reward_fitting"},
     {"lit_rl.verify", "lit_rl.fit_reward", "lit_rl.export", "lit_rl.settings"},
     {"lit_rl.cli"},

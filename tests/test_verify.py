@@ -148,7 +148,7 @@ def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):
         (["--model", "my_package.Nameless"], "model: the loss of Nameless has no term 'policy'"),
         (["--model.samples", "2"], "model"),
         (["--model", "RLOO", "--model.policy.path", "x"], "model.policy: the certificate brings its own"),
-        (["--model", "TRePO", "--model.cuts", "Stride"], "model.cuts cuts nothing within the 3 tokens of Pairwise"),
+        (["--model", "TRePO", "--model.cuts", "Stride"], "model.cuts.every is 8"),
         (["--model", "TRePO", "--model.cuts.every", "2"], "model.cuts: name a class; choose one of Stride"),
         (["--report", "/dev/null/x"], "--report: cannot make the folder /dev/null/x"),
         (["--model", "RLOO", "--report", "here"], "--report"),

@@ -143,6 +143,8 @@ class Training(Ranged, LightningModule, setting="model"):
                 "a callback raised StopIteration or returned -1, so mend it"
             )
         tokens = {f"tokens/{name}": float(count) for name, count in self._data.state_dict().items()}
+        if self._data.prompts.too_long == "drop":
+            tokens["prompts/too_long"] = float(sum(self._data.prompts.left_out.values()))
         steps = {"progress/optimizer_steps": float(self.global_step)}
         self._log({"time/update": self._update_seconds, **steps, **tokens})
 

@@ -61,6 +61,8 @@ class TRePO(Algorithm):
             raise UsageError(f"model.mix is {mix}, but model.fill is {fill}; only the fill mix takes it")
         super().__init__(samples=samples, **kwargs)
         rule = cuts if cuts is not None else Stride(max(2, self.plan.max_new_tokens // 8))
+        if cuts is not None:
+            cuts.check(self.plan.max_new_tokens, self.policy.vocabulary)
         if fill == "all_positions" and rule != Stride(1):
             raise UsageError("model.fill all_positions takes a cut before every token: model.cuts Stride with every 1")
         if fill == "masked_advantage" and not isinstance(rule, Bernoulli):

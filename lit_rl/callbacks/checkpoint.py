@@ -9,6 +9,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_rl import slurm
+from lit_rl.callbacks.checkpoint_settings import check_folder, check_monitor
 from lit_rl.callbacks.interruption import Interrupted, Interruption
 from lit_rl.checkpoint_io import WholeCheckpointIO
 from lit_rl.run_logger import RunLogger, log_iteration
@@ -31,6 +32,11 @@ class IterationCheckpoint(ModelCheckpoint):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         remote = "://" in str(self.dirpath)
+        saves = self._every_n_epochs or self._every_n_train_steps or self._train_time_interval
+        if stage == "fit" and saves:
+            check_monitor(self, trainer, pl_module)
+            if self.dirpath is not None and not remote:
+                check_folder(str(self.dirpath), "checkpoint.dirpath")
         if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO and not remote:
             trainer.strategy.checkpoint_io = WholeCheckpointIO()
 

@@ -42,20 +42,26 @@ class Credit(Ranged, Callback, setting="credit"):
         self.every_n_iterations = every_n_iterations
         self._known: tuple[str, Tree, Tensor] | None = None  # of a policy that may still be the same
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or not self.every_n_iterations:
             return
+        algorithm: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data.task, PositionTask):
             raise UsageError("credit.every_n_iterations: exact credit takes a task of position credit; set it to 0")
         if trainer.world_size > 1 or pl_module.device_mesh is not None:
             raise UsageError("credit.every_n_iterations: credit is measured in one process, without fsdp2; set it to 0")
-        algorithm: Any = pl_module
         if algorithm.plan.max_new_tokens != data.task.length:
             raise UsageError(
                 f"credit.every_n_iterations: exact credit is of responses of {data.task.length} tokens; set "
                 f"model.max_new_tokens to {data.task.length}"
             )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
+            return
+        algorithm: Any = pl_module
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rollouts = data.rollouts.select(data.rollouts.trained).to("cpu")
         tree, gradients = self._exact(algorithm, data.task)
         exact = tree.along(tree.advantages, rollouts.response_ids, rollouts.lengths)

@@ -50,6 +50,18 @@ class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
         self.every_n_iterations, self.prompts, self.stride = every_n_iterations, prompts, stride
         self.continuations, self.margin = continuations, margin
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit" or not self.every_n_iterations:
+            return
+        if trainer.world_size > 1:
+            raise UsageError("value_accuracy.every_n_iterations: measured in one process; set it to 0")
+        algorithm: Any = pl_module
+        if self.stride >= algorithm.plan.max_new_tokens:
+            raise UsageError(
+                f"value_accuracy.stride is {self.stride}: no response has more than {algorithm.plan.max_new_tokens} "
+                "tokens (model.max_new_tokens); lower it"
+            )
+
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx > 0 or not self.every_n_iterations or trainer.current_epoch % self.every_n_iterations:
             return
@@ -57,8 +69,6 @@ class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
         if algorithm.waits:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        if trainer.world_size > 1:
-            raise UsageError("value_accuracy.every_n_iterations: measured in one process; set it to 0")
         rollouts: Rollouts = data.rollouts
         estimated = estimates(rollouts)
         if estimated is None:

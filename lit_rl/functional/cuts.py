@@ -4,6 +4,7 @@ A cut at t ends the prefix before token t. A rule must be decidable from that pr
 then the value of the prefix is a baseline that leaves the gradient unbiased (2410.01679 cuts at reasoning steps).
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -31,12 +32,26 @@ class CutRule(Ranged, ABC, setting="model.cuts"):
             entropy: [N, T] of pi(. | s_t) in nats; zeros unless ``needs_entropy``.
         """
 
+    def check(self, length: int, vocabulary: int) -> None:
+        """That it can cut a response of at most ``length`` tokens, out of ``vocabulary`` ones.
+
+        Raises:
+            UsageError: it never can.
+        """
+
 
 @dataclass(frozen=True)
 class Stride(CutRule):
     """Every so many tokens. ``Stride(1)`` cuts everywhere."""
 
     every: Count = 8
+
+    def check(self, length: int, vocabulary: int) -> None:
+        if self.every >= length:
+            raise UsageError(
+                f"model.cuts.every is {self.every}: no response has more than {length} tokens (model.max_new_tokens), "
+                "so nothing is cut; lower it"
+            )
 
     def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
         return (_positions(ids) % self.every == 0).to(entropy)
@@ -59,6 +74,13 @@ class Entropy(CutRule):
     threshold: NonNegative = 1.0
     needs_entropy = True
 
+    def check(self, length: int, vocabulary: int) -> None:
+        if self.threshold >= math.log(vocabulary):
+            raise UsageError(
+                f"model.cuts.threshold is {self.threshold}: over {vocabulary} tokens no entropy is above "
+                f"{math.log(vocabulary):.4g} nats, so nothing is cut; lower it"
+            )
+
     def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
         return (entropy > self.threshold).to(entropy)
 
@@ -72,6 +94,13 @@ class Boundary(CutRule):
     def __post_init__(self) -> None:
         if not self.token_ids:
             raise UsageError("model.cuts.token_ids is empty; give the ids of the tokens to cut behind")
+
+    def check(self, length: int, vocabulary: int) -> None:
+        if max(self.token_ids) >= vocabulary:
+            raise UsageError(
+                f"model.cuts.token_ids has {max(self.token_ids)}: the policy's tokens are 0 to {vocabulary - 1}; give "
+                "some of these"
+            )
 
     def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
         behind = torch.isin(ids, torch.tensor(self.token_ids, device=ids.device)).roll(1, 1)

@@ -84,6 +84,12 @@ class Sampler(Ranged, ABC, setting="data.sampler"):
         """
 
 
+def positions(policy: CausalPolicy) -> int | None:
+    """The longest prompt with its response, in tokens, that the model can read; None if there is no limit."""
+    most: int | None = getattr(policy.model.config, "max_position_embeddings", None)
+    return most
+
+
 def check_length(policy: CausalPolicy, prompts: Sequence[Sequence[int]], max_new_tokens: int, setting: str) -> None:
     """That the model has positions for the longest response to each prompt.
 
@@ -93,7 +99,7 @@ def check_length(policy: CausalPolicy, prompts: Sequence[Sequence[int]], max_new
     Raises:
         UsageError: it has not.
     """
-    longest, most = max(map(len, prompts)), getattr(policy.model.config, "max_position_embeddings", None)
+    longest, most = max(map(len, prompts)), positions(policy)
     if most is not None and longest + max_new_tokens > most:
         raise UsageError(
             f"{setting} is {max_new_tokens}: with a prompt of {longest} tokens that is beyond the {most} positions of "

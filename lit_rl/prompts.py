@@ -1,0 +1,85 @@
+"""Prompts that are too long for the model: told before the first iteration, or left out."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from datasets import Dataset
+
+from lit_rl.errors import UsageError
+from lit_rl.policy.causal import CausalPolicy
+from lit_rl.sampling.base import positions
+from lit_rl.tasks import Task
+from lit_rl.tasks.base import Split
+
+TooLong = Literal["error", "drop"]
+TEMPLATE = 256  # more tokens than a chat template adds; a token of a prompt stands for a byte at least
+
+
+class Prompts:
+    """A task's prompts, looked through once for those that the model has no positions for.
+
+    Args:
+        task: whose prompts.
+        too_long: ``error`` refuses the run; ``drop`` leaves them out of every split.
+
+    Attributes:
+        left_out: prompts by split, of the splits that have been looked through.
+    """
+
+    def __init__(self, task: Task, too_long: TooLong) -> None:
+        self.task, self.too_long = task, too_long
+        self.left_out: dict[Split, int] = {}
+        self._kept: dict[Split, Dataset] = {}
+
+    def of(self, split: Split) -> Dataset:
+        """The prompts of a split, those that were left out apart."""
+        return self._kept[split] if split in self._kept else self.task.prompts(split)
+
+    def look(self, split: Split, policy: CausalPolicy, max_new_tokens: int, first: int | None, tell: bool) -> None:
+        """Looks through a split.
+
+        Args:
+            first: how many prompts of it are used; None is all.
+            tell: say how many are left out.
+
+        Raises:
+            UsageError: a prompt that is used, with ``max_new_tokens``, is beyond the model's positions; or all are.
+        """
+        prompts, most = self.task.prompts(split), positions(policy)
+        self._kept[split], self.left_out[split] = prompts, 0
+        if most is None or not len(prompts):
+            return
+        room = most - max_new_tokens
+        used = range(len(prompts) if first is None or self.too_long == "drop" else min(first, len(prompts)))
+        lengths = _lengths(prompts.select(used)["prompt"][:], policy, room)
+        long = [i for i in used if lengths[i] > room]
+        if not long:
+            return
+        if len(long) == len(used):
+            raise UsageError(
+                f"model.max_new_tokens is {max_new_tokens}: with the shortest prompt of the split {split}, of "
+                f"{min(lengths)} tokens, that is beyond the {most} positions of the model; lower it"
+            )
+        if self.too_long == "error":
+            row = long[0]
+            raise UsageError(
+                f"data.task: {len(long)} of {len(used)} prompts of the split {split} are too long, the first of them "
+                f"with {lengths[row]} tokens: with model.max_new_tokens {max_new_tokens} that is beyond the {most} "
+                "positions of the model; set data.too_long drop, or lower model.max_new_tokens"
+            )
+        out = set(long)
+        self._kept[split] = prompts.select([i for i in used if i not in out])
+        self.left_out[split] = len(long)
+        if tell:
+            said = f"{len(long)} of {len(used)} prompts of the split {split}, longer than {room} tokens"
+            print(f"lit_rl: data.too_long drop leaves out {said}", file=sys.stderr)
+
+
+def _lengths(prompts: Sequence[list[dict[str, Any]]], policy: CausalPolicy, room: int) -> list[int]:
+    """Tokens of each prompt; of those that surely fit into ``room``, as many as they may have at most."""
+    found = []
+    for messages in prompts:
+        most = TEMPLATE + sum(len(turn["content"].encode()) for turn in messages)
+        found.append(most if most <= room else len(policy.encode_prompt(messages)))
+    return found
