@@ -2,7 +2,21 @@
 
 import sys
 
-if __name__ == "__main__":
-    from lit_rl.cli import main
+from lit_rl.early import checked
+from lit_rl.errors import UsageError
 
+
+def main() -> int:
+    """Runs the command line; returns the exit code."""
+    try:
+        sys.argv[1:] = checked(sys.argv[1:])
+    except UsageError as error:
+        print(f"lit_rl: {error}", file=sys.stderr)
+        return 2
+    from lit_rl.cli import main as run
+
+    return run()
+
+
+if __name__ == "__main__":
     sys.exit(main())

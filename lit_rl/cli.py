@@ -29,7 +29,7 @@ from lit_rl.errors import UsageError, usage_error
 from lit_rl.explain import told
 from lit_rl.export import export
 from lit_rl.fit_reward import fit_reward
-from lit_rl.options import FILE, in_order
+from lit_rl.options import DEFAULT_CLASSES, FILE, in_order
 from lit_rl.parser import Parser, bare_tokens
 from lit_rl.settings import CALLBACKS, check_settings
 from lit_rl.trainer_flags import check_strategy, told_of_trainer
@@ -37,7 +37,6 @@ from lit_rl.verify import verify
 
 RUN_LOGGER = "lit_rl.run_logger.RunLogger"
 NOT_WRITTEN = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
-DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
 
 
 class LogConfig(SaveConfigCallback):

@@ -17,6 +17,7 @@ import yaml
 
 from lit_rl.errors import UsageError
 
+DEFAULT_CLASSES = {"model": "GRPO", "data.task": "GSM8KStyle", "data.sampler": "LocalSampler"}
 FILE = re.compile(r"(--config|-c)(=|$)")
 LAST = re.compile(r"-h$|--(.*\.)?(help|print_config)(=|$)")
 NAME = re.compile(r"(?!(true|false|null)$)[A-Za-z_][\w.]*")  # of a class, or of something else

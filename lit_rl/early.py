@@ -1,0 +1,73 @@
+"""Mistakes that are told before anything heavy is imported, which takes seconds. The parser finds the others."""
+
+import ast
+import difflib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lit_rl.errors import UsageError
+from lit_rl.options import DEFAULT_CLASSES, FILE, in_order
+
+FITTING = ("fit", "validate", "test")
+COMMANDS = (*FITTING, "verify", "fit-reward", "export")
+PACKAGES = {"model": "algorithms", "model.policy": "policy", "data.task": "tasks", "data.sampler": "sampling"}
+BASES = ("Algorithm", "Task", "Sampler")
+GROUPS = {  # of the options
+    *("trainer", "model", "data", "reward", "budget", "gradient_variance", "credit", "diagnostics", "transcripts"),
+    *("value_accuracy", "checkpoint", "seed_everything", "ckpt_path", "weights_only", "verbose"),
+    *("config", "print_config", "help"),
+}
+
+
+def checked(args: list[str]) -> list[str]:
+    """The arguments of ``python -m lit_rl``, those of fit, validate and test in order.
+
+    Raises:
+        UsageError: no such subcommand, a file that is missing or can't be read, no class of that short name.
+    """
+    if not args or (args[0].startswith("-") and not FILE.match(args[0])):
+        return args
+    if FILE.match(args[0]):
+        raise UsageError(f"{args[0]} stands behind the subcommand: python -m lit_rl fit {args[0]} ...")
+    if args[0] not in COMMANDS:
+        raise UsageError(f"no subcommand '{args[0]}'; choose one of {', '.join(COMMANDS)}")
+    if args[0] not in FITTING:
+        return args
+    ordered = in_order(args[1:], DEFAULT_CLASSES)
+    for option, value in _pairs(ordered):
+        key = option.removeprefix("--")
+        group = re.split(r"[.+]", key)[0]
+        if option.startswith("--") and group not in GROUPS:
+            near = difflib.get_close_matches(group, GROUPS, 1)
+            raise UsageError(f"unrecognized arguments: {option}{f' (did you mean --{near[0]}?)' if near else ''}")
+        if key in PACKAGES and re.fullmatch(r"[A-Za-z]\w*", value) and value not in ("null", "true", "false"):
+            _check_class(key, value)
+        if key == "ckpt_path" and value != "null" and not Path(value).expanduser().is_file():
+            raise UsageError(
+                f"ckpt_path: no file {value}; give the path of a checkpoint, for one in mlruns/checkpoints"
+            )
+    return [args[0], *ordered]
+
+
+def _pairs(args: list[str]) -> Iterator[tuple[str, str]]:
+    """Options with their values, whichever way they are written."""
+    for arg, after in zip(args, [*args[1:], ""], strict=True):
+        name, equals, value = arg.partition("=")
+        if name.startswith("--"):
+            yield name, value if equals else after
+
+
+def _check_class(key: str, name: str) -> None:
+    source = Path(__file__).with_name(PACKAGES[key]) / "__init__.py"
+    exported = next(
+        node.value
+        for node in ast.parse(source.read_text()).body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    names = [each for each in ast.literal_eval(exported) if each[0].isupper()]
+    if name not in names:
+        near = difflib.get_close_matches(name.lower(), [each.lower() for each in names], 1)
+        hint = f" (did you mean {next(each for each in names if each.lower() == near[0])}?)" if near else ""
+        offered = ", ".join(each for each in names if each not in BASES)
+        raise UsageError(f"{key}: no class '{name}'{hint}; choose one of {offered}, or give an import path")
