@@ -11,6 +11,7 @@ import urllib.error
 from collections.abc import Callable
 from typing import TypeVar
 
+from lit_rl.deferral import deferred
 from lit_rl.errors import UsageError
 
 SETTING = "LIT_RL_MLFLOW_PATIENCE"  # an environment variable, in seconds
@@ -94,7 +95,8 @@ def patiently(call: Callable[[], Result], uri: str) -> Result:
     try:
         while True:
             try:
-                return call()
+                with deferred():  # a transaction that a signal cuts in two would keep the database locked
+                    return call()
             except Exception as error:
                 left = until - time.monotonic()
                 if not passing(error):

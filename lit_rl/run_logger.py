@@ -14,6 +14,7 @@ from lightning.fabric.utilities.apply_func import convert_tensors_to_scalars
 from lightning.pytorch.loggers import MLFlowLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
+from lit_rl.deferral import deferred
 from lit_rl.patience import Away
 from lit_rl.tracking import FOLDER, Client, experiment, tracking_uri
 
@@ -64,6 +65,12 @@ class RunLogger(MLFlowLogger):
         self._points: list[list[Any]] = []  # not written yet: name, value, milliseconds, step
         self._rows: list[list[Any]] = []  # not written yet: file, rows
         self._warned = False
+
+    @property
+    def experiment(self) -> Any:
+        """The client; the run is made at the first use."""
+        with deferred():  # a run that is made is known, and can be ended
+            return super().experiment
 
     @property
     def save_dir(self) -> str:

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LAYERS = [
-    {"lit_rl.errors"},
+    {"lit_rl.deferral", "lit_rl.errors"},
     {"lit_rl.ranges"},
     {"lit_rl.rollouts", "lit_rl.functional", "lit_rl.explain", "lit_rl.options"},
     {"lit_rl.checkpoint_io", "lit_rl.patience", "lit_rl.database"},

@@ -10,6 +10,7 @@ from mlflow.tracking import MlflowClient
 
 from lit_rl.algorithms import RLOO
 from lit_rl.callbacks.interruption import Interrupted, ended_by_signals
+from lit_rl.deferral import deferred
 from lit_rl.tracking import tracking_uri
 
 FIT = [
@@ -96,3 +97,14 @@ def test_a_job_that_is_warned_before_it_trains_is_requeued_whatever_comes_while_
     with pytest.raises(Interrupted) as raised, ended_by_signals():  # another command
         os.kill(os.getpid(), signal.SIGTERM)
     assert not raised.value.requeue and raised.value.code == 143
+
+
+def test_a_signal_waits_for_what_must_not_be_cut_in_two():
+    done = []
+    with pytest.raises(Interrupted) as raised, ended_by_signals():
+        with deferred():
+            with deferred():
+                os.kill(os.getpid(), signal.SIGTERM)
+            done.append(1)
+        done.append(2)
+    assert raised.value.code == 143 and done == [1]
