@@ -1,5 +1,6 @@
 """Checkpoints under kills, full disks and damage."""
 
+import atexit
 import os
 import random
 import shutil
@@ -104,6 +105,7 @@ def killed_in_a_save(seed: int, algorithm: str, folder: Path) -> None:
 def half_way() -> Path:
     """A folder with the checkpoints of the first half of a run; last.ckpt is the newest."""
     folder = Path(tempfile.mkdtemp(prefix="torture-half-"))
+    atexit.register(shutil.rmtree, folder)
     assert run(folder, fit("RLOO", ITERATIONS // 2)) == 0, said(folder)
     return folder
 

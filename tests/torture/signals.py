@@ -1,5 +1,6 @@
 """Runs that are told to end, by a user, a scheduler or SLURM."""
 
+import atexit
 import random
 import shutil
 import signal
@@ -59,6 +60,7 @@ def database() -> Path:
     from mlflow.tracking import MlflowClient
 
     folder = Path(tempfile.mkdtemp(prefix="torture-database-"))
+    atexit.register(shutil.rmtree, folder)
     MlflowClient(f"sqlite:///{folder}/mlflow.db").search_experiments()
     return folder
 
