@@ -66,8 +66,10 @@ def _check_class(key: str, name: str) -> None:
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
     names = [each for each in ast.literal_eval(exported) if each[0].isupper()]
+    offered = ", ".join(each for each in names if each not in BASES)
+    if name in BASES:
+        raise UsageError(f"{key}: {name} is what the others are made of; choose one of {offered}")
     if name not in names:
         near = difflib.get_close_matches(name.lower(), [each.lower() for each in names], 1)
         hint = f" (did you mean {next(each for each in names if each.lower() == near[0])}?)" if near else ""
-        offered = ", ".join(each for each in names if each not in BASES)
         raise UsageError(f"{key}: no class '{name}'{hint}; choose one of {offered}, or give an import path")

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,8 @@ class RewardCallback(Callback):
             raise UsageError("reward.scorer and reward.model are both set; leave one of them out")
         if scorer is not None:
             check_call(scorer, "reward.scorer")
+        if model is not None and model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
+            raise UsageError(f"reward.model: no folder '{model}'; give one that fit-reward has written or a hub name")
         self.scorer, self.model, self.shuffle = scorer, model, shuffle
         self.reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
 
