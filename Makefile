@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo verify test torture symbolic peers benchmarks smollm2 real lint warmstart mid
+.PHONY: help demo verify test torture soak symbolic peers benchmarks smollm2 real lint warmstart mid
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -22,6 +22,9 @@ test: $(READY)  ## the tests
 
 torture: $(READY)  ## tries to break what docs/reliability.md promises (kills, locks, disks, servers; under 45 minutes)
 	@$(PY) tests/torture $(TOPICS)
+
+soak: $(READY)  ## 500 iterations with each algorithm: nothing grows (minutes; a part of torture)
+	@$(PY) tests/torture soaks
 
 symbolic: $(READY)  ## adds the task GSMSymbolic (reasoning-gym; needs a C compiler) and tests it
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'
