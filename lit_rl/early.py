@@ -8,10 +8,17 @@ from pathlib import Path
 
 from lit_rl.errors import UsageError
 from lit_rl.options import DEFAULT_CLASSES, FILE, in_order
+from lit_rl.signatures import parameters
 
 FITTING = ("fit", "validate", "test")
 COMMANDS = (*FITTING, "verify", "fit-reward", "export")
 PACKAGES = {"model": "algorithms", "model.policy": "policy", "data.task": "tasks", "data.sampler": "sampling"}
+OF_GROUPS = {  # the classes whose settings the other groups are
+    **{"trainer": "Trainer", "data": "RolloutDataModule", "reward": "RewardCallback", "budget": "Budget"},
+    **{"gradient_variance": "GradientVariance", "credit": "Credit", "diagnostics": "Diagnostics"},
+    **{"transcripts": "Transcripts", "value_accuracy": "ValueAccuracy", "checkpoint": "IterationCheckpoint"},
+}
+PARTS = ("class_path", "init_args", "dict_kwargs", "help")  # of any class
 BASES = ("Algorithm", "Task", "Sampler")
 GROUPS = {  # of the options
     *("trainer", "model", "data", "reward", "budget", "gradient_variance", "credit", "diagnostics", "transcripts"),
@@ -24,7 +31,8 @@ def checked(args: list[str]) -> list[str]:
     """The arguments of ``python -m lit_rl``, those of fit, validate and test in order.
 
     Raises:
-        UsageError: no such subcommand, a file that is missing or can't be read, no class of that short name.
+        UsageError: no such subcommand, a file that is missing or can't be read, no class of that short name, no such
+            setting.
     """
     if not args or (args[0].startswith("-") and not FILE.match(args[0])):
         return args
@@ -35,14 +43,20 @@ def checked(args: list[str]) -> list[str]:
     if args[0] not in FITTING:
         return args
     ordered = in_order(args[1:], DEFAULT_CLASSES)
+    classes = dict(OF_GROUPS)
     for option, value in _pairs(ordered):
         key = option.removeprefix("--")
         group = re.split(r"[.+]", key)[0]
         if option.startswith("--") and group not in GROUPS:
             near = difflib.get_close_matches(group, GROUPS, 1)
             raise UsageError(f"unrecognized arguments: {option}{f' (did you mean --{near[0]}?)' if near else ''}")
-        if key in PACKAGES and re.fullmatch(r"[A-Za-z]\w*", value) and value not in ("null", "true", "false"):
-            _check_class(key, value)
+        if key in PACKAGES:
+            classes.pop(key, None)
+            if re.fullmatch(r"[A-Za-z]\w*", value) and value not in ("null", "true", "false"):
+                _check_class(key, value)
+                classes[key] = value
+        elif option.startswith("--"):
+            _check_setting(re.sub(r"\.init_args(?=\.)|\+$", "", key), classes)
         if key == "ckpt_path" and value != "null" and not Path(value).expanduser().is_file():
             raise UsageError(
                 f"ckpt_path: no file {value}; give the path of a checkpoint, for one in mlruns/checkpoints"
@@ -56,6 +70,17 @@ def _pairs(args: list[str]) -> Iterator[tuple[str, str]]:
         name, equals, value = arg.partition("=")
         if name.startswith("--"):
             yield name, value if equals else after
+
+
+def _check_setting(key: str, classes: dict[str, str]) -> None:
+    """That the class that a setting is for has it, if that class is known."""
+    parent = next((each for each in PACKAGES if "." in each and key.startswith(f"{each}.")), key.partition(".")[0])
+    name = key.removeprefix(parent).lstrip(".").partition(".")[0]
+    known = parameters(classes[parent]) if parent in classes else None
+    if known is not None and name and name not in (*known, *PARTS):
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f" (did you mean {parent}.{near[0]}?)" if near else ""
+        raise UsageError(f"{parent}.{name} is no setting of {classes[parent]}{hint}; --print_config shows those it has")
 
 
 def _check_class(key: str, name: str) -> None:

@@ -11,7 +11,7 @@ from inspect import signature
 from numbers import Integral, Real
 from pkgutil import resolve_name
 from types import NoneType
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 
 from lit_rl.errors import UsageError
 
@@ -68,6 +68,8 @@ AnyLimit = Annotated[float, Range(infinite=True)]
 def fault(value: Any, hint: Any) -> str | None:
     """What a value of the type ``hint`` must be and is not; None if it is in range, or there is no range."""
     parts = get_args(hint)
+    if get_origin(hint) is Literal:
+        return None if value in parts else f"must be one of {', '.join(map(str, parts))}"
     if get_origin(hint) is Annotated:
         ranges = [note for note in parts[1:] if isinstance(note, Range)]
         kind: type = Integral if parts[0] is int else Real
@@ -92,7 +94,10 @@ def has_range(hint: Any) -> bool:
 
 @cache
 def ranges_of(cls: type) -> dict[str, Any]:
-    """The types with a range of a class's settings: of its constructor's parameters, and of those it passes on."""
+    """The types that :func:`fault` judges, of a class's settings: its constructor's parameters and those it passes on.
+
+    These are the types with a range, and choices.
+    """
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         init: Any = vars(base).get("__init__")
@@ -100,7 +105,7 @@ def ranges_of(cls: type) -> dict[str, Any]:
             hints = get_type_hints(init, include_extras=True) if hasattr(init, "__annotations__") else {}
         except NameError:  # of a type that is there for type checkers alone
             hints = init.__annotations__
-        found |= {name: hint for name, hint in hints.items() if has_range(hint)}
+        found |= {name: hint for name, hint in hints.items() if has_range(hint) or get_origin(hint) is Literal}
     return found
 
 

@@ -6,11 +6,18 @@ import sys
 
 import pytest
 import yaml
+from jsonargparse import ArgumentParser
+from lightning import Callback, Trainer
 
 from lit_rl import algorithms, policy, sampling, tasks
-from lit_rl.early import BASES, FITTING, GROUPS, checked
+from lit_rl.algorithms import Algorithm
+from lit_rl.data import RolloutDataModule
+from lit_rl.early import BASES, FITTING, GROUPS, OF_GROUPS, checked
 from lit_rl.errors import UsageError
 from lit_rl.options import DEFAULT_CLASSES
+from lit_rl.settings import CALLBACKS
+from lit_rl.signatures import parameters
+from lit_rl.tasks import Task
 
 PACKAGES = {"model": algorithms, "model.policy": policy, "data.task": tasks, "data.sampler": sampling}
 
@@ -25,6 +32,10 @@ PACKAGES = {"model": algorithms, "model.policy": policy, "data.task": tasks, "da
         (["test", "--ckpt_path", "nowhere.ckpt"], "ckpt_path: no file nowhere.ckpt"),
         (["validate", "--config=nowhere.yaml"], "--config: no file nowhere.yaml"),
         (["fit", "--modle.samples", "3"], r"unrecognized arguments: --modle.samples \(did you mean --model\?\)"),
+        (["fit", "--model.sampels", "3"], r"model.sampels is no setting of GRPO \(did you mean model.samples\?\)"),
+        (["fit", "--model.cuts=Stride", "--model=PPO"], "model.cuts is no setting of PPO"),
+        (["fit", "--trainer.max_epoch", "3"], r"trainer.max_epoch is no .* \(did you mean trainer.max_epochs\?\)"),
+        (["test", "--data.task.init_args.lenght=6", "--data.task", "KeyToken"], "data.task.lenght is no setting of"),
         (["--config", "all.yaml", "fit"], "--config stands behind the subcommand"),
     ],
 )
@@ -46,6 +57,28 @@ def test_all_classes_pass_and_arguments_stay_the_same():
         ["fit", "--model", "mine.Anything", *checked(["fit"])[2:]],
     ):
         assert sorted(checked(args)) == sorted(args)
+
+
+def exported():
+    """The classes that a command line can name."""
+    found = {each: getattr(package, each) for package in PACKAGES.values() for each in package.__all__}
+    return {name: cls for name, cls in found.items() if isinstance(cls, type)}
+
+
+@pytest.mark.parametrize("cls", [*exported().values(), Trainer, RolloutDataModule, *CALLBACKS.values()])
+def test_the_source_takes_all_that_the_parser_does(cls):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(cls, "it")
+    taken = {action.dest.split(".")[1] for action in parser._actions if action.dest.startswith("it.")}
+    read = parameters(cls.__name__)
+    assert read is None or read >= taken
+    if issubclass(cls, Algorithm | Task | Trainer | Callback) and cls.__name__ not in BASES:
+        assert read is not None
+
+
+def test_groups_have_their_classes():
+    ours = {name: cls.__name__ for name, cls in CALLBACKS.items()}
+    assert OF_GROUPS == {"trainer": "Trainer", "data": "RolloutDataModule", **ours}
 
 
 @pytest.mark.parametrize("command", FITTING)

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"lit_rl.deferral", "lit_rl.errors"},
     {"lit_rl.ranges"},
-    {"lit_rl.rollouts", "lit_rl.functional", "lit_rl.explain", "lit_rl.options"},
+    {"lit_rl.rollouts", "lit_rl.functional", "lit_rl.explain", "lit_rl.options", "lit_rl.signatures"},
     {"lit_rl.checkpoint_io", "lit_rl.patience", "lit_rl.database"},
     {"lit_rl.early", "lit_rl.tasks", "lit_rl.policy", "lit_rl.tracking"},
     {"lit_rl.sampling", "lit_rl.run_logger", "lit_rl.slurm", "lit_rl.strategy"},

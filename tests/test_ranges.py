@@ -10,8 +10,9 @@ from lit_rl.algorithms import GRPO, REINFORCE
 from lit_rl.cli import CLI
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
+from lit_rl.functional.losses import Normalizer
 from lit_rl.policy import CausalPolicy, TabularPolicy
-from lit_rl.ranges import Count, Number, Positive, Range, Ranged, Share, fault
+from lit_rl.ranges import Count, Number, Positive, Range, Ranged, Share, check_classes, fault
 from lit_rl.tasks import KeyToken
 
 ALL = [each for each in settings() if each.cls is not None and issubclass(each.cls, Ranged)]
@@ -38,6 +39,15 @@ def test_a_range_knows_its_ends_and_says_them():
 @pytest.mark.parametrize("value", ["1", True, None, [1], 1.0])
 def test_a_count_is_an_integer(value):
     assert fault(value, Count) and fault(1, Count) is None
+
+
+def test_a_choice_is_one_of_those_there_are():
+    assert fault("token_mean", Normalizer) is None and fault(None, Normalizer) and fault("mean", Normalizer)
+    with pytest.raises(UsageError, match=r"^model\.normalizer is None; it must be one of row_sum, "):
+        GRPO(normalizer=None)
+    model = {"class_path": "lit_rl.algorithms.GRPO", "init_args": {"normalizer": None}}
+    with pytest.raises(UsageError, match=r"^model\.normalizer is None"):
+        check_classes({"model": model})
 
 
 def test_optional_and_several_numbers():
