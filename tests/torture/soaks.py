@@ -11,8 +11,7 @@ import psutil
 from lightning import Callback, LightningModule, Trainer
 from trials import Trial
 
-EARLY = 50
-ITERATIONS = int(os.environ.get("SOAK_ITERATIONS", "500"))
+EARLY, ITERATIONS = 50, 500
 PROMISE = f"After {ITERATIONS} iterations memory, open files, threads and files of a run are as after {EARLY}"
 MIB = 2**20
 GROWTH = 1.05  # of memory; the rest is equal
