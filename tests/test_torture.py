@@ -15,4 +15,3 @@ def test_the_page_has_the_promises_that_are_tried(monkeypatch):
     page = (ROOT / "docs" / "reliability.md").read_text()
     table = page.partition("## Promises")[2].partition("\n## ")[0]
     assert {row.strip() for row in re.findall(r"^\| (.+?) \| \d+ \| \d+ \| \d+ \|$", table, re.MULTILINE)} == tried
-

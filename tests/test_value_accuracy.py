@@ -76,7 +76,7 @@ def test_pairs_in_order_are_kendalls():
 
 def test_settings_are_checked():
     with pytest.raises(UsageError, match="RLOO has no values of prefixes"):
-        train(RLOO, TASK, 1, callbacks=(ValueAccuracy(1),))
+        train(RLOO, TASK, 1, callbacks=(ValueAccuracy(1, stride=1),))
     for setting in ({"every_n_iterations": -1}, {"stride": 0}, {"margin": 1.0}):
         with pytest.raises(UsageError, match=f"value_accuracy.{next(iter(setting))} is"):
             ValueAccuracy(**setting)
