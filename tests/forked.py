@@ -5,13 +5,36 @@ import os
 import resource
 import sys
 import tempfile
+import threading
+from multiprocessing import popen_forkserver
+from multiprocessing.connection import wait
+from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["lit_rl.cli", "mlflow.store.tracking.sqlalchemy_store"])
+multiprocessing.set_forkserver_preload(["lit_rl.cli", "mlflow.store.tracking.sqlalchemy_store"])
 STARTED = "started"  # a file in the folder, once the command runs
 ERRORS = "stderr.txt"
+
+
+class _Handle(popen_forkserver.Popen):
+    """Reads a process's exit code, which can be read once, for whichever threads ask for it."""
+
+    _lock = threading.Lock()
+
+    def poll(self, flag: int = os.WNOHANG) -> int | None:
+        if self.returncode is None and not wait([self.sentinel], 0 if flag == os.WNOHANG else None):
+            return None
+        with self._lock:
+            return super().poll()
+
+
+class Process(ForkServerProcess):
+    """A process that several threads may start and wait for beside others."""
+
+    @staticmethod
+    def _Popen(process: Any) -> _Handle:
+        return _Handle(process)
 
 
 def start(folder: Path, args: list[str], env: dict[str, str] | None = None, **limits: int) -> Any:
@@ -21,7 +44,7 @@ def start(folder: Path, args: list[str], env: dict[str, str] | None = None, **li
         limits: ``fsize``, the most bytes of a file.
     """
     (folder / STARTED).unlink(missing_ok=True)
-    process = CONTEXT.Process(target=_work, args=(str(folder), args, env or {}, limits))
+    process = Process(target=_work, args=(str(folder), args, env or {}, limits))
     process.start()
     return process
 

@@ -25,13 +25,13 @@ def main(names: list[str]) -> int:
         return 2
     os.environ["HF_HUB_OFFLINE"] = "1"
     os.environ.pop("MLFLOW_TRACKING_URI", None)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.ERROR)
     broken, started = 0, time.perf_counter()
     print("| promise | tried | held | seconds |\n| --- | --- | --- | --- |", flush=True)
     for topic in names or topics:
         os.chdir(HERE)  # a trial may have left for its folder, which is gone
         module = importlib.import_module(topic)
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         for promise, tally in run(module.TRIALS, getattr(module, "AT_ONCE", 1)).items():
             print(f"| {promise} | {tally.tried} | {tally.held} | {tally.seconds:.0f} |", flush=True)
             broken += tally.tried - tally.held

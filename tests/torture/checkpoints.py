@@ -64,7 +64,7 @@ def go_on(folder: Path, algorithm: str) -> None:
         assert is_whole(path), f"{path.name} is broken"
     last = folder / "saved" / "last.ckpt"
     code = run(folder, fit(algorithm, ITERATIONS, *(["--ckpt_path=saved/last.ckpt"] if last.exists() else [])))
-    assert code == 0, said(folder)
+    assert code == 0, (code, said(folder))
     truth, _ = undisturbed(algorithm)
     found = weights(folder)
     assert all(torch.equal(value, found[name]) for name, value in truth.items()), "other weights"

@@ -18,6 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from forked import Process
 from lightning import Callback, LightningModule, Trainer
 from trials import Trial
 
@@ -34,8 +35,7 @@ FIT = [
     *(f"--trainer.max_epochs={ITERATIONS}", "--trainer.callbacks=servers.Watch"),
 ]
 PRELOAD = ["lit_rl.cli", "ablations.__main__", "mlflow.store.tracking.sqlalchemy_store", "servers"]
-context = multiprocessing.get_context("forkserver")
-context.set_forkserver_preload(PRELOAD)
+multiprocessing.set_forkserver_preload(PRELOAD)
 
 
 class Watch(Callback):
@@ -98,7 +98,7 @@ class Run:
 
     def __init__(self, folder: Path, function: Callable[..., int], *args: Any, **env: str) -> None:
         self.folder = folder
-        self.process = context.Process(target=_child, args=(folder, function, args, env))
+        self.process = Process(target=_child, args=(folder, function, args, env))
         self.process.start()
 
     def reaches(self, iteration: int) -> None:
