@@ -20,6 +20,14 @@ FIT = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def interrupts_are_heard():
+    """A shell's background jobs ignore SIGINT, and so would runs of theirs."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def send(monkeypatch):
     """Has this process get signals in the middle of its second iteration from now on, once."""
