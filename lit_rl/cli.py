@@ -25,11 +25,11 @@ from lit_rl import algorithms, resume, slurm
 from lit_rl.callbacks import Interruption, IterationProgress, Memory
 from lit_rl.callbacks.interruption import Interrupted, ended_by_signals
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.early import checked
 from lit_rl.errors import UsageError, usage_error
 from lit_rl.explain import told
 from lit_rl.export import export
 from lit_rl.fit_reward import fit_reward
-from lit_rl.options import DEFAULT_CLASSES, FILE, in_order
 from lit_rl.parser import Parser, bare_tokens
 from lit_rl.settings import CALLBACKS, check_settings
 from lit_rl.trainer_flags import check_strategy, told_of_trainer
@@ -200,10 +200,7 @@ def command() -> int:
             return fit_reward(sys.argv[2:])
         if sys.argv[1:2] == ["export"]:
             return export(sys.argv[2:])
-        if sys.argv[1:2] and FILE.match(sys.argv[1]):
-            raise UsageError(f"{sys.argv[1]} stands behind the subcommand: python -m lit_rl fit {sys.argv[1]} ...")
-        if sys.argv[1:] and not sys.argv[1].startswith("-"):
-            sys.argv[2:] = in_order(sys.argv[2:], DEFAULT_CLASSES)
+        sys.argv[1:] = checked(sys.argv[1:])
         CLI()
     except MisconfigurationException as error:  # Lightning's own, of Trainer flags
         return fail(f"trainer: {' '.join(str(error).split())}")

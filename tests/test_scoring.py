@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from lightning import Callback, Trainer
+from stopping_early import NoAdvantages, NoLoss, NoPrompts, NoSamples, stop
 
 from lit_rl.algorithms import GRPO
 from lit_rl.callbacks import RewardCallback
@@ -135,26 +136,6 @@ def test_a_function_that_takes_something_else_is_refused_before_anything_starts(
         with pytest.raises(UsageError, match=r"^reward\.scorer: .* is called as \(example, ids, text\)"):
             RewardCallback(scorer)
     RewardCallback(print), RewardCallback(lambda *anything: 1.0), RewardCallback(lambda example, ids, text, more=1: 1.0)
-
-
-def stop(*_, **__):
-    raise StopIteration
-
-
-class NoPrompts(KeyToken):
-    prompts = stop
-
-
-class NoSamples(LocalSampler):
-    sample = stop
-
-
-class NoAdvantages(GRPO):
-    advantages = stop
-
-
-class NoLoss(GRPO):
-    loss = stop
 
 
 class Stops(Callback):

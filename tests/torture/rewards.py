@@ -23,7 +23,6 @@ from lit_rl.cli import main
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.policy import TokenTransformer
-from lit_rl.sampling import LocalSampler
 from lit_rl.tasks import KeyToken
 from lit_rl.tracking import tracking_uri
 
@@ -96,34 +95,6 @@ def reward(example: Any, ids: Any, text: str) -> Any:
     if isinstance(outcome, BaseException) and not isinstance(outcome, Unprintable):
         raise outcome
     return outcome
-
-
-def stop(*_: Any, **__: Any) -> Any:
-    raise StopIteration
-
-
-class NoPrompts(KeyToken):
-    prompts = stop
-
-
-class NoScore(KeyToken):
-    score = stop
-
-
-class NoSamples(LocalSampler):
-    sample = stop
-
-
-class NoAdvantages(GRPO):
-    advantages = stop
-
-
-class NoLoss(GRPO):
-    loss = stop
-
-
-class NoPredictions(GRPO):
-    predictions = stop
 
 
 def command(*args: str) -> tuple[int, list[str]]:
@@ -237,12 +208,12 @@ TRIALS = [
     *(
         Trial(NO_END, args[-1], partial(stops, args))
         for args in (
-            ["--data.task=rewards.NoPrompts", *KEY[1:]],
-            ["--data.task=rewards.NoScore", *KEY[1:]],
-            [*KEY, "--data.sampler=rewards.NoSamples"],
-            [*KEY, "--model=rewards.NoAdvantages"],
-            [*KEY, "--model=rewards.NoLoss"],
-            [*KEY, "--model=rewards.NoPredictions"],
+            ["--data.task=stopping_early.NoPrompts", *KEY[1:]],
+            ["--data.task=stopping_early.NoScore", *KEY[1:]],
+            [*KEY, "--data.sampler=stopping_early.NoSamples"],
+            [*KEY, "--model=stopping_early.NoAdvantages"],
+            [*KEY, "--model=stopping_early.NoLoss"],
+            [*KEY, "--model=stopping_early.NoPredictions"],
         )
     ),
     *(Trial(WRONG, f"a process: {what}", partial(process, what)) for what in ("raise StopIteration", "sys.exit(0)")),

@@ -1,25 +1,23 @@
 """MLflow away, locked or fresh, and kills near a save: at most six minutes."""
 
 import functools
-import json
 import multiprocessing
 import os
 import signal
-import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from forked import Process
+from histories import active_runs, histories
 from lightning import Callback, LightningModule, Trainer
+from mlflow_server import served
 from trials import Trial
 
 AT_ONCE = 2
@@ -27,13 +25,12 @@ ITERATIONS = 30
 FIT = [
     *("fit", "--model", "PPO", "--data.task", "KeyToken", "--data.prompts_per_iteration=4"),
     *("--data.rows_per_microbatch=4", "--data.eval_prompts=4", "--trainer.accelerator=cpu"),
-    *(
-        "--trainer.enable_progress_bar=false",
-        "--trainer.check_val_every_n_epoch=3",
-        "--transcripts.every_n_iterations=3",
-    ),
+    *("--trainer.enable_progress_bar=false", "--trainer.check_val_every_n_epoch=3"),
+    "--transcripts.every_n_iterations=3",
     *(f"--trainer.max_epochs={ITERATIONS}", "--trainer.callbacks=servers.Watch"),
 ]
+WAITING = "does not answer; waiting up to"  # of what a run says
+LOCKED_SECONDS = 25  # MLflow itself waits for 20
 PRELOAD = ["lit_rl.cli", "ablations.__main__", "mlflow.store.tracking.sqlalchemy_store", "servers"]
 multiprocessing.set_forkserver_preload(PRELOAD)
 
@@ -113,11 +110,15 @@ class Run:
         assert found == code, f"exit code {found}, not {code}: {self.said()[-600:]}"
 
     def said(self) -> str:
-        return (self.folder / f"log.{self.process.pid}").read_text()
+        log = self.folder / f"log.{self.process.pid}"
+        return log.read_text() if log.exists() else ""
+
+    def waits(self, times: int) -> None:
+        """Until the run has said that it waits, for so many times."""
+        _until(lambda: self.said().count(WAITING) >= times)
 
     def waited(self) -> None:
-        lines = [line for line in self.said().splitlines() if "does not answer; waiting up to" in line]
-        assert lines, f"nothing said of waiting: {self.said()[-600:]}"
+        assert WAITING in self.said(), f"nothing said of waiting: {self.said()[-600:]}"
         assert "Traceback" not in self.said(), self.said()[-600:]
 
 
@@ -131,32 +132,6 @@ def _until(condition: Callable[[], bool], seconds: float = 120) -> None:
 # ---- what MLflow has ------------------------------------------------------------------------------------------------
 
 
-def _histories(folder: Path, run_id: str) -> dict[str, list[tuple[int, float]]]:
-    """All points by metric, but for what the machine decides; then the rows of the transcripts."""
-    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
-        query = (
-            "select key, step, case when is_nan then 'nan' else value end from metrics where run_uuid = ? order by 1, 2"
-        )
-        rows = database.execute(query, (run_id,)).fetchall()
-        ((status, uri),) = database.execute("select status, artifact_uri from runs where run_uuid = ?", (run_id,))
-    assert status == "FINISHED", status
-    found: dict[str, Any] = {}
-    for key, step, value in rows:
-        found.setdefault(key, []).append((step, value))
-    for key, points in found.items():
-        steps = [step for step, _ in points]
-        assert len(set(steps)) == len(steps), f"{key} has a step twice: {steps}"
-    found = {k: [s for s, _ in v] if k.startswith(("time/", "memory/")) else v for k, v in found.items()}
-    served = folder / "artifacts" / "/".join(uri.split("/")[-3:]) if uri.startswith("mlflow-artifacts:") else Path(uri)
-    found["transcripts"] = json.loads((served / "transcripts.json").read_text())
-    return found
-
-
-def _runs(folder: Path) -> list[str]:
-    with sqlite3.connect(folder / "mlruns" / "mlflow.db") as database:
-        return [row[0] for row in database.execute("select run_uuid from runs where lifecycle_stage = 'active'")]
-
-
 _reference: dict[str, Any] = {}
 _lock = threading.Lock()
 
@@ -167,8 +142,8 @@ def _is_whole(folder: Path, run_id: str | None = None) -> None:
         if not _reference:
             with tempfile.TemporaryDirectory() as quiet:
                 Run(Path(quiet), _fit).ends()
-                _reference.update(_histories(Path(quiet), *_runs(Path(quiet))))
-    found = _histories(folder, run_id or _runs(folder)[0])
+                _reference.update(histories(Path(quiet), *active_runs(Path(quiet))))
+    found = histories(folder, run_id or active_runs(folder)[0])
     assert found.keys() == _reference.keys(), found.keys() ^ _reference.keys()
     wrong = [key for key, value in _reference.items() if found[key] != value]
     assert not wrong, f"{len(wrong)} histories differ, {wrong[0]}: {found[wrong[0]]} != {_reference[wrong[0]]}"
@@ -177,50 +152,7 @@ def _is_whole(folder: Path, run_id: str | None = None) -> None:
 def _resume(folder: Path, *options: str, **env: str) -> None:
     (saved,) = folder.glob("mlruns/checkpoints/*/*/checkpoints/last.ckpt")
     Run(folder, _fit, "--ckpt_path", str(saved), *options, **env).ends()
-    assert len(_runs(folder)) == 1, "a resumed run is another run"
-
-
-class Server:
-    """``mlflow server`` over the folder's database, at the same address each time it is started."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        (self.folder / "mlruns").mkdir(exist_ok=True)
-        command = [sys.executable, "-m", "mlflow", "server", "--port", str(self.port), "--workers", "1"]
-        command += ["--backend-store-uri", f"sqlite:///{self.folder}/mlruns/mlflow.db"]
-        command += ["--artifacts-destination", str(self.folder / "artifacts")]
-        env = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # a dozen processes less
-        with open(self.folder / "server.log", "ab") as log:
-            self.process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=env)
-
-    def answers(self) -> bool:
-        try:
-            urllib.request.urlopen(f"{self.uri}/health", timeout=2).close()
-        except OSError:
-            return False
-        return True
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@contextmanager
-def _server(folder: Path) -> Iterator[Server]:
-    server = Server(folder)
-    try:
-        yield server
-    finally:
-        server.kill()
+    assert len(active_runs(folder)) == 1, "a resumed run is another run"
 
 
 # ---- trials ----------------------------------------------------------------------------------------------------
@@ -228,21 +160,21 @@ def _server(folder: Path) -> Iterator[Server]:
 
 def _restarted(folder: Path) -> None:
     """Not there when the run starts; killed during the run, and started again."""
-    with _server(folder) as server:
+    with served(folder) as server:
         run = Run(folder, _fit, MLFLOW_TRACKING_URI=server.uri, PAUSE="0.05")
-        time.sleep(6)
+        run.waits(1)
         server.start()
         run.reaches(8)
         server.kill()
-        time.sleep(6)
+        run.waits(2)
         server.start()
         run.ends()
-        run.waited()
+        assert run.said().count(WAITING) == 2 and "Traceback" not in run.said(), run.said()[-600:]
         _is_whole(folder)
 
 
 def _gone(folder: Path) -> None:
-    with _server(folder) as server:
+    with served(folder) as server:
         server.start()
         _until(server.answers)
         run = Run(folder, _fit, MLFLOW_TRACKING_URI=server.uri, PAUSE="0.05", LIT_RL_MLFLOW_PATIENCE="3")
@@ -270,7 +202,7 @@ def _locked_fit(folder: Path) -> None:
     run = Run(folder, _fit, PAUSE="0.05")
     run.reaches(8)
     with _locked(folder):
-        time.sleep(25)  # MLflow itself waits for 20
+        time.sleep(LOCKED_SECONDS)
     run.ends()
     run.waited()
     _is_whole(folder)
@@ -287,21 +219,21 @@ def _locked_long(folder: Path) -> None:
 
 def _locked_sweep(folder: Path) -> None:
     run = Run(folder, _study, 2)
-    _until(lambda: (folder / "mlruns" / "mlflow.db").exists() and len(_runs(folder)) >= 3)
+    _until(lambda: (folder / "mlruns" / "mlflow.db").exists() and len(active_runs(folder)) >= 3)
     with _locked(folder):
-        time.sleep(25)
+        time.sleep(LOCKED_SECONDS)
     run.ends()
     run.waited()
     _cells_once(folder, 4)
 
 
 def _gone_sweep(folder: Path) -> None:
-    with _server(folder) as server:
+    with served(folder) as server:
         server.start()
         _until(server.answers)
         settings = {"MLFLOW_TRACKING_URI": server.uri, "LIT_RL_MLFLOW_PATIENCE": "3"}
         run = Run(folder, _study, 2, **settings)
-        _until(lambda: len(_runs(folder)) >= 3)
+        _until(lambda: len(active_runs(folder)) >= 3)
         server.kill()
         run.ends(2)
         assert "did not answer for 3 s" in run.said() and "Traceback" not in run.said(), run.said()
@@ -322,7 +254,7 @@ def _cells_once(folder: Path, cells: int) -> None:
 def _two_fits(folder: Path) -> None:
     for run in [Run(folder, _fit) for _ in range(2)]:
         run.ends()
-    runs = _runs(folder)
+    runs = active_runs(folder)
     assert len(runs) == 2, runs
     for run_id in runs:
         _is_whole(folder, run_id)
