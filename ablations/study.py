@@ -8,7 +8,7 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-from ablations.merging import Config, filled, merge
+from ablations.config import Config, filled, merge
 
 
 class Preparation(NamedTuple):
@@ -135,7 +135,7 @@ class Study:
         question: what the study asks.
         source: where the question comes from.
         baseline: the arm that gains are measured against, unless an arm names another.
-        primary_metric: decides the question; of ``Results.value``.
+        primary_metric: decides the question; of ``StudyResults.value``.
         comparisons: planned ones, at most six, whose p are adjusted together.
         controls: comparisons that show the machinery to be sound.
         exploratory: comparisons that were not planned, made after the runs that they follow up.

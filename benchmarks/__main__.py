@@ -14,7 +14,7 @@ from benchmarks.measure import SMOLLM2, Line, device, fetched, installed
 from benchmarks.sampling import sampling
 from benchmarks.sweeps import sweeps
 from benchmarks.training import LARGER, iteration, measured, memory
-from lit_rl.cli import quiet
+from lit_rl.commands.cli import quiet
 from lit_rl.policy import CausalPolicy
 
 ALL: dict[str, Callable[[], list[Line]]] = {

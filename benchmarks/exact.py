@@ -6,10 +6,10 @@ import io
 import torch
 
 from benchmarks.measure import Line, limit, seconds
+from lit_rl.commands.verify import verify
 from lit_rl.exact.tree import grow
 from lit_rl.policy import TokenTransformer
 from lit_rl.tasks import KeyToken
-from lit_rl.verify import verify
 
 
 def exact() -> list[Line]:

@@ -16,7 +16,7 @@ from lightning import Callback, LightningModule, Trainer
 
 from benchmarks.measure import SMOLLM2, fit
 from lit_rl.algorithms import GRPO, Algorithm, TRePO
-from lit_rl.cli import quiet
+from lit_rl.commands.cli import quiet
 from lit_rl.functional.cuts import Stride
 from lit_rl.policy import CausalPolicy
 from lit_rl.sampling import LocalSampler

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from benchmarks.measure import fit, peak
-from lit_rl.cli import quiet
+from lit_rl.commands.cli import quiet
 from lit_rl.policy import CausalPolicy
 from lit_rl.tasks import GSM8KStyle
 

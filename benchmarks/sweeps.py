@@ -12,9 +12,9 @@ import sys
 import tempfile
 from functools import partial
 
-from ablations.runner import run
+from ablations.records.experiment import Tracking
 from ablations.study import Arm, Study
-from ablations.tracking import Tracking
+from ablations.sweep.runner import run
 from benchmarks.measure import Line, limit, process, seconds
 
 CELLS = 8

@@ -2,7 +2,7 @@
 
 import sys
 
-from lit_rl.early import checked
+from lit_rl.commands.early import checked
 from lit_rl.errors import UsageError
 
 
@@ -13,7 +13,7 @@ def main() -> int:
     except UsageError as error:
         print(f"lit_rl: {error}", file=sys.stderr)
         return 2
-    from lit_rl.cli import main as run
+    from lit_rl.commands.cli import main as run
 
     return run()
 

@@ -10,7 +10,7 @@ from lightning import Trainer, seed_everything
 
 from lit_rl.algorithms import Algorithm
 from lit_rl.callbacks import RewardCallback
-from lit_rl.cli import main, quiet
+from lit_rl.commands.cli import main, quiet
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy import CausalPolicy
 from lit_rl.tasks import GSM8KStyle

@@ -12,7 +12,7 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-multiprocessing.set_forkserver_preload(["lit_rl.cli", "mlflow.store.tracking.sqlalchemy_store"])
+multiprocessing.set_forkserver_preload(["lit_rl.commands.cli", "mlflow.store.tracking.sqlalchemy_store"])
 STARTED = "started"  # a file in the folder, once the command runs
 ERRORS = "stderr.txt"
 
@@ -68,7 +68,7 @@ def said(folder: Path) -> list[str]:
 def _work(folder: str, args: list[str], env: dict[str, str], limits: dict[str, int]) -> None:
     import torch
 
-    from lit_rl.cli import main
+    from lit_rl.commands.cli import main
 
     torch.set_num_threads(1)
     os.chdir(folder)

@@ -10,15 +10,15 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import lit_rl
 from lit_rl.algorithms import Algorithm
+from lit_rl.commands.fit_reward import Recipe
+from lit_rl.commands.settings import CALLBACKS, OF_LIGHTNING
 from lit_rl.data import RolloutDataModule
-from lit_rl.fit_reward import Recipe
+from lit_rl.data.trainer_flags import RANGES
 from lit_rl.functional.cuts import CutRule
 from lit_rl.policy import CausalPolicy
 from lit_rl.ranges import Range, Ranged, has_range
 from lit_rl.sampling import Sampler
-from lit_rl.settings import CALLBACKS, OF_LIGHTNING
 from lit_rl.tasks import Task
-from lit_rl.trainer_flags import RANGES
 
 PARENTS = {"model": Algorithm, "model.policy": CausalPolicy, "model.cuts": CutRule}
 PARENTS |= {"data.task": Task, "data.sampler": Sampler}

@@ -16,12 +16,12 @@ from torch.distributed.tensor import DTensor
 
 from lit_rl import algorithms
 from lit_rl.callbacks import Diagnostics, GradientVariance, Memory, RewardCallback
-from lit_rl.cli import quiet
+from lit_rl.commands.cli import quiet
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.functional.cuts import Stride
 from lit_rl.policy import TokenTransformer
 from lit_rl.policy.lora import add_adapters
-from lit_rl.reward_fitting import from_policy
+from lit_rl.policy.reward_fitting import from_policy
 from lit_rl.strategy import FSDP2
 from lit_rl.tasks import Additive
 

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ablations import report, studies
+from ablations import studies
 from ablations.__main__ import main
-from ablations.result import SECONDS
-from ablations.results import Results, load
+from ablations.metric_names import SECONDS
+from ablations.records.study_results import StudyResults, load
+from ablations.report import study_report
 from ablations.study import Arm, Stage, Study
 from lit_rl.policy import TabularPolicy
 
@@ -89,7 +90,7 @@ ALL = (
 STUDIES = {study.name: study for study in ALL}
 
 
-def plain(study: Study, smoke: bool) -> Results:
+def plain(study: Study, smoke: bool) -> StudyResults:
     """What two sweeps have in common: all but times, memory and the names of runs and commits."""
     results = load(study, smoke)
     cells = []
@@ -111,7 +112,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, __file__, *args],
         cwd=folder,
-        env=env | {"PYTHONPATH": str(Path(report.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        env=env | {"PYTHONPATH": str(Path(study_report.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -145,6 +146,6 @@ if __name__ == "__main__":
     studies.STUDIES.update(STUDIES)
     command, *rest = sys.argv[1:]
     if command == "plain":
-        report.load = plain
+        study_report.load = plain
         command = "report"
     sys.exit(main([command, *rest]))

@@ -5,9 +5,10 @@ import math
 
 import pytest
 
-from ablations import comparisons, credit, figures, report
-from ablations.result import Result
-from ablations.results import CURVES, Results
+from ablations.analysis import comparisons, credit
+from ablations.records.cell_result import CellResult
+from ablations.records.study_results import CURVES, StudyResults
+from ablations.report import figures, study_report
 from ablations.study import Arm, Comparison, Study
 
 
@@ -20,7 +21,7 @@ def cell(arm, seed, share, exact=(0.0, 1.0), correlation=(math.nan, 0.5)):
         if correlation[t] == correlation[t]:
             curves[f"credit/correlation/{t}"] = {1: correlation[t]}
     metrics = {"test/accuracy": 1.0, "test/accuracy_sampled": 0.9, "tokens/generated": 10.0, "time/fit": 1.0}
-    return Result(arm, seed, 2, "commit", "hash", f"{arm}{seed}", metrics, curves)
+    return CellResult(arm, seed, 2, "commit", "hash", f"{arm}{seed}", metrics, curves)
 
 
 @pytest.fixture
@@ -28,7 +29,9 @@ def results():
     arms = (Arm("a RLOO", {}), Arm("a GRPO", {}, "a RLOO"), Arm("b RLOO", {}, "b RLOO"), Arm("b GRPO", {}, "b RLOO"))
     study = Study("s", "?", "here", arms, "a RLOO", "test/accuracy_sampled", ())
     shares = {"a RLOO": (0.0, 1.0), "a GRPO": (0.5, 0.5), "b RLOO": (1.0, 0.0), "b GRPO": (0.25, 0.75)}
-    return Results(study, False, tuple(cell(arm, seed, share) for arm, share in shares.items() for seed in (0, 1)), 0)
+    return StudyResults(
+        study, False, tuple(cell(arm, seed, share) for arm, share in shares.items() for seed in (0, 1)), 0
+    )
 
 
 def test_distance_is_the_total_variation_where_there_was_something_to_earn(results):
@@ -46,15 +49,15 @@ def test_correlation_counts_positions_by_their_exact_share(results):
 def test_shares_are_means_over_the_seeds_that_have_a_gradient(results):
     assert credit.shares(results, "a GRPO", "share") == {1: [0.5, 0.5], 2: [0.5, 0.5]}
     study, still = results.study, cell("a RLOO", 0, (0.0, 0.0))
-    part = Results(study, False, (still, cell("a RLOO", 1, (0.2, 0.8))), 0)
+    part = StudyResults(study, False, (still, cell("a RLOO", 1, (0.2, 0.8))), 0)
     assert credit.shares(part, "a RLOO", "share")[1] == [0.2, 0.8]
-    none = credit.shares(Results(study, False, (still,), 0), "a RLOO", "share")
+    none = credit.shares(StudyResults(study, False, (still,), 0), "a RLOO", "share")
     assert list(none) == [1, 2] and all(map(math.isnan, none[1])) and none[2] == [0.5, 0.5]
 
 
 def test_gains_are_against_the_arm_s_own_baseline(results):
     assert results.groups == {"a RLOO": ["a RLOO", "a GRPO"], "b RLOO": ["b RLOO", "b GRPO"]}
-    gains = {row[0]: row[report.COLUMNS.index("gain in sampled, points")] for row in report.table(results)}
+    gains = {row[0]: row[study_report.COLUMNS.index("gain in sampled, points")] for row in study_report.table(results)}
     assert gains == {"a RLOO": "", "a GRPO": "+0.0", "b RLOO": "", "b GRPO": "+0.0"}
 
 
@@ -78,6 +81,6 @@ def test_a_study_without_credit_has_no_map(results, tmp_path):
     bare = []
     for each in results.cells:
         curves = {name: curve for name, curve in each.curves.items() if not name.startswith("credit/")}
-        bare.append(Result(each.arm, each.seed, 2, "commit", "hash", each.run_id, each.metrics, curves))
-    plain = Results(results.study, False, tuple(bare), 0)
+        bare.append(CellResult(each.arm, each.seed, 2, "commit", "hash", each.run_id, each.metrics, curves))
+    plain = StudyResults(results.study, False, tuple(bare), 0)
     assert credit.table(plain) == [] and not any("credit" in name for name in figures.draw(plain, tmp_path))

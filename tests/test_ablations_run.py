@@ -13,11 +13,11 @@ from mlflow.artifacts import load_text
 
 from ablations import studies
 from ablations.__main__ import main
-from ablations.merging import merge
-from ablations.results import load
+from ablations.config import merge
+from ablations.records.experiment import ARM, COMMIT, HASH, PARENT, SEED, SMOKE, STUDY, SWEEP, Tracking
+from ablations.records.study_results import load
 from ablations.study import Arm, Study, Tuning
-from ablations.tracking import ARM, COMMIT, HASH, PARENT, SEED, SMOKE, STUDY, SWEEP, Tracking
-from ablations.tuning import tuned
+from ablations.sweep.tuning import tuned
 from lit_rl.errors import UsageError
 
 TINY = {

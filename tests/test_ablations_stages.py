@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ablations import figures, report, runner
-from ablations.results import load
-from ablations.stages import prepare, seconds
+from ablations.records.study_results import load
+from ablations.report import figures, study_report
 from ablations.study import Arm, Preparation, Stage, Study
+from ablations.sweep import runner
+from ablations.sweep.stages import prepare, seconds
 from lit_rl.errors import UsageError
 
 TASK = {"class_path": "KeyToken", "init_args": {"vocabulary": 3, "length": 2}}
@@ -68,10 +69,10 @@ def test_a_sweep_makes_its_stages_once_and_reports_what_they_took(tmp_path, capf
 
     results = load(swept, False)
     assert results.by_seed("ABC", "time/stages")[0] == pytest.approx(record["seconds"], rel=1e-5)
-    rows = {row[0]: dict(zip(report.COLUMNS, row, strict=True)) for row in report.table(results)}
+    rows = {row[0]: dict(zip(study_report.COLUMNS, row, strict=True)) for row in study_report.table(results)}
     assert " + " in rows["ABC"]["seconds, with evaluation"] and "+" not in rows["PPO"]["seconds, with evaluation"]
     assert all(int(row["peak MiB"].replace(",", "")) > 100 for row in rows.values())
-    assert report.STAGES in report.limits(results)
+    assert study_report.STAGES in study_report.limits(results)
     drawn = figures.draw(results, tmp_path)
     assert "critic.png" in drawn and (tmp_path / "critic.png").stat().st_size > 5000
     curves = results.of("PPO, pretrained")[0].curves

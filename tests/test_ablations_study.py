@@ -2,7 +2,7 @@
 
 import pytest
 
-from ablations.merging import merge
+from ablations.config import merge
 from ablations.studies import STUDIES, find
 from ablations.study import Arm, Comparison, Study
 from lit_rl.errors import UsageError

@@ -10,13 +10,14 @@ from collections import Counter
 import sweeping
 from mlflow.entities import Run
 
-from ablations import claims, runner, studies
+from ablations import studies
 from ablations.__main__ import main
-from ablations.arms import close_arms, open_arms
-from ablations.claims import take
-from ablations.stages import prepare
+from ablations.records.experiment import ARM, PARENT, SWEEP, Tracking, sweep
 from ablations.study import Preparation
-from ablations.tracking import ARM, PARENT, SWEEP, Tracking, sweep
+from ablations.sweep import claims, runner
+from ablations.sweep.arm_runs import close_arms, open_arms
+from ablations.sweep.claims import take
+from ablations.sweep.stages import prepare
 
 
 def of(runs: list[Run]) -> Counter[tuple[str, str]]:
@@ -29,7 +30,9 @@ def test_a_claim_is_one_process_s_and_ends_with_it(tmp_path):
     assert mine is not None and take(path) is None
     mine.release()
     assert not path.exists()
-    code = f"import sys; from pathlib import Path; from ablations.claims import take; c = take(Path({str(path)!r}))"
+    code = (
+        f"import sys; from pathlib import Path; from ablations.sweep.claims import take; c = take(Path({str(path)!r}))"
+    )
     other = subprocess.Popen([sys.executable, "-c", f"{code}; print(c, flush=True); input()"], stdout=-1, stdin=-1)
     assert b"Claim" in other.stdout.readline() and take(path) is None
     other.kill()

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from lit_rl.tracking import tracking_uri
+from lit_rl.tracking.address import tracking_uri
 
 SMALL = [
     "--data.prompts_per_iteration=4",

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import ablations.statistics as st
-from ablations import beside, by_task, comparisons, frozen, metrics
-from ablations.metrics import OVER_TOKENS
-from ablations.result import SECONDS, Result, mean_to
-from ablations.results import Results
+import ablations.analysis.statistics as st
+from ablations.analysis import comparisons, gradient_noise, metric_text, secondary_differences, task_tables
+from ablations.metric_names import OVER_TOKENS, SECONDS
+from ablations.records.cell_result import CellResult, mean_to
+from ablations.records.study_results import StudyResults
 from ablations.study import Arm, Comparison, Reading, Study
 
 SEEDS = range(10)
@@ -22,11 +22,11 @@ PAIRS = (
 )
 
 
-def cell(arm: str, seed: int, accuracy: float, curves=None) -> Result:
+def cell(arm: str, seed: int, accuracy: float, curves=None) -> CellResult:
     curves = {"val/accuracy_sampled": {0: 0.0, 1: accuracy, 2: 1.0}, **(curves or {})}
     curves |= {"tokens/generated": {0: 0.0, 1: 100.0, 2: 200.0}, SECONDS: {1: 1.0, 2: 2.5}}
     metrics = {"test/accuracy_sampled": accuracy, "tokens/generated": 200.0, "time/fit": 3.0}
-    return Result(arm, seed, 2, "commit", "hash", f"{arm}{seed}", metrics, curves)
+    return CellResult(arm, seed, 2, "commit", "hash", f"{arm}{seed}", metrics, curves)
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def results():
         for arm in arms:
             own = rng.normal(0, 0.02)
             cells.append(cell(arm.name, seed, level[arm.name[-1]] + shared + own))
-    return Results(study, False, tuple(cells), 0)
+    return StudyResults(study, False, tuple(cells), 0)
 
 
 def test_verdicts_are_paired_and_their_p_adjusted_together(results):
@@ -56,12 +56,12 @@ def test_verdicts_are_paired_and_their_p_adjusted_together(results):
 
 
 def test_an_arm_without_cells_is_compared_with_nobody(results):
-    without = Results(results.study, False, tuple(c for c in results.cells if c.arm != "y b"), 0)
+    without = StudyResults(results.study, False, tuple(c for c in results.cells if c.arm != "y b"), 0)
     assert len(comparisons.verdicts(without, PAIRS)) == 2
 
 
 def test_a_pilot_is_judged_by_its_interval(results):
-    few = Results(results.study, False, tuple(c for c in results.cells if c.seed < 3), 0)
+    few = StudyResults(results.study, False, tuple(c for c in results.cells if c.seed < 3), 0)
     first = comparisons.verdicts(few, PAIRS)[0]
     assert first.p >= 0.25 and first.found == ("above" if first.interval.low > 0 else "unresolved")
 
@@ -71,7 +71,7 @@ def test_answer_and_tables_name_every_comparison(results):
     assert "b against a, all tasks" in said and "x c" in said
     text = "\n".join(comparisons.section(results, "Planned comparisons", PAIRS))
     assert text.count("| above |") >= 2 and "it was made so" in text
-    for caption, columns, rows in by_task.tables(results):
+    for caption, columns, rows in task_tables.tables(results):
         assert caption and columns == ["arm", "x", "y"] and [row[0] for row in rows] == ["a", "b", "c"]
 
 
@@ -88,7 +88,7 @@ def test_the_mean_over_tokens_is_the_area_below_the_curve(results):
     assert value == pytest.approx(first.metrics["test/accuracy_sampled"] / 2 + 0.25)
 
 
-def noisy(name: str, trace: float, signal: float, samples: int, tokens: float) -> tuple[Arm, list[Result]]:
+def noisy(name: str, trace: float, signal: float, samples: int, tokens: float) -> tuple[Arm, list[CellResult]]:
     config = {"model": {"init_args": {"samples": samples}}, "data": {"prompts_per_iteration": 10}}
     rng = np.random.default_rng(5)
     cells = []
@@ -101,7 +101,7 @@ def noisy(name: str, trace: float, signal: float, samples: int, tokens: float) -
             "tokens/generated": {step: 10.0 * tokens * step for step in range(4)},
             SECONDS: {step: 2.0 * step for step in range(4)},
         }
-        cells.append(Result(name, seed, 3, "commit", "hash", "id", {}, curves))
+        cells.append(CellResult(name, seed, 3, "commit", "hash", "id", {}, curves))
     return Arm(name, config, "RLOO", frozen=True), cells
 
 
@@ -112,29 +112,29 @@ def test_noise_at_equal_cost():
     none, none_cells = noisy("none, frozen", 1.0, 0.0, samples=4, tokens=32)
     arms = (Arm("RLOO", {}), base, half, dear, none)
     cells = tuple([*base_cells, *half_cells, *dear_cells, *none_cells])
-    results = Results(Study("s", "?", "here", arms, "RLOO", "test/accuracy", ()), False, cells, 0)
-    assert frozen.arms(results) == ["RLOO, frozen", "half, frozen", "dear, frozen", "none, frozen"]
-    measured = {arm: frozen.measured(results, arm) for arm in frozen.arms(results)}
+    results = StudyResults(Study("s", "?", "here", arms, "RLOO", "test/accuracy", ()), False, cells, 0)
+    assert gradient_noise.arms(results) == ["RLOO, frozen", "half, frozen", "dear, frozen", "none, frozen"]
+    measured = {arm: gradient_noise.measured(results, arm) for arm in gradient_noise.arms(results)}
     expected = {("half", "token"): 4, ("dear", "response"): 0.5, ("dear", "token"): 1.5, ("dear", "second"): 0.5}
     for (name, cost), ratio in expected.items():
-        found = frozen.relative(measured[f"{name}, frozen"], measured["RLOO, frozen"], cost)
+        found = gradient_noise.relative(measured[f"{name}, frozen"], measured["RLOO, frozen"], cost)
         assert found.mean == pytest.approx(ratio, rel=0.05) and found.low < found.mean < found.high
-    assert math.isnan(frozen.relative(measured["none, frozen"], measured["RLOO, frozen"], "token").mean)
-    rows = frozen.table(results, frozen.arms(results))
+    assert math.isnan(gradient_noise.relative(measured["none, frozen"], measured["RLOO, frozen"], "token").mean)
+    rows = gradient_noise.table(results, gradient_noise.arms(results))
     assert [row[0] for row in rows] == ["RLOO", "half", "dear", "none"] and rows[-1][-1] == "unresolved"
 
 
 def test_beside_a_pooled_mean_stand_its_tasks_and_beside_a_budget_its_end(results):
-    text = "\n".join(beside.section(results))
+    text = "\n".join(secondary_differences.section(results))
     x, y, both = (
-        metrics.difference(comparisons.verdicts(results, [pair])[0].interval, "test/accuracy_sampled")
+        metric_text.difference(comparisons.verdicts(results, [pair])[0].interval, "test/accuracy_sampled")
         for pair in (PAIRS[0], Comparison(("y b",), ("y a",)), PAIRS[2])
     )
     assert f"| b against a, all tasks | {x} | {y} |" in text and both not in text and "x c" not in text
     over = replace(results.study, primary_metric=f"{OVER_TOKENS}val/accuracy_sampled", comparisons=PAIRS[:1])
-    assert f"| x b against x a | {x} |" in "\n".join(beside.section(replace(results, study=over)))
+    assert f"| x b against x a | {x} |" in "\n".join(secondary_differences.section(replace(results, study=over)))
     alone = replace(results.study, comparisons=PAIRS[:1])
-    assert beside.section(replace(results, study=alone)) == []
+    assert secondary_differences.section(replace(results, study=alone)) == []
 
 
 def test_a_reading_is_told_while_the_outcomes_are_those_it_was_written_for(results):
@@ -162,9 +162,9 @@ def test_who_gets_there_behind_the_budget_gets_there_at_its_end(results):
     study = Study("s", "?", "here", (arm,), "x a", "test/accuracy_sampled", ())
     never = {"val/accuracy_sampled": {0: 0.0, 1: 0.1, 2: 0.2}}
     late = [cell("x a", seed, 0.5) for seed in range(3)]  # there at 200 tokens
-    some = Results(study, False, tuple([*late, *(cell("x a", 3 + n, 0.5, never) for n in range(4))]), 0)
-    most = Results(study, False, tuple([*late, *(cell("x a", 3 + n, 0.5, never) for n in range(2))]), 0)
-    texts = [by_task.tables(each)[1][2][0][1] for each in (some, most)]
+    some = StudyResults(study, False, tuple([*late, *(cell("x a", 3 + n, 0.5, never) for n in range(4))]), 0)
+    most = StudyResults(study, False, tuple([*late, *(cell("x a", 3 + n, 0.5, never) for n in range(2))]), 0)
+    texts = [task_tables.tables(each)[1][2][0][1] for each in (some, most)]
     assert texts == ["— (3 of 7)", "0.2 (3 of 5)"]
 
 

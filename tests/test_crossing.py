@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from ablations import comparisons, crossing, crossing_figures, frozen, report, values
-from ablations.metrics import MEMORY, NOISE, OVER_SECONDS, difference, limits
-from ablations.result import SECONDS, Result
-from ablations.results import Results
-from ablations.statistics import Interval
+from ablations.analysis import comparisons, continuations, gradient_noise, value_accuracy
+from ablations.analysis.metric_text import difference, limits
+from ablations.analysis.statistics import Interval
+from ablations.metric_names import MEMORY, NOISE, OVER_SECONDS, SECONDS
+from ablations.records.cell_result import CellResult
+from ablations.records.study_results import StudyResults
+from ablations.report import continuation_figures, study_report
 from ablations.study import Arm, Comparison, Study
 from lit_rl.functional.prefix_values import prefix_advantages
 
@@ -50,7 +52,7 @@ def test_the_predicted_noise_is_that_of_simulated_advantages(stride, k, fill, pa
     resolved = [0.0, *(np.cumsum(spread**2) / np.sum(spread**2))]
     arguments = {"samples": SAMPLES, "continuations": k, "fill": fill, "root": "continuations" if paid else "siblings"}
     known = simulated(steps, stride, k, fill, paid)
-    assert crossing._ratio(resolved, stride, arguments) == pytest.approx(known, rel=0.03)
+    assert continuations._ratio(resolved, stride, arguments) == pytest.approx(known, rel=0.03)
 
 
 def test_where_it_pays_the_costs_cross():
@@ -62,13 +64,13 @@ def test_where_it_pays_the_costs_cross():
         (1.1, 20.0, 8.0),
         (0.6, 20.0, 20.0),
     ):
-        kappa = crossing.pays_from(noise, generated, trained, other)
+        kappa = continuations.pays_from(noise, generated, trained, other)
         below = lambda x, n=noise, g=generated, t=trained: n * (g + x * t) < other[0] + x * other[1]
         grid = [x for x in np.geomspace(1e-3, 1e4, 4000) if below(x)]
         assert kappa == pytest.approx(min(grid), rel=0.01) if grid and kappa else (kappa == 0) == bool(grid)
 
 
-def made(name: str, trace: float, tokens: float, seed: int, **curves: dict[int, float]) -> Result:
+def made(name: str, trace: float, tokens: float, seed: int, **curves: dict[int, float]) -> CellResult:
     jitter = math.exp(np.random.default_rng(seed).normal(0, 0.02))
     measured = {
         "gradient/trace_cov": dict.fromkeys((1, 2, 3), trace * jitter),
@@ -76,7 +78,7 @@ def made(name: str, trace: float, tokens: float, seed: int, **curves: dict[int, 
         "tokens/continued": {step: 10 * (tokens - 32) * step for step in range(1, 4)},
         SECONDS: {step: 2.0 * step for step in range(4)},
     }
-    return Result(
+    return CellResult(
         name, seed, 3, "commit", "hash", f"{name}{seed}", {"tokens/generated": 30 * tokens}, measured | curves
     )
 
@@ -97,7 +99,7 @@ def results():
         )
         for name, own in settings.items()
     )
-    accurate = {f"value_accuracy/{what}{t}": {1: 0.2} for what in values.WHAT for t in ("", "/2", "/4")}
+    accurate = {f"value_accuracy/{what}{t}": {1: 0.2} for what in value_accuracy.WHAT for t in ("", "/2", "/4")}
     profile = {f"credit/resolved/{t}": {1: t / LENGTH} for t in range(LENGTH)}
     cells = []
     for seed in SEEDS:
@@ -106,7 +108,7 @@ def results():
         cells.append(made("x TRePO, reuse", 0.3, 80, seed))
     pair = Comparison(("x TRePO",), ("x RLOO",), "above", metric=f"{NOISE}token")
     study = Study("s", "?", "here", arms, "x RLOO", f"{NOISE}token", (pair,), kappas=(1.0, 4.0))
-    return Results(study, False, tuple(cells), 0)
+    return StudyResults(study, False, tuple(cells), 0)
 
 
 def test_noise_is_compared_at_what_is_generated_and_trained(results):
@@ -114,12 +116,12 @@ def test_noise_is_compared_at_what_is_generated_and_trained(results):
     for cost, ratio in known.items():
         a, b = (results.mean_by_seed((f"x {name}",), f"{NOISE}{cost}") for name in ("TRePO", "RLOO"))
         assert np.mean([math.exp(a[seed] - b[seed]) for seed in SEEDS]) == pytest.approx(ratio, rel=0.05)
-    arms = frozen.groups(results)["x RLOO"]
-    rows = crossing.table(results, arms)
-    assert all(len(row) == len(crossing.columns(results)) for row in rows)
+    arms = gradient_noise.groups(results)["x RLOO"]
+    rows = continuations.table(results, arms)
+    assert all(len(row) == len(continuations.columns(results)) for row in rows)
     # .5 (80 + 32 kappa) = 32 (1 + kappa) at kappa = .5; with reuse .3 * 80 is below 32 at any
     assert rows[1][-1].startswith("0.5") and rows[2][-1] == "always"
-    text = report._markdown(results, [], {})
+    text = study_report._markdown(results, [], {})
     assert "x1.25" in text and "Values of prefixes" in text and "kappa 4" in text
 
 
@@ -129,12 +131,12 @@ def test_tables_and_planned_comparisons_say_the_same_of_noise(results):
     loud = replace(results.cells[1], curves=curves | {"gradient/trace_cov": dict.fromkeys((1, 2, 3), 100.0)})
     found = replace(results, cells=tuple(loud if cell is results.cells[1] else cell for cell in results.cells))
     verdict = comparisons.verdicts(found, found.study.comparisons)[0].interval
-    measured = [frozen.measured(found, arm) for arm in ("x TRePO", "x RLOO")]
-    assert frozen.relative(*measured, "token") == pytest.approx([math.exp(x) for x in verdict])
+    measured = [gradient_noise.measured(found, arm) for arm in ("x TRePO", "x RLOO")]
+    assert gradient_noise.relative(*measured, "token") == pytest.approx([math.exp(x) for x in verdict])
 
 
 def test_every_figure_is_drawn(results):
-    drawn = crossing_figures.draw(results)
+    drawn = continuation_figures.draw(results)
     assert list(drawn) == ["frontier", "crossing", "values"]  # of one TRePO arm no theory is told
     frontier, _ = drawn["frontier"]
     assert {line.get_marker() for line in frontier.axes[0].lines} >= {"o"}
@@ -143,8 +145,8 @@ def test_every_figure_is_drawn(results):
 def test_an_arm_without_a_gradient_is_left_out(results):
     cells = tuple(made(cell.arm, 0.0, 80, cell.seed) if cell.arm.endswith("reuse") else cell for cell in results.cells)
     found = replace(results, cells=cells)
-    assert frozen.arms(found) == ["x RLOO", "x TRePO"]
-    assert list(crossing_figures.draw(found)) == ["frontier", "crossing", "values"]
+    assert gradient_noise.arms(found) == ["x RLOO", "x TRePO"]
+    assert list(continuation_figures.draw(found)) == ["frontier", "crossing", "values"]
     assert found.value(cells[-1], f"{NOISE}token") is None
 
 
@@ -166,6 +168,6 @@ def test_a_mean_over_seconds_ends_at_the_budget():
     }
     arm = Arm("a", {"budget": {"seconds": 10}})
     study = Study("s", "?", "here", (arm,), "a", "test/accuracy", ())
-    cell = Result("a", 0, 2, "commit", "hash", "id", {}, curves)
-    results = Results(study, False, (cell,), 0)
+    cell = CellResult("a", 0, 2, "commit", "hash", "id", {}, curves)
+    results = StudyResults(study, False, (cell,), 0)
     assert results.value(cell, f"{OVER_SECONDS}val/accuracy_sampled") == pytest.approx(0.5)

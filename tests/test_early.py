@@ -11,12 +11,12 @@ from lightning import Callback, Trainer
 
 from lit_rl import algorithms, policy, sampling, tasks
 from lit_rl.algorithms import Algorithm
+from lit_rl.commands.early import BASES, FITTING, GROUPS, OF_GROUPS, checked
+from lit_rl.commands.options import DEFAULT_CLASSES
+from lit_rl.commands.settings import CALLBACKS
+from lit_rl.commands.signatures import parameters
 from lit_rl.data import RolloutDataModule
-from lit_rl.early import BASES, FITTING, GROUPS, OF_GROUPS, checked
 from lit_rl.errors import UsageError
-from lit_rl.options import DEFAULT_CLASSES
-from lit_rl.settings import CALLBACKS
-from lit_rl.signatures import parameters
 from lit_rl.tasks import Task
 
 PACKAGES = {"model": algorithms, "model.policy": policy, "data.task": tasks, "data.sampler": sampling}

@@ -10,8 +10,8 @@ from mlflow.tracking import MlflowClient
 
 from lit_rl.algorithms import RLOO
 from lit_rl.callbacks.interruption import Interrupted, ended_by_signals
-from lit_rl.deferral import deferred
-from lit_rl.tracking import tracking_uri
+from lit_rl.tracking.address import tracking_uri
+from lit_rl.tracking.deferral import deferred
 
 FIT = [
     *("fit", "--model=RLOO", "--model.samples=2", "--data.task=KeyToken", "--model.policy=TokenTransformer"),

@@ -11,7 +11,7 @@ from lit_rl.algorithms import GRPO, PPO, REINFORCE, RLOO, OnlineDPO, ReMax, Supe
 from lit_rl.callbacks import Diagnostics, GradientVariance, Transcripts
 from lit_rl.data import RolloutDataModule
 from lit_rl.errors import UsageError
-from lit_rl.run_logger import RunLogger
+from lit_rl.tracking.run_logger import RunLogger
 
 SAMPLING = [REINFORCE, RLOO, ReMax, GRPO, PPO, OnlineDPO]
 

@@ -8,9 +8,9 @@ import yaml
 
 from lit_rl import algorithms
 from lit_rl.algorithms import Algorithm
+from lit_rl.commands.options import DEFAULT_CLASSES, in_order
+from lit_rl.commands.parser import Parser
 from lit_rl.errors import UsageError
-from lit_rl.options import DEFAULT_CLASSES, in_order
-from lit_rl.parser import Parser
 from lit_rl.sampling import Sampler
 from lit_rl.tasks import Task
 

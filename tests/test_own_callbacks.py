@@ -5,10 +5,10 @@ import json
 import pytest
 from mlflow.tracking import MlflowClient
 
-from ablations.merging import merge
+from ablations.config import merge
 from lit_rl.callbacks import Memory, RewardCallback
-from lit_rl.cli import CLI
-from lit_rl.tracking import tracking_uri
+from lit_rl.commands.cli import CLI
+from lit_rl.tracking.address import tracking_uri
 
 MINE = """
 from lightning import Callback

@@ -7,10 +7,10 @@ from lightning import Trainer, seed_everything
 from lit_rl.algorithms import REINFORCE, TRePO
 from lit_rl.callbacks import Credit, RewardCallback, ValueAccuracy
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.data.prompts import Prompts
 from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Bernoulli, Boundary, Entropy, Stride
 from lit_rl.policy import TabularPolicy, TokenTransformer
-from lit_rl.prompts import Prompts
 from lit_rl.tasks import KeyToken, Task
 
 

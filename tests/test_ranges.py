@@ -7,7 +7,7 @@ from lightning import Trainer
 from range_cases import inside, outside, settings
 
 from lit_rl.algorithms import GRPO, REINFORCE
-from lit_rl.cli import CLI
+from lit_rl.commands.cli import CLI
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.functional.losses import Normalizer

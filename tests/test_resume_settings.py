@@ -8,14 +8,14 @@ import yaml
 from lightning import Callback, Trainer, seed_everything
 from mlflow.tracking import MlflowClient
 
-from lit_rl import resume
 from lit_rl.algorithms import PPO, RLOO
 from lit_rl.callbacks import IterationCheckpoint, RewardCallback
+from lit_rl.commands import resume
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.policy import TokenTransformer
 from lit_rl.tasks import KeyToken
-from lit_rl.tracking import tracking_uri
+from lit_rl.tracking.address import tracking_uri
 
 TINY = [
     *("--model=RLOO", "--data.task=KeyToken", "--model.policy=TokenTransformer", "--model.policy.hidden_size=16"),

@@ -13,13 +13,13 @@ from torch.nn.functional import pad
 
 from lit_rl.algorithms import ReMax
 from lit_rl.callbacks import RewardCallback
+from lit_rl.commands.fit_reward import Recipe, make
 from lit_rl.errors import UsageError
-from lit_rl.fit_reward import Recipe, make
 from lit_rl.policy import RewardModel, TokenTransformer
-from lit_rl.reward_fitting import flip, from_policy, from_scratch, ordered_pairs, ties
+from lit_rl.policy.reward_fitting import flip, from_policy, from_scratch, ordered_pairs, ties
 from lit_rl.sampling import LocalSampler, SamplingPlan
 from lit_rl.tasks import KeyToken
-from lit_rl.tracking import tracking_uri
+from lit_rl.tracking.address import tracking_uri
 
 KEY = ["--data.task", "KeyToken", "--data.task.position", "3"]
 KEY_POLICY = [*KEY, "--model.policy", "TokenTransformer", "--model.policy.hidden_size", "32"]

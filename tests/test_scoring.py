@@ -15,7 +15,7 @@ from lit_rl.callbacks.interruption import Interrupted
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.policy import RewardModel, TokenTransformer
-from lit_rl.reward_fitting import from_policy
+from lit_rl.policy.reward_fitting import from_policy
 from lit_rl.sampling import LocalSampler, SamplingPlan
 from lit_rl.tasks import KeyToken
 from lit_rl.tasks.scoring import LARGEST, check_scores, score_rows

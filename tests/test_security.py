@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
+from lit_rl.commands.export import export
 from lit_rl.errors import UsageError
-from lit_rl.export import export
 from lit_rl.policy import CausalPolicy, RewardModel
 from lit_rl.tasks.custom import read
 
@@ -20,7 +20,7 @@ def refuse(*args, **kwargs):
     print("looked up", args[:1], file=sys.stderr)
     raise OSError("no lookups")
 socket.getaddrinfo = socket.gethostbyname = refuse
-from lit_rl.cli import main
+from lit_rl.commands.cli import main
 sys.argv = ["lit_rl", *sys.argv[1:]]
 code = main()
 from ablations.__main__ import main as report

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablations import statistics
-from ablations.statistics import (
+from ablations.analysis import statistics
+from ablations.analysis.statistics import (
     bca_interval,
     first_reached,
     holm,

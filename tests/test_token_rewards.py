@@ -10,7 +10,7 @@ from lit_rl.algorithms import ABC, PPO, RTO, OnlineDPO
 from lit_rl.callbacks import Diagnostics
 from lit_rl.errors import UsageError
 from lit_rl.policy import CausalPolicy
-from lit_rl.reward_fitting import from_policy
+from lit_rl.policy.reward_fitting import from_policy
 
 
 @pytest.fixture(scope="module")

@@ -17,15 +17,15 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.tracking import MlflowClient
 
-from ablations.display import SweepDisplay
-from ablations.status import Status
-from lit_rl import patience
+from ablations.sweep.display import SweepDisplay
+from ablations.sweep.status import Status
 from lit_rl.callbacks import Memory
-from lit_rl.database import make_tables
 from lit_rl.errors import UsageError
-from lit_rl.patience import SETTING, Away
-from lit_rl.run_logger import RunLogger
-from lit_rl.tracking import Client, experiment, has_run, tracking_uri
+from lit_rl.tracking import patience
+from lit_rl.tracking.address import Client, experiment, has_run, tracking_uri
+from lit_rl.tracking.database import make_tables
+from lit_rl.tracking.patience import SETTING, Away
+from lit_rl.tracking.run_logger import RunLogger
 
 
 @pytest.fixture(scope="module")
@@ -313,7 +313,7 @@ def histories(run):
 
 
 def test_a_run_that_lost_mlflow_is_resumed_to_the_histories_of_one_that_did_not(lit_rl, monkeypatch, tmp_path):
-    monkeypatch.setattr("lit_rl.cli.Memory", Watched)
+    monkeypatch.setattr("lit_rl.commands.cli.Memory", Watched)
     monkeypatch.setattr(Watched, "threads", [])
     monkeypatch.setenv(SETTING, "0.1")
     fit = [*KEY_TOKEN, "--trainer.max_epochs=20"]

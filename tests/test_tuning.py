@@ -2,8 +2,8 @@
 
 import pytest
 
-from ablations import tuning
 from ablations.study import Arm, Study, Tuning, trial_name
+from ablations.sweep import tuning
 from lit_rl.errors import UsageError
 
 RATES = (1e-3, 1e-2)

@@ -8,11 +8,11 @@ from contextlib import redirect_stdout
 
 import pytest
 
-from lit_rl.cli import main
+from lit_rl.commands.cli import main
+from lit_rl.commands.verify import verify
 from lit_rl.exact import certificate, claims
 from lit_rl.exact.claims import GATE, PAIRS
 from lit_rl.exact.theorem import Line
-from lit_rl.verify import verify
 
 KEYS = {
     *("estimator", "task", "relative_bias", "cosine", "trace_cov", "relative_variance", "expected"),
@@ -90,8 +90,8 @@ def test_the_report_tells_what_interpolation_does(everything):
 
 
 def few(monkeypatch, *chosen):
-    monkeypatch.setattr("lit_rl.verify.claims", lambda: list(chosen))
-    monkeypatch.setattr("lit_rl.verify.prove", list)
+    monkeypatch.setattr("lit_rl.commands.verify.claims", lambda: list(chosen))
+    monkeypatch.setattr("lit_rl.commands.verify.prove", list)
 
 
 def run(monkeypatch, capfd, *args):
@@ -115,7 +115,7 @@ def test_a_claim_that_does_not_hold_is_exit_code_one(monkeypatch, capfd):
 
 def test_a_theorem_that_does_not_hold_is_exit_code_one(monkeypatch, capfd):
     few(monkeypatch)
-    monkeypatch.setattr("lit_rl.verify.prove", lambda: [Line("x", "1 = 2", "V=2", False)])
+    monkeypatch.setattr("lit_rl.commands.verify.prove", lambda: [Line("x", "1 = 2", "V=2", False)])
     code, out, _ = run(monkeypatch, capfd)
     assert code == 1 and "FAILS" in out and "1 = 2" in out
 

@@ -6,12 +6,12 @@ import re
 import pytest
 import torch
 
+from lit_rl.commands.warmstart import RUNGS
 from lit_rl.policy import CausalPolicy
 from lit_rl.policy.causal import DATA, EMBEDDED
 from lit_rl.sampling import LocalSampler, SamplingPlan
 from lit_rl.tasks import GSM8KStyle
 from lit_rl.tasks.scoring import score_rows, texts_of
-from lit_rl.warmstart import RUNGS
 
 PROBLEMS = 48
 

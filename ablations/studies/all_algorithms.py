@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ablations.merging import Config, merge
+from ablations.config import Config, merge
 from ablations.study import Arm, Comparison, Stage, Study
 
 TASKS = ("GSM8KStyle", "KeyToken")

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from ablations.merging import Config, merge
-from ablations.metrics import MEMORY, OVER_TOKENS
+from ablations.config import Config, merge
+from ablations.metric_names import MEMORY, OVER_TOKENS
 from ablations.study import Arm, Comparison, Reading, Study, Tuning
 
 START, BASELINE, TASK = "start", "RLOO", "GSM8KStyle"

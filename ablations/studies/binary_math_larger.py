@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from ablations.merging import Config, merge
+from ablations.config import Config, merge
 from ablations.studies import binary_math as tiny
 from ablations.study import Arm, Reading, Stage, Study, Tuning
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ablations.merging import Config
+from ablations.config import Config
 from ablations.study import Stage
 
 POLICY: Config = {"hidden_size": 32, "layers": 1, "heads": 2}  # of TokenTransformer, on tasks of position credit

@@ -2,8 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from ablations.merging import Config, merge
-from ablations.metrics import OVER_TOKENS, RECOVERED
+from ablations.config import Config, merge
+from ablations.metric_names import OVER_TOKENS, RECOVERED
 from ablations.studies.policies import POLICY, half_trained
 from ablations.study import Arm, Comparison, Reading, Study, Tuning
 

@@ -2,9 +2,8 @@
 
 from typing import Any, NamedTuple
 
-from ablations.merging import Config
-from ablations.metrics import NOISE
-from ablations.noise import KAPPA, TOKEN
+from ablations.config import Config
+from ablations.metric_names import KAPPA, NOISE, TOKEN
 from ablations.studies.policies import POLICY, half_trained
 from ablations.study import Arm, Comparison, Reading, Study
 

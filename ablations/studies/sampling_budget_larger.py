@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from ablations.merging import Config, merge
-from ablations.metrics import NOISE
-from ablations.noise import KAPPA, TOKEN
+from ablations.config import Config, merge
+from ablations.metric_names import KAPPA, NOISE, TOKEN
 from ablations.studies import sampling_budget as tiny
 from ablations.studies.binary_math_larger import EMBEDDED_MID, ON_A_GPU, SMOLLM2, TAUGHT
 from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, trepo

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from ablations.merging import Config, merge
-from ablations.metrics import OVER_SECONDS
+from ablations.config import Config, merge
+from ablations.metric_names import OVER_SECONDS
 from ablations.studies.policies import POLICY
 from ablations.study import Arm, Comparison, Reading, Study, Tuning, trial_name
 

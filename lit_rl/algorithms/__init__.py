@@ -1,4 +1,8 @@
-"""The algorithms, each a LightningModule."""
+"""The algorithms, each a LightningModule that says only what differs from the others.
+
+They import the policy, the sampling plan and ``functional``; neither data nor callbacks. Begin with ``rloo.py``, then
+``base.py``, which they share.
+"""
 
 from lit_rl.algorithms.abc import ABC
 from lit_rl.algorithms.base import Algorithm

@@ -1,4 +1,7 @@
-"""Callbacks: scoring, and observers that change neither weights nor random numbers."""
+"""What happens beside training: scoring, checkpoints, and observers that change neither weights nor random numbers.
+
+They import algorithms, the oracle and what stands below them, not the data module. Begin with ``reward.py``.
+"""
 
 from lit_rl.callbacks.budget import Budget
 from lit_rl.callbacks.checkpoint import IterationCheckpoint

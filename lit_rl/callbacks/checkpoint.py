@@ -8,11 +8,11 @@ from lightning import LightningModule, Trainer
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from lit_rl import slurm
+from lit_rl.callbacks import slurm
 from lit_rl.callbacks.checkpoint_settings import check_folder, check_monitor
 from lit_rl.callbacks.interruption import Interrupted, Interruption
 from lit_rl.checkpoint_io import WholeCheckpointIO
-from lit_rl.run_logger import RunLogger, log_iteration
+from lit_rl.tracking.run_logger import RunLogger, log_iteration
 
 UNWRITTEN = "mlflow_unwritten"  # key of a checkpoint
 
@@ -24,7 +24,7 @@ class IterationCheckpoint(ModelCheckpoint):
     :class:`lit_rl.checkpoint_io.WholeCheckpointIO`, unless the Trainer has a plugin of its own for it.
 
     What a checkpoint has, MLflow has: metrics are written before. Where MLflow is away, the iteration is saved together
-    with what could not be written, and then :class:`lit_rl.patience.Away` is raised.
+    with what could not be written, and then :class:`lit_rl.tracking.patience.Away` is raised.
     """
 
     _told: Interrupted | None = None  # to end

@@ -12,7 +12,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities import rank_zero_only
 from lightning.pytorch.plugins.environments import SLURMEnvironment
 
-from lit_rl import slurm
+from lit_rl.callbacks import slurm
 
 ENDING = (signal.SIGTERM, signal.SIGINT)
 REQUEUE = signal.SIGUSR1  # unless SLURMEnvironment is given another one

@@ -7,8 +7,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lit_rl.ranges import Ranged, Whole
-from lit_rl.run_logger import RunLogger
 from lit_rl.tasks.scoring import score_rows, texts_of
+from lit_rl.tracking.run_logger import RunLogger
 
 FILE = "transcripts.json"
 

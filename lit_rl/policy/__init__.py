@@ -1,4 +1,7 @@
-"""Policies, and the model that scores what they say."""
+"""Policies, critics, and reward models with their fitting: causal language models of transformers, and small ones.
+
+They import nothing that samples or trains them. Begin with ``causal.py``.
+"""
 
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.reward_model import RewardModel

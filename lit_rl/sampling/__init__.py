@@ -1,4 +1,8 @@
-"""Sampling: the only place that generates."""
+"""Sampling: the only place that generates.
+
+It imports the policy and ``functional``'s cut rules; it knows no task and no algorithm. Begin with ``base.py``, then
+``local.py``.
+"""
 
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan, check_length
 from lit_rl.sampling.demonstrations import demonstrate

@@ -1,4 +1,7 @@
-"""Tasks: prompts and rewards. Imports neither Lightning nor the algorithms."""
+"""Tasks: prompts and rewards.
+
+They import neither Lightning nor transformers, nor any model. Begin with ``base.py``, then ``gsm8k.py``.
+"""
 
 from lit_rl.tasks.base import Example, Split, Task
 from lit_rl.tasks.custom import Custom

@@ -10,9 +10,9 @@ import yaml
 from range_cases import Setting, inside, outside, settings
 from trials import Trial
 
-from lit_rl.cli import CLI
+from lit_rl.commands.cli import CLI
+from lit_rl.commands.options import DEFAULT_CLASSES, in_order
 from lit_rl.errors import UsageError, usage_error
-from lit_rl.options import DEFAULT_CLASSES, in_order
 from lit_rl.ranges import Ranged
 
 PROMISE = "A number out of its range is refused, whichever way it comes in"

@@ -19,12 +19,12 @@ from trials import Trial
 
 from lit_rl.algorithms import GRPO
 from lit_rl.callbacks import RewardCallback
-from lit_rl.cli import main
+from lit_rl.commands.cli import main
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.policy import TokenTransformer
 from lit_rl.tasks import KeyToken
-from lit_rl.tracking import tracking_uri
+from lit_rl.tracking.address import tracking_uri
 
 torch.set_num_threads(1)
 SMALL = ["--data.prompts_per_iteration=2", "--data.rows_per_microbatch=4", "--data.eval_prompts=2", "--model.samples=4"]

@@ -31,7 +31,7 @@ FIT = [
 ]
 WAITING = "does not answer; waiting up to"  # of what a run says
 LOCKED_SECONDS = 25  # MLflow itself waits for 20
-PRELOAD = ["lit_rl.cli", "ablations.__main__", "mlflow.store.tracking.sqlalchemy_store", "servers"]
+PRELOAD = ["lit_rl.commands.cli", "ablations.__main__", "mlflow.store.tracking.sqlalchemy_store", "servers"]
 multiprocessing.set_forkserver_preload(PRELOAD)
 
 
@@ -66,7 +66,7 @@ def _child(folder: Path, function: Callable[..., int], args: tuple[Any, ...], en
 def _fit(*options: str) -> int:
     import torch
 
-    from lit_rl.cli import main
+    from lit_rl.commands.cli import main
 
     torch.set_num_threads(1)
     sys.argv = ["lit_rl", *FIT, *options]

@@ -18,8 +18,8 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from trials import Trial
 
+from ablations.records.experiment import ARM, KIND, SEED
 from ablations.study import Study
-from ablations.tracking import ARM, KIND, SEED
 
 AT_ONCE = 2
 SEEDS = 3

@@ -1,0 +1,99 @@
+"""Runs the cells of a study, each once, whoever runs the study beside."""
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from ablations.records.experiment import COMMIT, FAILURE, PARENT, SMOKE, SWEEP, USAGE, Tracking, commit, identity, sweep
+from ablations.records.outcome import Failure, Outcome
+from ablations.study import Cell, Study
+from ablations.sweep import claims
+from ablations.sweep.arm_runs import close_arms, open_arms
+from ablations.sweep.display import SweepDisplay
+from ablations.sweep.stages import prepare
+from ablations.sweep.status import Status
+from ablations.sweep.workers import Function, warm_up, work_off
+from lit_rl.tracking.patience import Away
+
+
+def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> int:
+    """Runs the cells that MLflow does not have yet, ``jobs`` at a time; returns the exit code.
+
+    A failing cell does not stop the others, nor does one whose process dies. Runners of one study share its cells. The
+    code is 0 if all cells are finished, 2 if all failures are mistakes in settings, otherwise 1.
+
+    Raises:
+        UsageError: no cell can run, because the tracking server cannot be used or a stage failed.
+    """
+    cells = study.cells(seeds, smoke)
+    warm_up()  # while this process imports
+    tracking = Tracking(study.label(smoke))
+    finished = tracking.finished_cells()
+    pending = [cell for cell in cells if cell.hash not in finished]
+    if len(pending) < len(cells):
+        print(f"{len(cells) - len(pending)} of {len(cells)} cells already finished", file=sys.stderr)
+    tasks: list[_CellTask] = []
+    away = False
+    try:
+        if pending:
+            arms = open_arms(tracking, pending, smoke)
+            prepare({each for cell in pending for each in cell.preparations}, jobs)
+            tags = {COMMIT: commit(), SMOKE: str(smoke).lower(), SWEEP: sweep()}
+            with SweepDisplay(len(pending)) as display:
+                tasks = [_CellTask(cell, tracking, {**tags, PARENT: arms[cell.arm]}, display) for cell in pending]
+                work_off(tasks, jobs, display.show)
+    except Away:  # nobody there to be told: the next start tidies up
+        away = True
+        raise
+    finally:
+        if not away:
+            tracking.kill_stale(pending)
+            close_arms(tracking, cells, smoke, lambda run: study.find(*identity(run), smoke) is not None)
+    failures = [(task.cell, task.failure) for task in tasks if task.failure is not None]
+    for cell, failure in failures:
+        print(f"failed: {cell}: {failure.reason}", file=sys.stderr)
+    return 0 if not failures else 2 if all(failure.usage for _, failure in failures) else 1
+
+
+class _CellTask:
+    """A cell to be run, with the tags of its run."""
+
+    def __init__(self, cell: Cell, tracking: Tracking, tags: dict[str, str], display: SweepDisplay) -> None:
+        self.cell = cell
+        self.failure: Failure | None = None
+        self.claim = claims.folder(tracking.uri, tracking.name) / cell.hash
+        self._tracking, self._tags, self._display = tracking, tags, display
+        self._since, self._run_id = 1000 * time.time(), ""
+
+    def settled(self) -> Outcome | None:
+        """How it ended in another runner, since this one has begun."""
+        runs = self._tracking.runs("cell", self.cell.hash)
+        if any(run.info.status == "FINISHED" for run in runs):
+            return Outcome(None)
+        for run in runs:
+            if run.info.status == "FAILED" and run.info.end_time >= self._since and FAILURE in run.data.tags:
+                return Outcome(Failure(run.data.tags[FAILURE], run.data.tags[USAGE] == "true"))
+        self._tracking.kill_stale([self.cell])
+        return None
+
+    def start(self) -> tuple[Function, tuple[Any, ...]]:
+        self._run_id = self._tracking.open_cell(self.cell, self._tags)
+        return _run_cell, (self.cell, self._tracking.name, self._tracking.uri, self._run_id)
+
+    def died(self, failure: Failure, again: bool) -> None:
+        if again:
+            self._tracking.client.set_terminated(self._run_id, "KILLED")
+            self._display.note(f"{self.cell}: {failure.reason}; it is tried once more")
+        else:
+            self._tracking.fail(self._run_id, failure)
+
+    def ended(self, outcome: Outcome) -> None:
+        self.failure = outcome.failure
+        self._display.finish(str(self.cell), outcome.failure)
+
+
+def _run_cell(tell: Callable[[Status], None], *args: Any) -> Failure | None:
+    from ablations.sweep.cell import run_cell  # slow to import
+
+    return run_cell(tell, *args)

@@ -1,0 +1,92 @@
+"""``python -m lit_rl verify``: the certificate of every estimator, or of one's own."""
+
+import copy
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers.utils.logging import disable_progress_bar
+
+from lit_rl.algorithms import Algorithm
+from lit_rl.commands.options import in_order
+from lit_rl.commands.parser import Parser, built
+from lit_rl.errors import UsageError
+from lit_rl.exact.certificate import Build, Certificate, Claim, certify
+from lit_rl.exact.claims import PAIRS, SUM_EOS, claims
+from lit_rl.exact.expectation import SAMPLES, cut_chances
+from lit_rl.exact.report import HEADER, as_json, line, theorem_line, write_report
+from lit_rl.exact.theorem import prove
+from lit_rl.exact.tree import grow
+from lit_rl.tasks import PositionTask
+
+DESCRIPTION = (
+    "Compares the expected gradient of each estimator, enumerated through the code that trains, with the exact one, "
+    "and proves the theorem. Exit code 1 if an expectation is missed."
+)
+
+
+def verify(args: list[str]) -> int:
+    """Runs the subcommand; returns the exit code."""
+    parser = Parser(prog="python -m lit_rl verify", description=DESCRIPTION)
+    parser.add_argument("--json", action="store_true", help="print a list of objects, one an estimator, and no table")
+    parser.add_argument("--report", metavar="FOLDER", help="write report.md and certificate.json there as well")
+    parser.add_subclass_arguments(Algorithm, "model", required=False, help="an estimator to verify in place of ours")
+    config = parser.parse_args(in_order(args, {}))
+    own = config.model is not None
+    if own and config.report:
+        raise UsageError("--report tells of the estimators that come with lit_rl; leave it out with --model")
+    if own and config.model.class_path.endswith(".Algorithm"):
+        raise UsageError("model: name the estimator, --model my_package.MyEstimator")
+    if own and config.model.get("init_args", {}).get("policy") is not None:
+        raise UsageError("model.policy: the certificate brings its own, of known gradient; leave it out")
+    if config.report:
+        try:
+            Path(config.report).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(f"--report: cannot make the folder {config.report} ({error.strerror})") from None
+    torch.set_num_threads(1)  # small matrices
+    disable_progress_bar()  # of the models that come and go
+    table = sys.stderr if config.json else sys.stdout
+    found: list[Certificate] = []
+    for claim in _own_claims(parser, config) if own else claims():
+        found.append(certify(claim))
+        if len(found) == 1:
+            print(HEADER, file=table)
+        print(line(found[-1]), file=table, flush=True)
+    statements = [] if own else prove()
+    for statement in statements:
+        print(theorem_line(statement), file=table)
+    if config.json:
+        print(as_json(found))
+    if config.report:
+        write_report(Path(config.report), found, statements, SAMPLES)
+    outcomes = [each.holds for each in found] + [each.holds for each in statements]
+    print(f"{sum(outcomes)} hold, {len(outcomes) - sum(outcomes)} fail", file=table)
+    return 0 if all(outcomes) else 1
+
+
+def _own_claims(parser: Parser, config: Any) -> list[Claim]:
+    name = config.model.class_path.rpartition(".")[2]
+    return [Claim(name, _builder(parser, config, task), task) for task in (PAIRS, SUM_EOS)]
+
+
+def _builder(parser: Parser, config: Any, task: PositionTask) -> Build:
+    """Builds the configured estimator around a policy, and refuses one that would not do on the task what it is for."""
+
+    def build(**settings: Any) -> Algorithm:
+        chosen = copy.deepcopy(config)
+        for name in ("policy", "max_new_tokens"):
+            if name not in chosen.model.get("init_args", {}):
+                raise UsageError(f"model: {chosen.model.class_path} takes no '{name}'; pass **kwargs on to Algorithm")
+            chosen.model.init_args[name] = settings[name]
+        algorithm: Algorithm = built(parser, chosen).model
+        plan = algorithm.plan
+        if plan.continuations and not cut_chances(plan, grow(settings["policy"], task, plan.temperature)).any():
+            raise UsageError(
+                f"model.cuts cuts nothing within the {task.length} tokens of {type(task).__name__}, so that there is "
+                "nothing to verify; set model.cuts Stride and model.cuts.every 2"
+            )
+        return algorithm
+
+    return build

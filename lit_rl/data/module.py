@@ -1,0 +1,256 @@
+"""The data module: prompts in, rollouts out, once an iteration."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from lit_rl.algorithms.base import Algorithm
+from lit_rl.callbacks.progress import report
+from lit_rl.data.microbatches import MicroBatches, groups_together, shuffled
+from lit_rl.data.prompts import Prompts, TooLong
+from lit_rl.data.trainer_flags import check_trainer
+from lit_rl.errors import UsageError, never_the_end
+from lit_rl.policy.causal import CausalPolicy
+from lit_rl.policy.sharding import gathered
+from lit_rl.ranges import Count, Ranged, Seed, Whole
+from lit_rl.rollouts import Rollouts
+from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, check_length, demonstrate
+from lit_rl.tasks import GSM8KStyle, Task
+from lit_rl.tasks.base import Example, Split
+from lit_rl.tasks.scoring import score_rows, texts_of
+
+# what a Trainer needs for, or is best given with, this data module
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "max_epochs": 50,
+    "reload_dataloaders_every_n_epochs": 1,  # each iteration samples from the current weights
+    "use_distributed_sampler": False,  # each rank draws its own prompts
+    "inference_mode": False,  # metrics made in it by `validate` could not be updated by `fit`
+    "num_sanity_val_steps": 0,
+    "check_val_every_n_epoch": 10,
+    "gradient_clip_val": 1.0,
+    "log_every_n_steps": 1,
+    "enable_model_summary": False,
+}
+TRAIN, VAL, TEST, PROBE = range(4)  # random streams never shared
+
+
+class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
+    """Draws prompts, has them answered, and serves the answers as micro-batches.
+
+    ``train_dataloader`` is the sampling phase of an iteration: Lightning calls it at the start of every epoch (with
+    ``reload_dataloaders_every_n_epochs=1``, which is required), so rollouts always come from the current weights.
+
+    Args:
+        task: where prompts and rewards come from; None takes ``GSM8KStyle()``.
+        sampler: what generates; None takes ``LocalSampler()``.
+        prompts_per_iteration: over all ranks; each rank takes every n-th, with all of a prompt's responses.
+        rows_per_microbatch: responses in one forward and backward. An optimizer step takes
+            ``trainer.accumulate_grad_batches`` micro-batches.
+        eval_prompts: validation and test problems; None takes the whole split.
+        eval_rows: problems evaluated at once.
+        seed: of the prompts' order and of all sampling; None takes ``seed_everything``'s.
+        stream: another number gives other samples for the same prompts.
+        too_long: what to do with prompts that, with ``model.max_new_tokens``, are beyond the model's positions:
+            ``error`` refuses the run; ``drop`` leaves them out of every split, says how many, and logs their number as
+            ``prompts/too_long``.
+    """
+
+    def __init__(
+        self,
+        task: Task | None = None,
+        sampler: Sampler | None = None,
+        prompts_per_iteration: Count = 32,
+        rows_per_microbatch: Count = 32,
+        eval_prompts: Count | None = 256,
+        eval_rows: Count = 256,
+        seed: Seed | None = None,
+        stream: Whole = 0,
+        too_long: TooLong = "error",
+    ) -> None:
+        super().__init__()
+        self.task = task if task is not None else GSM8KStyle()
+        self.sampler = sampler if sampler is not None else LocalSampler()
+        self.prompts_per_iteration, self.rows_per_microbatch = prompts_per_iteration, rows_per_microbatch
+        self.eval_prompts, self.eval_rows = eval_prompts, eval_rows
+        self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
+        self.stream = stream
+        self.prompts = Prompts(self.task, too_long)
+        # tokens since the start, of all ranks: sampled ones, those of continuations among them, and prefilled ones
+        self.generated = self.continued = self.prefilled = 0
+        self.sample_seconds = 0.0  # of the current iteration
+
+    @never_the_end
+    def setup(self, stage: str) -> None:
+        """Looks at all that can be known before the first iteration."""
+        trainer: Any = self.trainer
+        algorithm = self._algorithm
+        splits: dict[Split, int | None] = {"test": self.eval_prompts} if stage == "test" else {"val": self.eval_prompts}
+        if stage == "fit":
+            check_trainer(trainer, algorithm.plan, self.prompts_per_iteration, self.rows_per_microbatch)
+            splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
+        for split, first in splits.items():
+            self.prompts.look(split, algorithm.policy, algorithm.plan.max_new_tokens, first, trainer.is_global_zero)
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    @never_the_end
+    def train_dataloader(self) -> DataLoader:
+        algorithm = self._algorithm
+        started = time.perf_counter()
+        self.rollouts = self._sample_iteration(algorithm)
+        self.sample_seconds = time.perf_counter() - started
+        if not algorithm.plan.demonstrations:
+            own, forked = self.rollouts.mask, self.rollouts.mask[self.rollouts.origin >= 0]
+            counts = torch.tensor([int(own.sum()), int(forked.sum()), self.rollouts.prefilled])
+            generated, continued, prefilled = self.sum_over_ranks(counts.double()).long().tolist()
+            self.generated += generated
+            self.continued += continued
+            self.prefilled += prefilled
+        schedule = self._schedule(algorithm)
+        trainer: Any = self.trainer
+        self.rollouts.one_step = len(schedule) == trainer.accumulate_grad_batches
+        # a pair is chosen after this: its loss takes no mean over tokens
+        windows = [None] * len(schedule) if algorithm.plan.pairs else self._window_tokens(schedule)
+        microbatches = MicroBatches(self.rollouts, schedule, windows)
+        return DataLoader(microbatches, batch_size=None, shuffle=False, num_workers=0)
+
+    def _sample_iteration(self, algorithm: Algorithm) -> Rollouts:
+        prompts = self.prompts.of("train")
+        trainer: Any = self.trainer
+        first = trainer.current_epoch * self.prompts_per_iteration + trainer.global_rank
+        draws = range(first, first - trainer.global_rank + self.prompts_per_iteration, trainer.world_size)
+        n = len(prompts)
+        orders = {epoch: self._order(epoch, n) for epoch in {draw // n for draw in draws}}
+        examples = [prompts[orders[draw // n][draw % n]] for draw in draws]
+        rollouts = self.sample(algorithm.behaviour, algorithm.plan, examples, [(TRAIN, draw) for draw in draws])
+        rollouts.version = trainer.global_step
+        return rollouts
+
+    def _order(self, epoch: int, n: int) -> list[int]:
+        """The permutation in which the training prompts are drawn for the ``epoch``-th time."""
+        return np.random.default_rng([self.seed, epoch]).permutation(n).tolist()
+
+    def _schedule(self, algorithm: Algorithm) -> Tensor:
+        """Numbers of trained rows [passes * micro-batches, rows]: each once a pass, shuffled; pairs together.
+
+        Continuations are as many as the responses make them, and every rank takes the same number of optimizer steps.
+        """
+        trainer: Any = self.trainer
+        plan = algorithm.plan
+        count = len(self.rollouts.examples) * plan.trained_rows if plan.pairs else int(self.rollouts.trained.sum())
+        step = self.rows_per_microbatch * trainer.accumulate_grad_batches
+        steps = -(-int(self._reduce(torch.tensor(count), "max")) // step)
+        rng = np.random.default_rng([self.seed, self.stream, trainer.current_epoch, trainer.global_rank])
+        numbers = shuffled(count, steps, step, algorithm.passes, 2 if plan.pairs else 1, rng)
+        # numbers of pairs are those of rows that are chosen later, group by group
+        groups = None if plan.pairs else self.rollouts.group[self.rollouts.trained].cpu()
+        return groups_together(numbers, groups).reshape(-1, self.rows_per_microbatch)
+
+    def _window_tokens(self, schedule: Tensor) -> list[float]:
+        """For each micro-batch: the mean response tokens a row over its optimizer step and all ranks."""
+        trainer: Any = self.trainer
+        tokens = self.rollouts.mask[self.rollouts.trained].sum(1).double().cpu()[schedule] * (schedule >= 0)
+        steps = tokens.reshape(-1, trainer.accumulate_grad_batches * self.rows_per_microbatch).mean(1)
+        real = self.sum_over_ranks((schedule >= 0).double().mean())
+        windows = self.sum_over_ranks(steps) / real  # a row's tokens, as if fill-ups were spread evenly
+        return windows.repeat_interleave(trainer.accumulate_grad_batches).tolist()
+
+    # ---- evaluation ---------------------------------------------------------------------------------------------
+
+    def val_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("val", VAL)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._evaluation_loader("test", TEST)
+
+    @never_the_end
+    def _evaluation_loader(self, split: Split, stream: int) -> DataLoader:
+        """Batches of (stream, index, example); each rank its own part."""
+        prompts = self.prompts.of(split)
+        trainer: Any = self.trainer
+        n = min(len(prompts), self.eval_prompts or len(prompts))
+        if n < trainer.world_size:
+            raise UsageError(f"data.eval_prompts: {n} problems for {trainer.world_size} processes; each needs one")
+        items = [(stream, i, prompts[i]) for i in range(trainer.global_rank, n, trainer.world_size)]
+        return DataLoader(items, batch_size=self.eval_rows, collate_fn=list, num_workers=0)  # type: ignore[arg-type]
+
+    def evaluate(
+        self, policy: CausalPolicy, plan: SamplingPlan, batch: Sequence[tuple[int, int, Example]]
+    ) -> tuple[Rollouts, Tensor, Tensor]:
+        """One sampled and one greedy response a problem (the probes), with the strict and the flexible scores [N]."""
+        plan = SamplingPlan(samples=1, greedy=True, temperature=plan.temperature, max_new_tokens=plan.max_new_tokens)
+        examples = [example for _, _, example in batch]
+        rollouts = self.sample(policy, plan, examples, [(stream, index) for stream, index, _ in batch])
+        texts = texts_of(rollouts, policy.decode)
+        strict = score_rows(self.task.score, rollouts, texts, self.task.scored_by)
+        if type(self.task).score_flexible is Task.score_flexible:  # the strict one again
+            return rollouts, strict, strict
+        return rollouts, strict, score_rows(self.task.score_flexible, rollouts, texts, self.task.scored_by)
+
+    def probe(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
+        """Unscored responses to the first prompts of this rank's iteration, for observers.
+
+        They come from streams of their own and are counted nowhere, so that no training response changes.
+        """
+        return self._sample_first(policy, plan, prompts, PROBE)
+
+    def again(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
+        """The iteration's own samples of its first prompts once more, unscored, with what else the plan wants of them.
+
+        For observers: they are counted nowhere.
+        """
+        return self._sample_first(policy, plan, prompts, TRAIN)
+
+    def _sample_first(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int, stream: int) -> Rollouts:
+        examples = self.rollouts.examples[:prompts]
+        trainer: Any = self.trainer
+        first = trainer.current_epoch * self.prompts_per_iteration + trainer.global_rank
+        streams = [(stream, first + i * trainer.world_size) for i in range(len(examples))]
+        return self.sample(policy, plan, examples, streams)
+
+    # ---- shared -------------------------------------------------------------------------------------------------
+
+    def sample(
+        self, policy: CausalPolicy, plan: SamplingPlan, examples: Sequence[Example], streams: Sequence[tuple[int, int]]
+    ) -> Rollouts:
+        """Unscored responses to the examples' prompts by the plan, under the trainer's precision."""
+        prompts = [policy.encode_prompt(example["prompt"]) for example in examples]
+        check_length(policy, prompts, plan.max_new_tokens, "model.max_new_tokens")
+        trainer: Any = self.trainer
+        phase = "sampling" if trainer.training else "evaluation"
+        show: Callable[[int, int], None] = lambda done, total: report(trainer, phase, done, total)  # noqa: E731
+        with gathered(policy), torch.no_grad(), trainer.precision_plugin.forward_context():
+            if plan.demonstrations:
+                rollouts = demonstrate(policy, prompts, examples, plan)
+            else:
+                named = [(self.seed, self.stream, *stream) for stream in streams]
+                rollouts = self.sampler.sample(policy, prompts, plan, named, show)
+        rollouts.examples = list(examples)
+        return rollouts
+
+    def sum_over_ranks(self, x: Tensor) -> Tensor:
+        """The sum of a tensor over the ranks, on the CPU."""
+        return self._reduce(x, "sum")
+
+    def _reduce(self, x: Tensor, operation: Literal["sum", "max"]) -> Tensor:
+        strategy: Any = self.trainer.strategy  # type: ignore[union-attr]
+        return strategy.reduce(x.to(strategy.root_device), reduce_op=operation).cpu()
+
+    @property
+    def _algorithm(self) -> Algorithm:
+        return self.trainer.lightning_module  # type: ignore[union-attr, return-value]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"generated": self.generated, "continued": self.continued, "prefilled": self.prefilled}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.generated, self.continued, self.prefilled = (
+            state[name] for name in ("generated", "continued", "prefilled")
+        )
