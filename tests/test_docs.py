@@ -1,0 +1,57 @@
+"""The documentation is built without a warning, and no link into the repository is dead."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md"), *ROOT.glob("data/*/README.md")]
+
+
+def dead_links(page: Path) -> list[str]:
+    """The links of a Markdown file to files that are not there."""
+    text = re.sub(r"^(```+).*?^\1`*$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    links = re.findall(r"\]\(([^)\s#]+)[^)]*\)", text) + re.findall(r"(?:src|href)=\"([^\"#]+)", text)
+    return [link for link in links if "://" not in link and not (page.parent / link).exists()]
+
+
+def test_a_dead_link_is_found(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text('[a](page.md) [b](https://example.org) ![c](none.png) [d](page.md#d) <img src="gone.svg">\n')
+    assert dead_links(page) == ["none.png", "gone.svg"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_no_link_is_dead(page):
+    assert not dead_links(page)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """The built site."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    built = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    return folder
+
+
+def test_the_site_needs_no_network(site):
+    pages = [path.read_text() for path in site.rglob("*.html")]
+    assert pages and not any(re.search(r'<(script|link|img)\b[^>]*(src|href)="?(https?:)?//', page) for page in pages)
+
+
+def test_formulas_are_shown(site):
+    """Each has become MathML, of commands that are known."""
+    for source in ROOT.glob("docs/*.md"):
+        page = (site / f"{source.stem}.html").read_text()
+        assert "arithmatex" not in page and not re.search(r"<m[io]>\s*\\", page), source.name
+
+
+def test_every_page_is_in_the_navigation():
+    listed = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")}
+    assert pages == {page for page in listed if not page.startswith("repository/")}
