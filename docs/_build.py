@@ -54,9 +54,11 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
-    return FORMULA.sub(
-        lambda found: convert(html.unescape(found[2]), display="block" if found[1] == "div" else "inline"), content
-    )
+    def mathml(found: re.Match[str]) -> str:
+        formula = convert(html.unescape(found[2]), display="block" if found[1] == "div" else "inline")
+        return re.sub(r"<mi>(log|exp)</mi>", r'\g<0><mspace width="0.17em" />', formula)  # else it reads: logp
+
+    return FORMULA.sub(mathml, content)
 
 
 class Roles(griffe.Extension):

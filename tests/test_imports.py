@@ -43,7 +43,11 @@ def imports(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, "absolute imports only"
-            found |= {f"{node.module}.{a.name}" for a in node.names} if node.module in ("lit_rl", "ablations") else {node.module}
+            found |= (
+                {f"{node.module}.{a.name}" for a in node.names}
+                if node.module in ("lit_rl", "ablations")
+                else {node.module}
+            )
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return found
