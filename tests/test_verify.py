@@ -10,8 +10,9 @@ import pytest
 
 from lit_rl.commands.cli import main
 from lit_rl.commands.verify import verify
-from lit_rl.exact import certificate, claims
+from lit_rl.exact import certificate, claims, report_text
 from lit_rl.exact.claims import GATE, PAIRS
+from lit_rl.exact.report import FIRST
 from lit_rl.exact.theorem import Line
 
 KEYS = {
@@ -89,6 +90,13 @@ def test_the_report_tells_what_interpolation_does(everything):
     assert "trajectory policy gradient theorem" in report and "fails" not in report
 
 
+def test_the_report_says_what_each_expectation_means(everything):
+    _, rows, report = everything
+    assert report_text.MEANINGS.keys() == {row["expected"] for row in rows}
+    first = report[: report.index("## ")]
+    assert first.count("\n| ") == 1 + len(FIRST)
+
+
 def few(monkeypatch, *chosen):
     monkeypatch.setattr("lit_rl.commands.verify.claims", lambda: list(chosen))
     monkeypatch.setattr("lit_rl.commands.verify.prove", list)
@@ -147,7 +155,7 @@ def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):
         (["--model", "my_package.OneARow"], "OneARow.advantages returns the shape"),
         (["--model", "my_package.Nameless"], "model: the loss of Nameless has no term 'policy'"),
         (["--model.samples", "2"], "model"),
-        (["--model", "RLOO", "--model.policy.path", "x"], "model.policy: the certificate brings its own"),
+        (["--model", "RLOO", "--model.policy.path", "x"], "model.policy: verify uses its own policy"),
         (["--model", "TRePO", "--model.cuts", "Stride"], "model.cuts.every is 8"),
         (["--model", "TRePO", "--model.cuts.every", "2"], "model.cuts: name a class; choose one of Stride"),
         (["--report", "/dev/null/x"], "--report: cannot make the folder /dev/null/x"),
