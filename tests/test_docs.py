@@ -1,5 +1,6 @@
 """The documentation is built without a warning, and no link into the repository is dead."""
 
+import json
 import os
 import re
 import subprocess
@@ -8,7 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lit_rl import algorithms
+
 ROOT = Path(__file__).resolve().parents[1]
+ALGORITHMS = (ROOT / "docs/algorithms.md").read_text()
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md"), *ROOT.glob("data/*/README.md")]
 
 
@@ -57,3 +61,29 @@ def test_every_page_is_in_the_navigation():
     listed = set(re.findall(r": ([\w/]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
     pages = {str(path.relative_to(ROOT / "docs")) for path in ROOT.glob("docs/**/*.md")}
     assert pages == {page for page in listed if not page.startswith("repository/")}
+
+
+def test_what_is_quoted_from_the_certificate_stands_there():
+    rows = json.loads((ROOT / "results/certificate/certificate.json").read_text())
+    known = {(row["estimator"], row["task"]): row for row in rows}
+    quoted = re.findall(
+        r"^\| (.+) \| (\w+ V=.+?) \| (.+?) \| (.+?) \| .+? \| (.+?) \| (.+?) \|$", ALGORITHMS, re.MULTILINE
+    )
+    assert {name for name in algorithms.__all__ if any(re.match(rf"{name}\b", row[0]) for row in quoted)} == {
+        *algorithms.__all__
+    } - {"Algorithm", "Supervised"}
+    for estimator, task, expected, bias, variance, tokens in quoted:
+        row = known[estimator, task]
+        assert row["expected"] == expected
+        assert float(bias) == pytest.approx(row["relative_bias"], abs=6e-4)
+        assert float(tokens) == pytest.approx(row["tokens"], abs=0.06)
+        assert variance == "-" or float(variance) == pytest.approx(row["relative_variance"], abs=6e-3)
+
+
+def test_commands_parse(lit_rl):
+    """Nothing is loaded."""
+    commands = re.findall(r"^python -m lit_rl fit (.+)$", ALGORITHMS, re.MULTILINE)
+    assert {re.search(r"--model (\w+)", command)[1] for command in commands} == {*algorithms.__all__} - {"Algorithm"}
+    for command in commands:
+        code, _, err = lit_rl("fit", *command.split(), "--print_config")
+        assert code == 0, f"{command}: {err}"
