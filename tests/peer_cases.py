@@ -214,11 +214,11 @@ def _on_policy(pair: Pair, logprobs: Tensor, weight: Tensor) -> Rollouts:
 
 RAW, TOKENS, NONE = {"scale_by_std": False}, {"normalizer": "token_mean"}, {"scale_rewards": "none"}
 PENALTY = {**RAW, "kl_coefficient": 0.04}
-ADDED = {"differs": "1e-4 added to the standard deviation", "explain": epsilon}
-MASKED = {"differs": "truncated responses masked; ours trains on them", "explain": no_truncated_tokens}
+ADDED = {"differs": "TRL adds 1e-4 to the standard deviation", "explain": epsilon}
+MASKED = {"differs": "TRL leaves out truncated responses; ours trains on them", "explain": no_truncated_tokens}
 SEQUENCE = {
     "model": RLOO,
-    "differs": "one ratio a response, clipped; ours one a token, not clipped",
+    "differs": "TRL clips one ratio per response; ours has one per token, not clipped",
     "explain": sequence_ratio,
     "same_loss": False,
 }
@@ -233,7 +233,7 @@ CASES = [
     Case(
         {"loss_type": "bnpo", **NONE},
         {**RAW, **TOKENS},
-        "the mean over tokens is each micro-batch's own; ours the optimizer step's",
+        "TRL takes the mean over the tokens of each micro-batch; ours over those of the optimizer step",
         microbatch_means,
     ),
     Case({**NONE, "mask_truncated_completions": True}, {**RAW, **TOKENS}, **MASKED),
@@ -241,7 +241,7 @@ CASES = [
     Case(
         {"loss_type": "grpo", **NONE, "beta": 0.04},
         {**PENALTY, "kl": "k2_loss"},
-        "the penalty is k3 times the ratio; its gradient is k2's times the ratio",
+        "TRL's penalty is k3 times the ratio; its gradient is that of k2 times the ratio",
         ratio_in_the_penalty,
         same_loss=False,
     ),

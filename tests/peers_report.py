@@ -32,57 +32,80 @@ ESTIMATORS: list[tuple[str, str, Build, Build, int]] = [
     ("the same, `loss_type='dapo'`", "token_mean", TRLGRPO, GRPO, 2),
 ]
 
-TEXT = """# TRL's estimators
+TEXT = """# TRL's estimators beside ours
 
-The RLOO and GRPO of TRL {version}, by TRL's own code, under the oracle of
-[the certificate](../certificate/report.md), and beside this project's. Made by `make peers`, which installs the extra
-`peers`, runs `tests/test_peers.py`, which asserts what the two lists say, and writes this file
-(`python tests/peers_report.py`).
+**Question.** Do RLOO and GRPO of TRL {version} estimate the gradient that this project's estimate, and which arguments
+make them equal?
+
+**Answer.** With the arguments below they estimate the same gradient, apart from two differences: TRL adds 1e-4 to the
+standard deviation, and TRL's RLOO clips one ratio per response where ours has one per token. With all known differences
+taken into account, the gradients agree to {left} of their length. In both projects RLOO is unbiased, and GRPO follows
+another objective than the expected reward.
+
+| TRL's configuration | equal here | distance | what differs |
+|---|---|---|---|
+{first}
+
+**Distance** is the length of the difference of the two gradients, divided by the length of ours, on the weights that
+sampled the responses.
+
+Made by `make peers`. It installs the extra `peers`, runs `tests/test_peers.py`, which asserts what the lists below say,
+and writes this file (`python tests/peers_report.py`).
 
 ## What they estimate
 
-TRL's trainer turns the enumerated rewards into advantages, which go through the shared loss with the normaliser that
-the next section shows to be TRL's. **bias** |E - g| / |g| and **cosine** of the expected gradient E and the exact one
-g, as in the certificate; **ours**: the bias of this project's estimator; **apart**: |E - E'| / |g|, E' the expectation
-of ours. TRL takes the rewards' statistics in float64 here, so that no rounding is seen; in one row in float32, as it
-trains. DAPO's loss is of a step of one prompt.
+TRL's own trainer turns the enumerated rewards of a small task into advantages. They go through our loss with TRL's
+normaliser, the number that divides the loss (the next section shows that it is the same). The expected gradient E is
+then compared with the exact gradient g, as in [the certificate](../certificate/report.md).
+
+- **bias**: |E - g| / |g|; **cosine**: of E and g; **ours**: the bias of our estimator.
+- **apart**: |E - E'| / |g|, where E' is the expected gradient of our estimator.
+- G: responses to a prompt. V: tokens in the vocabulary. T: positions. EOS: lengths vary.
+- TRL computes the statistics of rewards in float64 here, so that rounding does not show; rows that say so have float32,
+  as in training. DAPO's loss is that of a step on one prompt.
 
 | TRL | normaliser | G | task | bias | cosine | ours | apart |
 |---|---|---|---|---|---|---|---|
 {oracle}
 
-- RLOO's leave-one-out is unbiased.
-- Without the deviation GRPO estimates (1 - 1/G) grad J, as ours does; with `loss_type='dr_grpo'` over T besides.
-- With the deviation it is another objective than J, and the two projects' differ by the 1e-4 that TRL adds to the
-  deviation and ours does not. Both take the sample deviation (n - 1). Of a binary reward and G = 3 TRL's expectation is
-  ours times s / (s + 1e-4), s = sqrt(1/3), which the tests check to 1e-9.
-- A group whose rewards are equal has advantages of exactly 0 in ours. In TRL's float32 the rounding of their mean is
-  divided by 1e-4: with 3 rewards of {reward} the advantages are {rounded:.1e}.
+- RLOO's leave-one-out baseline is unbiased.
+- GRPO without the standard deviation estimates (1 - 1/G) grad J, as ours does. With `loss_type='dr_grpo'` it is also
+  divided by T.
+- GRPO with the standard deviation follows another objective than J. TRL adds 1e-4 to the deviation and ours does not;
+  this is the only difference. Both take the sample deviation (n - 1). For a binary reward and G = 3, TRL's expectation
+  is ours times s / (s + 1e-4) with s = sqrt(1/3); the tests check this to 1e-9.
+- If all rewards of a group are equal, our advantages are exactly 0. In TRL's float32, the rounding error of the mean is
+  divided by 1e-4: three rewards of {reward} give advantages of {rounded:.1e}.
 
-`PYTHONPATH=tests python -m lit_rl verify --model peers.TRLRLOO --model.samples 3` judges one of them; `peers.TRLGRPO`
-is the other, and `--model.settings` takes what TRL's configuration takes, as JSON.
+`PYTHONPATH=tests python -m lit_rl verify --model peers.TRLRLOO --model.samples 3` judges TRL's RLOO, and
+`peers.TRLGRPO` its GRPO. `--model.settings` takes the arguments of TRL's configuration as JSON.
 
 ## Losses and gradients
 
-On the same responses, {samples} to each of three prompts, up to {length} tokens, some of them truncated, by the same
-Llama of random weights in float32: how far TRL's gradient is from that of ours, relative to ours. **1st** step: on the
-weights that sampled; **2nd**: on the same responses, with the weights moved so far that GRPO's clipping removes the
-gradient of {low:.0%} to {high:.0%} of the tokens. **left**: the larger distance of the two steps where our rollouts are
-first changed by **what differs**. TRL takes a step in two micro-batches where nothing else is said, ours in one.
+Both compute a step on the same responses: {samples} to each of three prompts, up to {length} tokens, some of them
+truncated. The policy is a Llama with random weights in float32. The table gives the distance of the gradients.
+
+- **1st**: on the weights that sampled the responses.
+- **2nd**: on the same responses after the weights have moved so far that GRPO's clipping removes the gradient of
+  {low:.0%} to {high:.0%} of the tokens.
+- **left**: the larger of the two distances after our rollouts were changed by **what differs**.
+- TRL takes a step in two micro-batches where the row does not say otherwise; ours takes one.
 
 | TRL's configuration | ours | 1st | 2nd | what differs | left |
 |---|---|---|---|---|---|
 {losses}
 
-- By its defaults TRL's GRPO has DAPO's loss, a mean over tokens, and the deviation: `--model.normalizer token_mean`.
-  `loss_type='dr_grpo'` does not turn the deviation off by itself.
-- Both train on truncated responses by default, and both divide Dr.GRPO's loss by the longest response allowed
+- By default, TRL's GRPO has DAPO's loss, a mean over tokens (`--model.normalizer token_mean`), and divides by the
+  standard deviation. `loss_type='dr_grpo'` alone does not turn the deviation off.
+- Both train on truncated responses by default. Both divide Dr.GRPO's loss by the longest response allowed
   (`max_completion_length`, `max_new_tokens`).
-- With `beta` and its defaults the penalty's gradient is that of our `k2_loss` on the weights that sampled, the reverse
-  KL's, though its value is k3; `use_bias_correction_kl=False` is our `k3_loss`.
-- TRL's RLOO has one importance ratio a response. On the weights that sampled its gradient is ours, while its loss is
-  the mean of -A over responses and ours that of -A times the response's tokens.
+- With `beta` and TRL's other defaults, the penalty's value is k3. On the weights that sampled, its gradient is that of
+  our `k2_loss`, which is the gradient of the reverse KL divergence. `use_bias_correction_kl=False` is our `k3_loss`.
+- TRL's RLOO has one importance ratio per response. On the weights that sampled, its gradient is ours. Its loss is the
+  mean of -A over responses; ours is the mean of -A times the number of tokens of the response.
 """
+FIRST = ("RLOOConfig(beta=0.0)", "GRPOConfig()", "GRPOConfig(loss_type='grpo')")
+FIRST += ("GRPOConfig(loss_type='dr_grpo', scale_rewards='none')",)
 
 
 def oracle_row(estimator: tuple[str, str, Build, Build, int], task: PositionTask) -> str:
@@ -101,9 +124,16 @@ def loss_row(case: Case, distances: list[float], left: float) -> str:
     arguments = [f"--model.{key} {str(value).lower()}" for key, value in case.ours.items()]
     name, differs = case.model.__name__, case.differs
     if case.microbatches == 1:
-        differs += ", in one micro-batch"
+        differs += ", if TRL takes one micro-batch"
     ours = " ".join([f"--model {name}", *arguments])
     return _row(f"`{name}Config({config})`", f"`{ours}`", *map(_short, distances), differs, _short(left))
+
+
+def first_rows(lines: list[str]) -> list[str]:
+    """The rows of page one, from those of :func:`loss_row`."""
+    cells = [[cell.strip() for cell in line.strip("| ").split(" | ")] for line in lines]
+    chosen = [next(row for row in cells if row[0] == f"`{config}`") for config in FIRST]
+    return [_row(theirs, ours, first, differs) for theirs, ours, first, _, differs, _ in chosen]
 
 
 def _row(*cells: Any) -> str:
@@ -127,6 +157,8 @@ def main() -> None:
     clipped = [found[1].clipped for found in steps if found[1].clipped]
     text = TEXT.format(
         version=version("trl"),
+        left=_short(max(step.unexplained for found in steps for step in found)),
+        first="\n".join(first_rows(lines)),
         oracle="\n".join(oracle),
         reward=REWARD,
         rounded=equal_rewards(TRLGRPO(samples=3, double=False), REWARD),
