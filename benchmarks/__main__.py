@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...] [--json] [--report FOLDER]``."""
+"""``python -m benchmarks [NAME ...] [--json] [--report FOLDER | --rewrite FOLDER]``."""
 
 import argparse
 import json
@@ -15,6 +15,7 @@ from benchmarks.sampling import sampling
 from benchmarks.sweeps import sweeps
 from benchmarks.training import LARGER, iteration, measured, memory
 from lit_rl.commands.cli import quiet
+from lit_rl.errors import UsageError
 from lit_rl.policy import CausalPolicy
 
 ALL: dict[str, Callable[[], list[Line]]] = {
@@ -38,14 +39,31 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
 
 
 def main(args: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Ours beside peers, as ratios.")
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(ALL)} (default: all)")
-    parser.add_argument("--json", action="store_true", help="print a list of objects, one a line of the table")
-    parser.add_argument("--report", metavar="FOLDER", help="write the lines there, and scaling, profiles and kappa")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks",
+        description="Compares speed and memory with other libraries, as ratios; above 1 is better.",
+    )
+    parser.add_argument("names", nargs="*", help=f"what to measure: {', '.join(ALL)} (default: all)")
+    parser.add_argument(
+        "--json", action="store_true", help="print a list of JSON objects, one per comparison; the table goes to stderr"
+    )
+    parser.add_argument(
+        "--report", metavar="FOLDER", help="also measure scaling, profiles and kappa, and write a report"
+    )
+    parser.add_argument("--rewrite", metavar="FOLDER", help="write its report anew from its files; measures nothing")
     options = parser.parse_args(args)
+    if options.rewrite:
+        from benchmarks.report import rewrite  # matplotlib, of the extra ablations
+
+        try:
+            rewrite(Path(options.rewrite))
+        except UsageError as error:
+            print(f"benchmarks: {error}", file=sys.stderr)
+            return 2
+        return 0
     unknown = [name for name in options.names if name not in ALL]
     if unknown:
-        print(f"benchmarks: no benchmark '{unknown[0]}'; choose of {', '.join(ALL)}", file=sys.stderr)
+        print(f"benchmarks: no benchmark '{unknown[0]}'; choose one of {', '.join(ALL)}", file=sys.stderr)
         return 2
     lacking = {name: what for name, (there, what) in NEEDS.items() if not there()}
     missing = [name for name in options.names if name in lacking]
@@ -59,11 +77,11 @@ def main(args: Sequence[str] | None = None) -> int:
     print(device(), file=table)
     for name in options.names or ALL:
         if name in lacking:
-            print(f"{name}: left out, for it needs {lacking[name]}", file=sys.stderr)
+            print(f"{name}: left out; it needs {lacking[name]}", file=sys.stderr)
             continue
         for line in ALL[name]():
             lines.append(line)
-            met = "" if line.ratio >= line.target else f"   (asked for: {line.target:.3g})"
+            met = "" if line.ratio >= line.target else f"   (below its target, {line.target:.3g})"
             sizes = f"{line.ours:>10,.4g} {line.peer:>10,.4g} {line.unit:<8}"
             print(f"{line.name:<86} {sizes} x {line.ratio:.3g}{met}", file=table, flush=True)
     if options.report:

@@ -36,14 +36,16 @@ def gpu() -> list[Line]:
     ours, compiled, plain = (Sampling(policy, ROWS, MOST, sampler) for sampler in samplers)
     lines = [
         rate(f"{label}: transformers.generate", 2.0, ours.ours, ours.generate, ROUNDS),
-        rate(f"{label}: its steps one by one", 1.0, ours.ours, plain.ours, 1),
+        rate(f"{label}: without CUDA graphs", 1.0, ours.ours, plain.ours, 1),
         rate(f"{label}, {COMPILED}: not {COMPILED}", 1.0, compiled.ours, ours.ours, ROUNDS),
     ]
     speed = bandwidth()
     for name, work in ((label, ours), (f"{label}, {COMPILED}", compiled)):
         found = median(work.ours() for _ in range(ROUNDS))
         most = int(work.rollouts.mask.sum()) / (bytes_read(policy, work.rollouts) / speed)
-        lines.append(Line(f"{name}: decode roofline", found, most, "tokens/s", found / most, 0.3))
+        lines.append(
+            Line(f"{name}: the memory bandwidth's limit (roofline)", found, most, "tokens/s", found / most, 0.3)
+        )
     return [*lines, *growth()]
 
 

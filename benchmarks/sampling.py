@@ -89,9 +89,11 @@ def sampling(
     lines = [
         rate(f"sampling, {label}: transformers.generate", asked, work.ours, work.generate, rounds),
         rate(f"sampling, {label}: transformers' teacher-forced forward", 0.5, work.ours, work.forward, rounds),
-        rate(f"TRePO's continuations, {label}: its samples", 1.0, forks, lambda: pairs[-1][1], rounds),
+        rate(f"TRePO's continuations, {label}: sampling of its responses", 1.0, forks, lambda: pairs[-1][1], rounds),
     ]
     again, fed = work.fed_again
     # the last token of each prefix, a step of decoding, for the logits behind it
-    lines.append(Line(f"TRePO's prefix tokens fed again, {label}: prefill", again, fed, "tokens", fed / again, 1.0))
+    lines.append(
+        Line(f"prefix tokens that TRePO reads again, {label}: all of them", again, fed, "tokens", fed / again, 1.0)
+    )
     return lines

@@ -42,7 +42,9 @@ def measured(arms: dict[str, Callable[[], Algorithm]] = EMBEDDED, rows: int = 25
             shape = rows // algorithm.plan.samples, min(64, rows), 3
             ours = median(fit(algorithm, *shape, callbacks=(GradientVariance(1),)))
             times.append({"ours": ours, "peer": median(fit(build(), *shape))})
-        line = _smaller(f"an iteration with gradient noise, {name}: one without", "s", 1 / 1.5, times, "peer")
+        line = _smaller(
+            f"an iteration that measures gradient noise, {name}: one that does not", "s", 1 / 1.5, times, "peer"
+        )
         lines.append(line)
     return lines
 
@@ -52,11 +54,11 @@ def memory() -> list[Line]:
     lines = []
     for rows in (4, 16):
         sizes = {how: process("benchmarks.vocabulary", str(rows), how)["peak"] for how in ("ours", "whole")}
-        name = f"peak memory of a step of {rows} rows, {VOCABULARY:,} tokens: logits kept whole"
+        name = f"peak memory of a step of {rows} rows, {VOCABULARY:,} tokens: the logits of all tokens at once"
         lines.append(_smaller(name, "MiB", 1.0, [sizes], "whole"))
     table = {rows: process("benchmarks.vocabulary", "4", "ours", str(rows)) for rows in (8, 32)}
     growth = table[32]["peak"] / table[8]["peak"]
-    lines.append(limit("peak memory of micro-batches of 4, 32 rows over 8: the micro-batch's bound", "x", growth, 1.1))
+    lines.append(limit("peak memory of 32 rows in micro-batches of 4, over that of 8 rows: at most", "x", growth, 1.1))
     return lines
 
 

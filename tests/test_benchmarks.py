@@ -1,12 +1,16 @@
 """The command line of the benchmarks; what they measure is no test's concern."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from benchmarks.__main__ import main
 from benchmarks.measure import Line, rate
-from benchmarks.report import text
+from benchmarks.report_text import text
+
+COMMITTED = Path(__file__).parents[1] / "results/performance"
 
 
 def test_a_mistake_is_one_line(capsys):
@@ -30,4 +34,18 @@ def test_a_report_says_what_was_missed(ratio, missed):
         "scaling": [{"rows": 1}],
         "kappa": [{"model": "a"}],
     }
-    assert ("missed" in text([Line("a: b", 1.0, 1.0, "s", ratio, 2.0)], tables)) == missed
+    report = text([Line("a: b", 1.0, 1.0, "s", ratio, 2.0)], tables, "a machine")
+    assert ("missed" in report) == missed and "a machine" in report
+
+
+def test_the_committed_report_comes_from_the_files_beside_it(tmp_path):
+    folder = tmp_path / "performance"
+    shutil.copytree(COMMITTED, folder)
+    (folder / "report.md").unlink()
+    assert main(["--rewrite", str(folder)]) == 0
+    assert (folder / "report.md").read_text() == (COMMITTED / "report.md").read_text()
+
+
+def test_a_report_without_its_files_is_one_line(tmp_path, capsys):
+    assert main(["--rewrite", str(tmp_path)]) == 2
+    assert "machine.json" in capsys.readouterr().err and not list(tmp_path.iterdir())
