@@ -2,7 +2,7 @@
 
 - Formulas become MathML while the site is built, so that a page needs no script to show them.
 - What a page links to outside docs/ (reports, figures, code) becomes a part of the site, below repository/.
-- In docstrings, Sphinx roles become names and tables stay as they are typed.
+- In docstrings, Sphinx roles become links to what is on a page, and tables stay as they are typed.
 """
 
 import html
@@ -19,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.+?)\\[)\]]</\1>', re.DOTALL)
 TABLE = re.compile(r"^( *)=+ [= ]+\n(?:.+\n)+? *=+ [= ]+\n(?:.+\n)+? *=+ [= ]+$", re.MULTILINE)
+ROLE = re.compile(r":(?:func|class|meth|mod|data):`([\w.]+)`")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".txt": "text", "": "make"}
 
 
@@ -66,7 +67,7 @@ class Roles(griffe.Extension):
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring:
-            text = re.sub(r":(?:func|class|meth|mod|data):`([\w.]+)`", r"`\1`", obj.docstring.value)
+            text = ROLE.sub(r'<autoref identifier="\1" optional><code>\1</code></autoref>', obj.docstring.value)
             obj.docstring.value = TABLE.sub(r"\1```text\n\g<0>\n\1```", text)
 
 

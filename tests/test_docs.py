@@ -1,5 +1,6 @@
 """The documentation is built without a warning, and no link into the repository is dead."""
 
+import importlib
 import json
 import os
 import re
@@ -87,3 +88,12 @@ def test_commands_parse(lit_rl):
     for command in commands:
         code, _, err = lit_rl("fit", *command.split(), "--print_config")
         assert code == 0, f"{command}: {err}"
+
+
+@pytest.mark.parametrize("package", ["algorithms", "callbacks", "data", "policy", "sampling", "tasks"])
+def test_what_a_package_exports_is_in_the_reference(site, package):
+    module = importlib.import_module(f"lit_rl.{package}")
+    pages = "".join(page.read_text() for page in (site / "api").glob("*.html"))
+    shown = set(re.findall(r'id="lit_rl\.[\w.]+\.(\w+)"', pages))
+    exported = {name for name in module.__all__ if callable(getattr(module, name))}
+    assert exported - shown <= {"Progress", "Split", "Example"}  # names of types

@@ -47,34 +47,40 @@ Total = Callable[[Tensor], Tensor]  # the sum over ranks
 class Diagnostics(Ranged, Callback, setting="diagnostics"):
     """Measures four signatures of failure on the samples of an iteration, before its first update.
 
-    Logs ``diagnostic/<metric>`` where it is defined, and ``diagnostic/flag/<signature>``, 0 or 1, where one of the
-    signature's is; the first flag is also a line on the terminal. r is a response's return, G the samples a prompt, K
-    the continuations a cut; a metric's limit is the setting of its name.
+    Logs ``diagnostic/<metric>`` where it is defined, and ``diagnostic/flag/<signature>``, 0 or 1, where a metric of the
+    signature is; the first flag is also a line on the terminal. The limit of a metric is the argument of its name. r is
+    a response's return, G the samples a prompt, K the continuations a cut.
 
-    ``critic_initialisation``, where there is a critic that is not being pretrained, of its values V and the targets R,
-    over all tokens, and for the tokens of each third of their response with ``_early``, ``_middle``, ``_late`` behind:
-        ``explained_variance`` 1 - Var(R - V) / Var(R); ``value_bias`` mean(V - R) / sd(R); ``value_slope`` of R on V,
-        Cov(V, R) / Var(V). Flag: ``explained_variance`` over all tokens below its limit, or |``value_bias``| above.
-    ``insufficient_sampling``, where G or K is at least 2:
-        ``cut_error`` mean over cuts of s^2 / K, s^2 the variance of a cut's continuations, over Var(r) of all samples;
-        ``cut_reliability`` the correlation over cuts of the means of two halves of the continuations, corrected to K
-        by Spearman and Brown; ``group_error`` mean over prompts of s^2 / G over Var(r), where a prompt's samples are
-        compared with each other. Flag: either error above ``sampling_error``.
-    ``poor_baseline``:
-        ``zero_advantage`` the share of groups whose advantages are all 0. With probes, more responses to some of the
-        prompts: ``zero_advantage_expected``, where G is at least 2, the unbiased estimate of E[p^G + (1 - p)^G], p a
-        prompt's rate of success (for other rewards, of the chance that all G are equal): the share to expect where a
-        prompt's samples are compared; and ``trace_ratio``, tr Sigma of the groups' gradients with the algorithm's
-        advantages over that of the same groups' samples with r less the mean reward of the prompt's probes (over their
-        deviation, if the algorithm has ``scale_by_std``). Flag: ``zero_advantage`` or ``trace_ratio`` above its limit.
-        ``probe_tokens`` counts the tokens of all probes so far.
-    ``kl_collapse``:
-        ``entropy_ratio`` and ``length_ratio``, nats a token and tokens a response over those of the first iteration
-        measured (entropy that the loss alone computes is that of the iteration before); ``distinct`` different
-        responses of a group over G, where G is at least 2; ``clip_fraction`` of the iteration before; ``kl_slope`` the
-        least squares slope, in nats an iteration, of the mean of log pi(response) / pi_ref(response) over the last
-        ``kl_window`` measured iterations, once there are so many. Not where another policy is sampled.
-        Flag: two at once beyond their limits; the length is where it has grown or shrunk by its limit's factor.
+    ``critic_initialisation``, of a critic that is not being pretrained, with its values V and its targets R. Flag:
+    ``explained_variance`` below its limit, or the absolute ``value_bias`` above its own.
+
+    - ``explained_variance``: 1 - Var(R - V) / Var(R), over all tokens,
+    - ``value_bias``: mean(V - R) / sd(R); ``value_slope``: of R on V, Cov(V, R) / Var(V),
+    - with ``_early``, ``_middle`` or ``_late`` behind: the same of the tokens in a third of their response.
+
+    ``insufficient_sampling``, where G or K is at least 2. Flag: either error above ``sampling_error``.
+
+    - ``cut_error``: mean over cuts of s^2 / K, s^2 the variance of a cut's continuations, over Var(r) of all samples,
+    - ``cut_reliability``: the correlation over cuts of two halves' means, corrected to K by Spearman and Brown,
+    - ``group_error``: mean over prompts of s^2 / G over Var(r), where a prompt's samples are compared with each other.
+
+    ``poor_baseline``. Flag: ``zero_advantage`` or ``trace_ratio`` above its limit.
+
+    - ``zero_advantage``: the share of groups whose advantages are all 0,
+    - ``zero_advantage_expected``, with probes, more responses to some of the prompts: the share to expect where a
+      prompt's samples are compared, an unbiased estimate of E[p^G + (1 - p)^G], p a prompt's rate of success,
+    - ``trace_ratio``, with probes: tr Sigma of the groups' gradients, over that of the same samples with r minus the
+      mean reward of the prompt's probes (over their deviation, if the algorithm has ``scale_by_std``),
+    - ``probe_tokens``: of all probes so far.
+
+    ``kl_collapse``, unless another policy is sampled. Flag: two at once beyond their limits; the length is where it has
+    grown or shrunk by its limit's factor.
+
+    - ``entropy_ratio``, ``length_ratio``: nats a token and tokens a response, over those of the first iteration
+      measured (entropy that the loss alone computes is that of the iteration before),
+    - ``distinct``: different responses of a group over G, where G is at least 2; ``clip_fraction``: one iteration ago,
+    - ``kl_slope``: the least squares slope, in nats an iteration, of the mean of log pi(response) / pi_ref(response)
+      over the last ``kl_window`` measured iterations, once there are so many.
 
     An observer: it takes no random number from training and changes no weight; without probes it takes no forward pass.
 
