@@ -112,7 +112,7 @@ def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, __file__, *args],
         cwd=folder,
-        env=env | {"PYTHONPATH": str(Path(study_report.__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        env=env | {"PYTHONPATH": str(Path(studies.__file__).parents[2]), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
