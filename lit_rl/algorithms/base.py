@@ -5,11 +5,15 @@ log-probabilities and advantages, :meth:`Algorithm.training_step` takes micro-ba
 does the rest (accumulation, clipping, precision, several devices, checkpoints).
 """
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.optim import AdamW
 
+from lit_rl.algorithms.optimizers import MakeOptimizer
+from lit_rl.algorithms.schedules import Schedule
 from lit_rl.algorithms.training import Training
 from lit_rl.errors import UsageError
 from lit_rl.functional.losses import Normalizer, kl_loss, policy_gradient_loss, row_denominator
@@ -43,8 +47,14 @@ class Algorithm(Training):
         reference: keep a frozen copy of the start, which ``policy/kl`` and the penalty need.
         start: a checkpoint of ``fit`` with the same ``policy``, whose policy's weights are the start; None takes those
             of ``policy``.
-        learning_rate, betas, weight_decay: of AdamW.
+        learning_rate: of the optimizer, at the end of the warm-up.
+        betas, weight_decay: of AdamW.
+        optimizer: another than AdamW: a class like ``torch.optim.SGD``, or any function of parameter groups and a
+            learning rate that returns an optimizer. Its settings are ``model.optimizer.*``; None takes AdamW.
         warmup_steps: optimizer steps of linear warm-up.
+        schedule: how the learning rate falls with u, the share of the run's budget (iterations, generated tokens or
+            seconds) that was spent when the iteration began: ``linear`` by 1 - u, ``cosine`` by (1 + cos(pi u)) / 2.
+            It multiplies the warm-up.
     """
 
     compares_group = False  # whether a prompt's responses are each other's baseline
@@ -67,15 +77,23 @@ class Algorithm(Training):
         betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95),
         weight_decay: NonNegative = 0.0,
         warmup_steps: Whole = 5,
+        schedule: Schedule = "constant",
+        optimizer: MakeOptimizer | None = None,
     ) -> None:
         if kl_coefficient > 0 and not reference:
             raise UsageError("model.kl_coefficient is above 0 but model.reference is false; keep the reference")
+        if optimizer is None:
+            optimizer = partial(AdamW, betas=betas, weight_decay=weight_decay)
+        elif weight_decay != 0 or tuple(betas) != (0.9, 0.95):
+            raise UsageError(
+                "model.betas and model.weight_decay are AdamW's; set those of model.optimizer by model.optimizer.*"
+            )
         plan = SamplingPlan(samples=samples, temperature=temperature, max_new_tokens=max_new_tokens)
         policy = policy if policy is not None else CausalPolicy()
         if start is not None:
             saved = read_checkpoint(start, "model.start", "give a checkpoint that fit has written, or null")
             load_policy(policy, saved, f"model.start: {start} holds no policy like model.policy")
-        super().__init__(policy, plan, clip_low, clip_high, learning_rate, betas, weight_decay, warmup_steps)
+        super().__init__(policy, plan, clip_low, clip_high, learning_rate, optimizer, schedule, warmup_steps)
         self._passes = passes
         self.normalizer: Normalizer = normalizer
         self.kl_coefficient, self.kl = kl_coefficient, kl

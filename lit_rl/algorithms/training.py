@@ -11,6 +11,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
+from lit_rl.algorithms import optimizers, schedules
 from lit_rl.errors import UsageError, never_the_end
 from lit_rl.functional.advantages import zero_advantage_share
 from lit_rl.functional.losses import clipped_fraction
@@ -30,7 +31,7 @@ class Training(Ranged, LightningModule, setting="model"):
     Args:
         policy, plan: what is sampled, and how.
         clip_low, clip_high: of the ratio, for ``policy/clip_fraction``.
-        learning_rate, betas, weight_decay, warmup_steps: see :class:`lit_rl.algorithms.base.Algorithm`.
+        learning_rate, make_optimizer, schedule, warmup_steps: see :class:`lit_rl.algorithms.base.Algorithm`.
     """
 
     def __init__(
@@ -40,15 +41,16 @@ class Training(Ranged, LightningModule, setting="model"):
         clip_low: float | None,
         clip_high: float | None,
         learning_rate: float,
-        betas: tuple[float, float],
-        weight_decay: float,
+        make_optimizer: optimizers.MakeOptimizer,
+        schedule: schedules.Schedule,
         warmup_steps: int,
     ) -> None:
         super().__init__()
         self.policy, self.plan = policy, plan
         self.clip_low, self.clip_high = clip_low, clip_high
-        self.learning_rate, self.betas, self.weight_decay = learning_rate, betas, weight_decay
-        self.warmup_steps = warmup_steps
+        self.learning_rate, self._make_optimizer = learning_rate, make_optimizer
+        self.schedule, self.warmup_steps = schedule, warmup_steps
+        self._decay = 1.0  # of the learning rates, in this iteration
         self.accuracies = nn.ModuleDict(
             {split: nn.ModuleDict({name: MeanMetric() for name in ACCURACIES}) for split in ("val", "test")}
         )
@@ -85,6 +87,7 @@ class Training(Ranged, LightningModule, setting="model"):
                 shard(module, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
+        schedules.decay(self.schedule, self.trainer, self)  # that there is one
         for module in self.frozen:
             module.to(self.device)
 
@@ -93,13 +96,12 @@ class Training(Ranged, LightningModule, setting="model"):
         optimizer: Any = self.optimizers(use_pl_optimizer=False)
         schedule: Any = self.lr_schedulers()
         for i, (group, own) in enumerate(zip(optimizer.param_groups, self._settings, strict=False)):
-            if group["initial_lr"] != own["initial_lr"]:
-                group["lr"] = own["initial_lr"] * schedule.lr_lambdas[i](schedule.last_epoch)
             group.update(own)
             schedule.base_lrs[i] = own["initial_lr"]
 
     @never_the_end
     def on_train_epoch_start(self) -> None:
+        self._set_learning_rates()
         rollouts: Rollouts = self._data.rollouts
         started = self._now()
         # hooks run outside the precision's context, and the ratio must start at 1
@@ -173,11 +175,24 @@ class Training(Ranged, LightningModule, setting="model"):
 
     def configure_optimizers(self) -> Any:
         groups, warmups = zip(*self.parameter_groups(), strict=True)
-        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, betas=self.betas, weight_decay=self.weight_decay)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, list(warmups))
-        names = ("initial_lr", "betas", "weight_decay")
-        self._settings = [{name: group[name] for name in names} for group in optimizer.param_groups]
+        optimizer = optimizers.build(self._make_optimizer, groups, self.learning_rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [self._decayed(warmup) for warmup in warmups])
+        self._settings = optimizers.settings(optimizer)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _decayed(self, warmup: Callable[[int], float]) -> Callable[[int], float]:
+        return lambda step: warmup(step) * self._decay
+
+    def _set_learning_rates(self) -> None:
+        """Those of an iteration's first step."""
+        if not self._settings:  # the algorithm configures its optimizer itself
+            return
+        optimizer: Any = self.optimizers(use_pl_optimizer=False)
+        schedule: Any = self.lr_schedulers()
+        self._decay = schedules.decay(self.schedule, self.trainer, self)
+        for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
+            group["lr"] = base * factor(schedule.last_epoch)
+        self._log({"progress/learning_rate": float(optimizer.param_groups[0]["lr"])})
 
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
         """The optimizer's parameter groups, each with the factor of its learning rate by optimizer steps taken.

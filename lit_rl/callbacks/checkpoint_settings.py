@@ -23,7 +23,7 @@ METRICS: dict[str, tuple[str, ...] | None] = {
     "critic": ("explained_variance", "bias"),
     "pretraining": ("explained_variance", "bias"),
     "pairs": ("tied",),
-    "progress": ("optimizer_steps",),
+    "progress": ("optimizer_steps", "learning_rate"),
     "prompts": ("too_long",),
     "tokens": ("generated", "continued", "prefilled"),
     "time": ("sample", "score", "update"),
