@@ -3,13 +3,15 @@
 import os
 import signal
 import sys
+from functools import partial
 
 import torch
 from lightning import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.optim import SGD
 
 from lit_rl.algorithms import GRPO, PPO
-from lit_rl.callbacks import GradientVariance, RewardCallback
+from lit_rl.callbacks import Budget, GradientVariance, RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.tasks import GSM8KStyle
 
@@ -32,14 +34,14 @@ def run(folder: str, algorithm: str, killed_in: int | None = None, resume: str |
     )
     settings = {"max_new_tokens": 48, "warmup_steps": 12, "kl_coefficient": 0.01, "kl": "k3_loss"}
     model = {
-        "GRPO": lambda: GRPO(**settings),
-        "PPO": lambda: PPO(samples=4, critic_pretraining=4, pretraining_passes=2, **settings),
+        "GRPO": lambda: GRPO(schedule="linear", optimizer=partial(SGD, momentum=0.9), **settings),
+        "PPO": lambda: PPO(samples=4, critic_pretraining=4, pretraining_passes=2, schedule="cosine", **settings),
     }[algorithm]()
     checkpoints = ModelCheckpoint(dirpath=folder, save_on_train_epoch_end=True, every_n_epochs=1, save_last=True)
     reward = RewardCallback(lambda e, ids, t: float(ids.sum() % 7))
     trainer = Trainer(
         **{**options, "accumulate_grad_batches": 2, "enable_progress_bar": False, "accelerator": "cpu"},
-        callbacks=[reward, GradientVariance(2), checkpoints, Kill(killed_in)],
+        callbacks=[reward, GradientVariance(2), Budget(generated_tokens=10**4), checkpoints, Kill(killed_in)],
     )
     trainer.fit(model, datamodule=data, ckpt_path=resume)
     return model.state_dict(), data.generated

@@ -63,7 +63,7 @@ def ingredients(folder: Path) -> None:
     torch.save({"state_dict": weights}, folder / "dpo.ckpt")
 
 
-def make(name: str, folder: Path) -> algorithms.Algorithm:
+def make(name: str, folder: Path, **more: Any) -> algorithms.Algorithm:
     seed_everything(0, verbose=False)
     settings = {"class": name, **VARIANTS.get(name, {})}
     if name == "RTO":
@@ -72,7 +72,8 @@ def make(name: str, folder: Path) -> algorithms.Algorithm:
         settings["reward_model"] = str(folder / "reward_model")
     cls = getattr(algorithms, settings.pop("class"))
     start = policy(lora_rank=4 if name == "adapters" else 0)
-    algorithm = cls(policy=start, max_new_tokens=LENGTH, learning_rate=1e-2, warmup_steps=1, **settings)
+    settings = {"max_new_tokens": LENGTH, "learning_rate": 1e-2, "warmup_steps": 1, **settings, **more}
+    algorithm = cls(policy=start, **settings)
     if hasattr(algorithm, "critic"):  # at 0 it would hide the critic's trunk
         torch.nn.init.normal_(algorithm.critic.head.weight)
     return algorithm

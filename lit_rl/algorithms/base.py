@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
-from lit_rl.algorithms.optimizers import MakeOptimizer
+from lit_rl.algorithms.optimization import MakeOptimizer
 from lit_rl.algorithms.schedules import Schedule
 from lit_rl.algorithms.training import Training
 from lit_rl.errors import UsageError

@@ -1,4 +1,4 @@
-"""How an algorithm is trained: Lightning's hooks, the optimizer, checkpoints and metrics."""
+"""How an algorithm is trained: Lightning's hooks, checkpoints and metrics."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -6,12 +6,12 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
-from lightning import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
-from lit_rl.algorithms import optimizers, schedules
+from lit_rl.algorithms.optimization import MakeOptimizer, Optimization
+from lit_rl.algorithms.schedules import Schedule
 from lit_rl.errors import UsageError, never_the_end
 from lit_rl.functional.advantages import zero_advantage_share
 from lit_rl.functional.losses import clipped_fraction
@@ -25,7 +25,7 @@ from lit_rl.tasks.base import Example
 ACCURACIES = ("accuracy", "accuracy_flexible", "accuracy_sampled")
 
 
-class Training(Ranged, LightningModule, setting="model"):
+class Training(Ranged, Optimization, setting="model"):
     """The glue between an algorithm's ``prepare``, ``predictions`` and ``loss`` and a Trainer; no estimator in it.
 
     Args:
@@ -41,16 +41,13 @@ class Training(Ranged, LightningModule, setting="model"):
         clip_low: float | None,
         clip_high: float | None,
         learning_rate: float,
-        make_optimizer: optimizers.MakeOptimizer,
-        schedule: schedules.Schedule,
+        make_optimizer: MakeOptimizer,
+        schedule: Schedule,
         warmup_steps: int,
     ) -> None:
-        super().__init__()
+        super().__init__(learning_rate, make_optimizer, schedule, warmup_steps)
         self.policy, self.plan = policy, plan
         self.clip_low, self.clip_high = clip_low, clip_high
-        self.learning_rate, self._make_optimizer = learning_rate, make_optimizer
-        self.schedule, self.warmup_steps = schedule, warmup_steps
-        self._decay = 1.0  # of the learning rates, in this iteration
         self.accuracies = nn.ModuleDict(
             {split: nn.ModuleDict({name: MeanMetric() for name in ACCURACIES}) for split in ("val", "test")}
         )
@@ -58,7 +55,6 @@ class Training(Ranged, LightningModule, setting="model"):
         self._update_seconds = 0.0
         self._batch_started = 0.0
         self._restored_iterations = 0
-        self._settings: list[dict[str, Any]] = []  # of the optimizer's parameter groups
 
     # ---- what an algorithm says ---------------------------------------------------------------------------------
 
@@ -87,21 +83,15 @@ class Training(Ranged, LightningModule, setting="model"):
                 shard(module, self.device_mesh["data_parallel"])
 
     def on_fit_start(self) -> None:
-        schedules.decay(self.schedule, self.trainer, self)  # that there is one
+        super().on_fit_start()
         for module in self.frozen:
             module.to(self.device)
 
-    def on_train_start(self) -> None:
-        """From a checkpoint's optimizer and schedule a resumed run takes moments and steps, but no settings."""
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        schedule: Any = self.lr_schedulers()
-        for i, (group, own) in enumerate(zip(optimizer.param_groups, self._settings, strict=False)):
-            group.update(own)
-            schedule.base_lrs[i] = own["initial_lr"]
-
     @never_the_end
     def on_train_epoch_start(self) -> None:
-        self._set_learning_rates()
+        rate = self.set_learning_rates()
+        if rate is not None:
+            self._log({"progress/learning_rate": rate})
         rollouts: Rollouts = self._data.rollouts
         started = self._now()
         # hooks run outside the precision's context, and the ratio must start at 1
@@ -173,37 +163,8 @@ class Training(Ranged, LightningModule, setting="model"):
     def test_step(self, examples: list[Example], batch_idx: int) -> None:
         self._evaluate("test", examples)
 
-    def configure_optimizers(self) -> Any:
-        groups, warmups = zip(*self.parameter_groups(), strict=True)
-        optimizer = optimizers.build(self._make_optimizer, groups, self.learning_rate)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, [self._decayed(warmup) for warmup in warmups])
-        self._settings = optimizers.settings(optimizer)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def _decayed(self, warmup: Callable[[int], float]) -> Callable[[int], float]:
-        return lambda step: warmup(step) * self._decay
-
-    def _set_learning_rates(self) -> None:
-        """Those of an iteration's first step."""
-        if not self._settings:  # the algorithm configures its optimizer itself
-            return
-        optimizer: Any = self.optimizers(use_pl_optimizer=False)
-        schedule: Any = self.lr_schedulers()
-        self._decay = schedules.decay(self.schedule, self.trainer, self)
-        for group, base, factor in zip(optimizer.param_groups, schedule.base_lrs, schedule.lr_lambdas, strict=True):
-            group["lr"] = base * factor(schedule.last_epoch)
-        self._log({"progress/learning_rate": float(optimizer.param_groups[0]["lr"])})
-
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
-        """The optimizer's parameter groups, each with the factor of its learning rate by optimizer steps taken.
-
-        Frozen parameters are in them too: FSDP2 numbers a checkpoint's by their place in the module.
-        """
         return [({"params": list(self.policy.parameters())}, self.warmup)]
-
-    def warmup(self, step: int) -> float:
-        """The factor of the learning rate after ``step`` steps of what is warmed up."""
-        return min(1.0, (step + 1) / max(1, self.warmup_steps))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["policy"] = dict(self.policy.recipe)

@@ -147,6 +147,9 @@ class CLI(LightningCLI):
         except Exception as error:
             raise UsageError(told(error, self._settings.as_dict())) from error
 
+    def before_fit(self) -> None:
+        self.model.check_optimization(self.trainer)
+
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = self._get(self.config_init, "trainer").get("callbacks") or []
         own = given if isinstance(given, list) else [given]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from lit_rl.commands.explain import INSTEAD
 from lit_rl.commands.options import DEFAULT_CLASSES, FILE, in_order
 from lit_rl.commands.signatures import parameters
 from lit_rl.errors import UsageError
@@ -47,6 +48,8 @@ def checked(args: list[str]) -> list[str]:
     for option, value in _pairs(ordered):
         key = option.removeprefix("--")
         group = re.split(r"[.+]", key)[0]
+        if option.startswith("--") and group in INSTEAD:
+            raise UsageError(f"{group} is no setting; set {INSTEAD[group]}")
         if option.startswith("--") and group not in GROUPS:
             near = difflib.get_close_matches(group, GROUPS, 1)
             raise UsageError(f"unrecognized arguments: {option}{f' (did you mean --{near[0]}?)' if near else ''}")

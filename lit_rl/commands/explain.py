@@ -19,6 +19,11 @@ _KINDS = {
     **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"},
     **{"list": "a list", "tuple": "a list", "dict": "a dictionary"},
 }
+INSTEAD = {  # settings that Lightning's users look for, and ours
+    "optimizer": "--model.optimizer, with --model.learning_rate",
+    "lr_scheduler": "--model.schedule, with --model.warmup_steps",
+    "model.optimizer.lr": "--model.learning_rate",
+}
 
 
 def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
@@ -31,6 +36,9 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
     text = message.replace("\\n", "\n").replace("\\'", "'")
     keys = re.findall(r'Parser key "([^"]+)"', text)
     setting = ".".join(keys)
+    if any(setting == each or setting.startswith(f"{each}.") for each in choices):  # what builds it is a class, too
+        text = re.sub(r"Type \S*Callable\b.* expects a function or a callable class: ", "", text)
+        text = re.sub(r"\. Got value: Namespace\(.*", "", text)
     lines = [_bare(line) for line in text.splitlines()]
     reasons = [line for line in lines if line and not _NOISE.match(line)] or [" ".join(text.split())]
     reason = next((each for each in reasons if not _TYPE.match(each)), reasons[0])
@@ -38,6 +46,7 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
         package, base = choices[setting]
         if "is abstract" in reason:
             return f"{setting}: name a class{_offer('', package, base)}"
+        reason = re.sub(r"^module '(\S+)' has no attribute '(\w+)'", r"Import path \1.\2", reason)
         unknown = re.match(r"Expected a dot import path string: (\S+)|Import path (\S+\.\S+)", reason)
         if unknown:
             return f"{setting}: no class '{unknown[1] or unknown[2]}'{_offer(unknown[1] or '', package, base)}"
@@ -54,8 +63,13 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
     if function:
         return f"{setting}: no such function ({function[1]}); give its import path, like my_module.my_function"
     option = re.match(r"Option '(\S+)' is not accepted", reason)
+    if option and f"{setting}.{option[1]}" in INSTEAD:
+        return f"{setting}.{option[1]} is no setting; set {INSTEAD[f'{setting}.{option[1]}']}"
     if option:
         return f"{setting}.{option[1]} is not a setting of the chosen class; see --{setting}.help"
+    group = re.match(r"Subcommand '\w+' does not accept option '(\w+)", reason)
+    if group and group[1] in INSTEAD:
+        return f"{group[1]} is no setting; set {INSTEAD[group[1]]}"
     if keys and _TYPE.match(reason):
         return f"{setting} {_mistaken(lines, reason)}"
     if not keys or re.match(r"[\w.]+(:| is | x )", reason):

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from torch import optim
 
 from lit_rl import algorithms, policy, sampling, tasks
 from lit_rl.commands.explain import explain, told
@@ -20,6 +21,7 @@ CLASSES = {
     "model": (algorithms, algorithms.Algorithm),
     "model.cuts": (cuts, cuts.CutRule),
     "model.policy": (policy, policy.CausalPolicy),
+    "model.optimizer": (optim, optim.Optimizer),
     "data.task": (tasks, tasks.Task),
     "data.sampler": (sampling, sampling.Sampler),
 }

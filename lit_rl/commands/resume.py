@@ -16,6 +16,7 @@ STREAMS = "prompts and samples are numbered from the first iteration on"
 REFERENCE = "the reference is made of it anew, for it is in no checkpoint"
 FIXED = {  # settings, or groups of them, that a run keeps, and why
     "model.class_path": "optimizer, critic and callbacks are of that algorithm",
+    "model.optimizer": "the checkpoint holds that optimizer's state",
     "model.policy": REFERENCE,
     "model.start": REFERENCE,
     "model.reference": REFERENCE,
