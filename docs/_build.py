@@ -18,6 +18,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.+?)\\[)\]]</\1>', re.DOTALL)
+NUMBERS = re.compile(r"<td>([-+x(]?\d[^<]{0,24})</td>")  # would be broken at a minus
 TABLE = re.compile(r"^( *)=+ [= ]+\n(?:.+\n)+? *=+ [= ]+\n(?:.+\n)+? *=+ [= ]+$", re.MULTILINE)
 ROLE = re.compile(r":(?:func|class|meth|mod|data):`([\w.]+)`")
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".txt": "text", "": "make"}
@@ -59,7 +60,7 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
         formula = convert(html.unescape(found[2]), display="block" if found[1] == "div" else "inline")
         return re.sub(r"<mi>(log|exp)</mi>", r'\g<0><mspace width="0.17em" />', formula)  # else it reads: logp
 
-    return FORMULA.sub(mathml, content)
+    return NUMBERS.sub(r'<td style="white-space: nowrap">\1</td>', FORMULA.sub(mathml, content))
 
 
 class Roles(griffe.Extension):

@@ -54,8 +54,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
     ``critic_initialisation``, of a critic that is not being pretrained, with its values V and its targets R. Flag:
     ``explained_variance`` below its limit, or the absolute ``value_bias`` above its own.
 
-    - ``explained_variance``: 1 - Var(R - V) / Var(R), over all tokens,
-    - ``value_bias``: mean(V - R) / sd(R); ``value_slope``: of R on V, Cov(V, R) / Var(V),
+    - ``explained_variance``: 1 - Var(R - V) / Var(R); ``value_bias``: mean(V - R) / sd(R); ``value_slope``: of R on V,
     - with ``_early``, ``_middle`` or ``_late`` behind: the same of the tokens in a third of their response.
 
     ``insufficient_sampling``, where G or K is at least 2. Flag: either error above ``sampling_error``.
@@ -66,12 +65,11 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
 
     ``poor_baseline``. Flag: ``zero_advantage`` or ``trace_ratio`` above its limit.
 
-    - ``zero_advantage``: the share of groups whose advantages are all 0,
+    - ``zero_advantage``: the share of groups whose advantages are all 0; ``probe_tokens``: of all probes so far,
     - ``zero_advantage_expected``, with probes, more responses to some of the prompts: the share to expect where a
       prompt's samples are compared, an unbiased estimate of E[p^G + (1 - p)^G], p a prompt's rate of success,
     - ``trace_ratio``, with probes: tr Sigma of the groups' gradients, over that of the same samples with r minus the
-      mean reward of the prompt's probes (over their deviation, if the algorithm has ``scale_by_std``),
-    - ``probe_tokens``: of all probes so far.
+      mean reward of the prompt's probes (over their deviation, if the algorithm has ``scale_by_std``).
 
     ``kl_collapse``, unless another policy is sampled. Flag: two at once beyond their limits; the length is where it has
     grown or shrunk by its limit's factor.
