@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 from ablations.records.study_results import FOLDER
 from ablations.studies import STUDIES, find
 from ablations.sweep.stopping import Stopped, stoppable
-from ablations.sweep.tuning import tuned
+from ablations.sweep.tuning import trials, tuned
 from lit_rl.errors import UsageError
 from lit_rl.ranges import Count, Port, Seed, fault
 
@@ -116,8 +116,8 @@ def _main(args: Sequence[str] | None) -> int:
     if options.command == "run":
         from ablations.sweep.runner import run
 
-        if study.trials is not None and not options.smoke:
-            code = run(study.trials, None, options.jobs, False)
+        if (tried := trials(study)) is not None and not options.smoke:
+            code = run(tried, None, options.jobs, False)
         if not code:
             code = run(tuned(study, options.smoke), _seeds(options.seeds), options.jobs, options.smoke)
     from ablations.report.study_report import report

@@ -1,11 +1,35 @@
 """Partial configurations of lit_rl's command line, written over each other."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from lit_rl.commands.options import same_class
 from lit_rl.errors import UsageError
 
 Config = dict[str, Any]
+CLASSES = ("model", "model.policy", "model.cuts", "data.task", "data.sampler")
+
+
+def nested(settings: Mapping[str, Any]) -> Config:
+    """Settings by names as on the command line, such as ``model.samples``, as a configuration file nests them.
+
+    The name of a class stands for itself (``{"data.task": "KeyToken", "data.task.length": 8}``). What is nested already
+    stays as it is.
+
+    Raises:
+        UsageError: as from :func:`merge`.
+    """
+    config: Config = {}
+    for name, value in settings.items():
+        if name in CLASSES and isinstance(value, str):
+            value = {"class_path": value}
+        *folders, last = name.split(".")
+        found: Config = {last: value}
+        for depth in range(len(folders), 0, -1):
+            key = ".".join(folders[:depth])
+            found = {folders[depth - 1]: {"init_args": found} if key in CLASSES else found}
+        config = merge(config, found)
+    return config
 
 
 def merge(base: Config, changes: Config) -> Config:

@@ -1,21 +1,14 @@
-"""What a study is: arms, seeds and planned comparisons, written down before the first run."""
+"""What a study is: arms, seeds and planned comparisons, written down before the first run.
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
+Data and their checks alone; :mod:`ablations.grid` makes cells of them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
-from ablations.config import Config, filled, merge
-
-
-class Preparation(NamedTuple):
-    """A command line of ``python -m lit_rl`` in which ``{folder}`` stands for the folder that it fills."""
-
-    folder: str
-    args: tuple[str, ...]
+from ablations.config import Config, merge, nested
 
 
 @dataclass(frozen=True)
@@ -32,9 +25,10 @@ class Stage:
     args: tuple[str, ...]
     smoke: tuple[str, ...] = ()
 
-    def at(self, seed: int, smoke: bool) -> Preparation:
-        args = tuple(arg.replace("{seed}", str(seed)) for arg in (*self.args, *(self.smoke if smoke else ())))
-        return Preparation(f"mlruns/stages/{self.name}-{_digest(args)}", args)
+    @property
+    def checkpoint(self) -> str:
+        """Of a stage that trains, in an arm's settings."""
+        return f"{{{self.name}}}/last.ckpt"
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,7 @@ class Arm:
     against ``baseline``, the study's if None; arms with one baseline solve the same task and share their panels.
 
     Attributes:
+        config: by names as on the command line (``model.samples``), or nested.
         rate: whose learning rate is tuned; arms of one name share one. None keeps that of the settings.
         trial: whether the arm itself is tried with each rate.
         frozen: the policy stays as it is: the arm's gradients are measured, and it is neither trained nor tested.
@@ -60,6 +55,13 @@ class Arm:
     frozen: bool = False
     task: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "config", nested(self.config))
+
+    def but(self, name: str, config: Mapping[str, Any], **changes: Any) -> "Arm":
+        """The arm with another name and some other settings, at the learning rate that was tuned for the arm."""
+        return replace(self, name=name, config=merge(self.config, nested(config)), **{"trial": False, **changes})
+
 
 class Reading(NamedTuple):
     """What its authors read from a study's outcomes, for as long as a rerun has the same.
@@ -71,6 +73,9 @@ class Reading(NamedTuple):
 
     text: str
     outcomes: tuple[str, ...]
+
+
+Prediction = Literal["above", "below", "equal", ""]
 
 
 class Comparison(NamedTuple):
@@ -86,10 +91,25 @@ class Comparison(NamedTuple):
 
     arms: tuple[str, ...]
     against: tuple[str, ...]
-    predicted: Literal["above", "below", "equal", ""] = ""
+    predicted: Prediction = ""
     because: str = ""
     name: str = ""
     metric: str = ""
+
+    @classmethod
+    def between(
+        cls,
+        arm: str,
+        against: str,
+        predicted: Prediction = "",
+        because: str = "",
+        name: str = "",
+        metric: str = "",
+        tasks: Iterable[str] = (),
+    ) -> "Comparison":
+        """Of two arms or, in the mean over tasks, of the arms whose names are a task's with that behind it."""
+        arms, others = (tuple(f"{task} {each}" for task in tasks) or (each,) for each in (arm, against))
+        return cls(arms, others, predicted, because, name, metric)
 
     def __str__(self) -> str:
         return self.name or f"{' + '.join(self.arms)} against {' + '.join(self.against)}"
@@ -104,42 +124,18 @@ class Tuning:
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One training run: an arm with a seed. ``config`` is complete, the seed included."""
-
-    study: str
-    arm: str
-    seed: int
-    config: Config
-    preparations: tuple[Preparation, ...] = ()
-    frozen: bool = False
-
-    @cached_property
-    def hash(self) -> str:
-        """12 hexadecimal digits that name the configuration, whatever the order of its keys."""
-        return _digest(self.config)
-
-    @property
-    def iterations(self) -> int:
-        return int(self.config["trainer"]["max_epochs"])
-
-    def __str__(self) -> str:
-        return f"{self.arm}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
 class Study:
     """A question, and the grid of runs that answers it.
 
     Attributes:
         question: what the study asks.
         source: where the question comes from.
-        baseline: the arm that gains are measured against, unless an arm names another.
+        baseline: the arm that gains are measured against, unless an arm names another; the first one if empty.
         primary_metric: decides the question; of ``StudyResults.value``.
         comparisons: planned ones, at most six, whose p are adjusted together.
         controls: comparisons that show the machinery to be sound.
         exploratory: comparisons that were not planned, made after the runs that they follow up.
-        base: settings shared by all arms.
+        base: settings shared by all arms, by names as on the command line or nested.
         seeds: when none are given.
         tuning: of the learning rates; None where they stand in the settings.
         hours: the budget on two cores.
@@ -152,11 +148,11 @@ class Study:
 
     name: str
     question: str
-    source: str
-    arms: tuple[Arm, ...]
-    baseline: str
-    primary_metric: str
-    comparisons: tuple[Comparison, ...]
+    source: str = ""
+    arms: tuple[Arm, ...] = ()
+    baseline: str = ""
+    primary_metric: str = "test/accuracy_sampled"
+    comparisons: tuple[Comparison, ...] = ()
     controls: tuple[Comparison, ...] = ()
     exploratory: tuple[Comparison, ...] = ()
     base: Config = field(default_factory=dict)
@@ -170,13 +166,12 @@ class Study:
     reading: Reading | None = None
 
     def __post_init__(self) -> None:
-        pairs = (*self.comparisons, *self.controls, *self.exploratory)
-        named = {*map(self.baseline_of, self.arm_names), *(name for pair in pairs for name in pair.arms + pair.against)}
-        unknown = named - set(self.arm_names)
-        if unknown or len(self.comparisons) > 6:
-            raise ValueError(f"study {self.name}: no arm {unknown}" if unknown else "more than six comparisons")
-        if self.tuning is not None and set(self.tuning.seeds) & set(self.seeds):
-            raise ValueError(f"study {self.name}: tuned on seeds that it uses")
+        for name in ("base", "smoke"):
+            object.__setattr__(self, name, nested(getattr(self, name)))
+        if not self.baseline and self.arms:
+            object.__setattr__(self, "baseline", self.arms[0].name)
+        for fault in _faults(self):
+            raise ValueError(f"study {self.name}: {fault}")
 
     @property
     def arm_names(self) -> tuple[str, ...]:
@@ -200,83 +195,18 @@ class Study:
         """The name, with the scale if it isn't the smallest."""
         return self.name if self.scale == "tiny" else f"{self.name}-{self.scale}"
 
-    @property
-    def trials(self) -> "Study | None":
-        """The study that tunes the learning rates: every rate of every arm that is tried, on seeds of its own."""
-        if self.tuning is None:
-            return None
-        arms = tuple(
-            replace(arm, name=trial_name(arm.name, rate), config=merge(arm.config, _rate(rate)), baseline=None)
-            for arm in self.arms
-            for rate in self.tuning.rates
-            if arm.rate is not None and arm.trial
-        )
-        return replace(
-            self,
-            name=f"{self.name}-tuning",
-            arms=arms,
-            baseline=arms[0].name,
-            comparisons=(),
-            controls=(),
-            exploratory=(),
-            seeds=self.tuning.seeds,
-            tuning=None,
-        )
 
-    def best_rates(self, scores: Mapping[tuple[str, float], float]) -> dict[str, float]:
-        """Of each group of arms with one learning rate, the rate with the best mean score, the lowest of equal ones.
-
-        Args:
-            scores: by arm and rate.
-        """
-        assert self.tuning is not None
-        groups: dict[str, list[str]] = {}
-        for arm in self.arms:
-            if arm.rate is not None and arm.trial:
-                groups.setdefault(arm.rate, []).append(arm.name)
-        return {
-            group: max(self.tuning.rates, key=lambda rate: (fmean(scores[name, rate] for name in names), -rate))
-            for group, names in groups.items()
-        }
-
-    def with_rates(self, rates: Mapping[str, float]) -> "Study":
-        """The study with the learning rates of its arms set, by the name of their ``rate``."""
-        arms = (
-            arm if arm.rate is None else replace(arm, config=merge(arm.config, _rate(rates[arm.rate])))
-            for arm in self.arms
-        )
-        return replace(self, arms=tuple(arms))
-
-    def cell(self, arm: Arm, seed: int, smoke: bool = False) -> Cell:
-        config = merge(self.base, arm.config)
-        untrained = config["trainer"]["max_epochs"] == 0
-        if smoke:
-            config = merge(config, self.smoke)
-        if untrained:
-            config = merge(config, {"trainer": {"max_epochs": 0}})
-        made = {stage.name: stage.at(seed, smoke) for stage in arm.stages}
-        config = filled(config, {name: preparation.folder for name, preparation in made.items()})
-        config = merge(config, {"seed_everything": seed})
-        return Cell(self.name, arm.name, seed, config, tuple(made.values()), arm.frozen)
-
-    def find(self, arm: str, seed: int, digest: str, smoke: bool) -> Cell | None:
-        """The cell of that arm and seed, if the hash is that of the study as it is now, not of an earlier one."""
-        cells = (self.cell(each, seed, smoke) for each in self.arms if each.name == arm)
-        return next((cell for cell in cells if cell.hash == digest), None)
-
-    def cells(self, seeds: Sequence[int] | None = None, smoke: bool = False) -> list[Cell]:
-        """The grid, seed by seed: an interrupted sweep leaves all arms with the same seeds."""
-        return [self.cell(arm, seed, smoke) for seed in (self.seeds if seeds is None else seeds) for arm in self.arms]
-
-
-def trial_name(arm: str, rate: float) -> str:
-    """The name of the arm that tries a learning rate."""
-    return f"{arm} at {rate:g}"
-
-
-def _rate(rate: float) -> Config:
-    return {"model": {"init_args": {"learning_rate": rate}}}
-
-
-def _digest(x: Any) -> str:
-    return hashlib.sha256(json.dumps(x, sort_keys=True).encode()).hexdigest()[:12]
+def _faults(study: Study) -> Iterator[str]:
+    if not study.arms:
+        yield "it has no arms"
+    twice = [name for name, count in Counter(study.arm_names).items() if count > 1]
+    if twice:
+        yield f"two arms are called {twice[0]}"
+    pairs = (*study.comparisons, *study.controls, *study.exploratory)
+    named = [*map(study.baseline_of, study.arm_names), *(name for pair in pairs for name in pair.arms + pair.against)]
+    if unknown := [name for name in named if name not in study.arm_names]:
+        yield f"it compares with {unknown[0]}, which is none of its arms"
+    if len(study.comparisons) > 6:
+        yield f"{len(study.comparisons)} planned comparisons, more than six"
+    if study.tuning is not None and set(study.tuning.seeds) & set(study.seeds):
+        yield "tuned on seeds that it uses"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow.artifacts import load_text
 
-from ablations import studies
+from ablations import grid, studies
 from ablations.__main__ import main
 from ablations.config import merge
 from ablations.records.experiment import ARM, COMMIT, HASH, PARENT, SEED, SMOKE, STUDY, SWEEP, Tracking
@@ -58,7 +58,7 @@ def sweep(folder):
     tracking = Tracking(study.label(smoke=True))
     ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
     stale = tracking.open_cell(
-        study.cells([0], smoke=True)[0], {SWEEP: f"{socket.gethostname()} {ended.stdout.strip()}"}
+        grid.cells(study, [0], smoke=True)[0], {SWEEP: f"{socket.gethostname()} {ended.stdout.strip()}"}
     )
     assert main(QUICKSTART) == 0
     return study, tracking, stale
@@ -68,7 +68,7 @@ def test_arms_are_parents_and_seeds_their_children(sweep):
     study, tracking, stale = sweep
     arms = {run.info.run_id: run for run in tracking.runs("arm")}
     cells = [run for run in tracking.runs("cell") if run.info.run_id != stale]
-    planned = {cell.hash: cell for cell in study.cells([0], smoke=True)}
+    planned = {cell.hash: cell for cell in grid.cells(study, [0], smoke=True)}
     assert sorted(run.data.tags[ARM] for run in arms.values()) == sorted(study.arm_names)
     assert {run.data.tags[HASH] for run in cells} == planned.keys() and len(cells) == len(planned)
     assert {run.info.status for run in [*arms.values(), *cells]} == {"FINISHED"}
@@ -90,8 +90,8 @@ def test_an_unfinished_cell_is_run_anew(sweep):
 def test_a_cell_that_another_process_runs_is_left_alone(sweep):
     study, tracking, _ = sweep
     for other in (f"{socket.gethostname()} {os.getppid()}", "elsewhere 1"):
-        run_id = tracking.open_cell(study.cells([9], smoke=True)[0], {SWEEP: other})
-        tracking.kill_stale(study.cells([9], smoke=True))
+        run_id = tracking.open_cell(grid.cells(study, [9], smoke=True)[0], {SWEEP: other})
+        tracking.kill_stale(grid.cells(study, [9], smoke=True))
         assert tracking.client.get_run(run_id).info.status == "RUNNING"
         tracking.client.delete_run(run_id)
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from ablations.grid import Preparation, cells, preparation
 from ablations.records.study_results import load
 from ablations.report import figures, study_report
-from ablations.study import Arm, Preparation, Stage, Study
+from ablations.study import Arm, Stage, Study
 from ablations.sweep import runner
 from ablations.sweep.stages import prepare, seconds
 from lit_rl.errors import UsageError
@@ -30,17 +31,18 @@ def study(*arms: Arm) -> Study:
 
 def test_a_folder_is_named_by_its_command_and_fills_the_settings():
     seeded = Stage("dpo", ("fit", "--seed_everything", "{seed}"), smoke=("--trainer.max_epochs", "1"))
-    assert seeded.at(0, False).folder != seeded.at(1, False).folder != seeded.at(1, True).folder
-    assert SCORES.at(0, False) == SCORES.at(1, False)
+    first, second, smoked = (preparation(seeded, *each).folder for each in ((0, False), (1, False), (1, True)))
+    assert first != second != smoked
+    assert preparation(SCORES, 0, False) == preparation(SCORES, 1, False)
     arm = Arm(
         "a", {"model": {"class_path": "RTO", "init_args": {"dpo_checkpoint": "{dpo}/last.ckpt"}}}, None, (seeded,)
     )
-    cells = study(arm).cells([0, 1])
-    for cell, seed in zip(cells, (0, 1), strict=True):
+    found = cells(study(arm), [0, 1])
+    for cell, seed in zip(found, (0, 1), strict=True):
         [made] = cell.preparations
         assert cell.config["model"]["init_args"]["dpo_checkpoint"] == f"{made.folder}/last.ckpt"
         assert made.args == ("fit", "--seed_everything", str(seed))
-    assert cells[0].hash != cells[1].hash
+    assert found[0].hash != found[1].hash
 
 
 def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
@@ -60,7 +62,7 @@ def test_a_sweep_makes_its_stages_once_and_reports_what_they_took(tmp_path, capf
     )
     swept = study(*arms)
     assert runner.run(swept, None, 2, False) == 0, capfd.readouterr().err
-    [made] = swept.cells()[2].preparations
+    [made] = cells(swept)[2].preparations
     record = json.loads((Path(made.folder) / "stage.json").read_text())
     assert record["args"] == list(made.args) and seconds([made]) == record["seconds"] > 0
     before = (Path(made.folder) / "stage.json").stat().st_mtime_ns

@@ -1,15 +1,34 @@
 """Grids and hashes: no training."""
 
+import hashlib
+from dataclasses import replace
+
 import pytest
 
-from ablations.config import merge
+from ablations.config import merge, nested
+from ablations.grid import cells
 from ablations.studies import STUDIES, find
 from ablations.study import Arm, Comparison, Study
+from ablations.sweep.tuning import trials
 from lit_rl.errors import UsageError
 
 BASE = {
     "model": {"class_path": "RLOO", "init_args": {"samples": 4, "learning_rate": 1e-4}},
     "trainer": {"max_epochs": 3},
+}
+
+# of the hashes of every cell, trials among them: another digest, and all that has been run is outdated
+DIGESTS = {
+    "quickstart": "1b82edf87cba",
+    "position_credit": "c0e7de62593f",
+    "sampling_budget": "dc90ea0f5986",
+    "sampling_budget-mid": "071ce6535735",
+    "sampling_budget-small": "d821dc14e99e",
+    "binary_math": "b85ed9944af0",
+    "binary_math-mid": "34bbd3d55110",
+    "binary_math-small": "f345e272c6f7",
+    "wall_clock": "862490658c60",
+    "all_algorithms": "441093ff4aa3",
 }
 
 
@@ -40,7 +59,7 @@ def test_a_class_takes_over_nothing_that_is_set_for_another():
 
 def test_hash_ignores_the_order_of_keys_and_nothing_else():
     def digest(config, seed=0):
-        return study(Arm("a", config)).cells([seed])[0].hash
+        return cells(study(Arm("a", config)), [seed])[0].hash
 
     one = {"model": {"init_args": {"samples": 8, "temperature": 1.0}}}
     other = {"model": {"init_args": {"temperature": 1.0, "samples": 8}}}
@@ -51,21 +70,21 @@ def test_hash_ignores_the_order_of_keys_and_nothing_else():
 
 
 def test_a_seed_reaches_the_weights_and_the_data():
-    for cell in study().cells([3, 5]):
+    for cell in cells(study(), [3, 5]):
         assert cell.config["seed_everything"] == cell.seed
-    assert [(cell.arm, cell.seed) for cell in study().cells([3, 5])] == [
+    assert [(cell.arm, cell.seed) for cell in cells(study(), [3, 5])] == [
         ("start", 3),
         ("trained", 3),
         ("start", 5),
         ("trained", 5),
     ]
-    assert [cell.seed for cell in study(seeds=(7,)).cells()] == [7, 7]
+    assert [cell.seed for cell in cells(study(seeds=(7,)))] == [7, 7]
 
 
 def test_smoke_comes_last_but_trains_no_untrained_arm():
-    cells = study(smoke={"trainer": {"max_epochs": 1}, "data": {"eval_prompts": 2}}).cells([0], smoke=True)
-    assert [cell.iterations for cell in cells] == [0, 1]
-    assert all(cell.config["data"]["eval_prompts"] == 2 for cell in cells)
+    tried = cells(study(smoke={"trainer.max_epochs": 1, "data.eval_prompts": 2}), [0], smoke=True)
+    assert [cell.iterations for cell in tried] == [0, 1]
+    assert all(cell.config["data"]["eval_prompts"] == 2 for cell in tried)
 
 
 def test_a_study_names_its_own_arms():
@@ -75,11 +94,52 @@ def test_a_study_names_its_own_arms():
         study(Arm("start", {}), Arm("other", {}, baseline="nobody"))
 
 
+def test_a_study_is_checked_when_it_is_written():
+    arms = (Arm("a", {}), Arm("b", {}))
+    assert study(*arms, baseline="").baseline == "a"
+    for wrong, said in (
+        ({"arms": ()}, "no arms"),
+        ({"arms": (*arms, Arm("a", {}))}, "two arms are called a"),
+        ({"comparisons": 7 * (Comparison(("a",), ("b",)),)}, "7 planned comparisons"),
+    ):
+        with pytest.raises(ValueError, match=f"study s: .*{said}"):
+            replace(study(*arms), **wrong)
+
+
+def test_settings_are_named_as_on_the_command_line():
+    flat = {"model": "RLOO", "model.samples": 4, "data.task": "KeyToken", "data.task.length": 8, "budget.seconds": 1}
+    written = {
+        "model": {"class_path": "RLOO", "init_args": {"samples": 4}},
+        "data": {"task": {"class_path": "KeyToken", "init_args": {"length": 8}}},
+        "budget": {"seconds": 1},
+    }
+    assert nested(flat) == nested(written) == written and nested({}) == {}
+    assert nested({"model": {"class_path": "PPO"}, "model.policy.path": "p"})["model"] == {
+        "class_path": "PPO",
+        "init_args": {"policy": {"init_args": {"path": "p"}}},
+    }
+    with pytest.raises(UsageError, match="PPO would take over what is set for RLOO"):
+        merge(nested(flat), nested({"model": "PPO"}))
+
+
+def test_an_arm_s_variant_takes_its_rate_and_is_not_tried():
+    arm = Arm("a", {"model": "RLOO"}, rate="r").but("b", {"data.stream": 1})
+    assert (arm.name, arm.rate, arm.trial) == ("b", "r", False)
+    assert arm.config == {"model": {"class_path": "RLOO"}, "data": {"stream": 1}}
+
+
 def test_every_study_has_distinct_cells():
     for each in STUDIES.values():
         for smoke in (False, True):
-            cells = each.cells(smoke=smoke)
-            assert len({cell.hash for cell in cells}) == len(cells) == len(each.arms) * len(each.seeds)
+            found = cells(each, smoke=smoke)
+            assert len({cell.hash for cell in found}) == len(found) == len(each.arms) * len(each.seeds)
+
+
+@pytest.mark.parametrize("key", STUDIES)
+def test_no_cell_is_outdated(key):
+    found = [each for each in (STUDIES[key], trials(STUDIES[key])) if each is not None]
+    hashes = [cell.hash for each in found for smoke in (False, True) for cell in cells(each, smoke=smoke)]
+    assert hashlib.md5(" ".join(hashes).encode()).hexdigest()[:12] == DIGESTS[key]
 
 
 def test_a_mistyped_study_is_guessed():

@@ -10,10 +10,10 @@ from collections import Counter
 import sweeping
 from mlflow.entities import Run
 
-from ablations import studies
+from ablations import grid, studies
 from ablations.__main__ import main
+from ablations.grid import Preparation
 from ablations.records.experiment import ARM, PARENT, SWEEP, Tracking, sweep
-from ablations.study import Preparation
 from ablations.sweep import claims, runner
 from ablations.sweep.arm_runs import close_arms, open_arms
 from ablations.sweep.claims import take
@@ -68,7 +68,7 @@ def test_what_another_runner_has_claimed_is_left_to_it(tmp_path):
     """This process is the other runner: it claims a cell, which it finishes, and one, which it drops."""
     study = sweeping.STUDIES["swept"]
     tracking = Tracking(study.name)
-    cells = study.cells()
+    cells = grid.cells(study)
     held = [take(claims.folder(tracking.uri, tracking.name) / cell.hash) for cell in cells[:2]]
     codes: list[int] = []
     thread = threading.Thread(target=lambda: codes.append(runner.run(study, None, 2, False)))
@@ -88,7 +88,7 @@ def test_what_another_runner_has_claimed_is_left_to_it(tmp_path):
 
 def test_runners_share_an_arm_s_run(tmp_path):
     study = sweeping.STUDIES["swept"]
-    tracking, cells = Tracking(study.name), study.cells()
+    tracking, cells = Tracking(study.name), grid.cells(study)
     first, second = (open_arms(tracking, cells, False) for _ in range(2))
     assert first == second and first.keys() == set(study.arm_names)
 

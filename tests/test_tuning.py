@@ -2,7 +2,8 @@
 
 import pytest
 
-from ablations.study import Arm, Study, Tuning, trial_name
+from ablations.grid import cells
+from ablations.study import Arm, Study, Tuning
 from ablations.sweep import tuning
 from lit_rl.errors import UsageError
 
@@ -27,12 +28,12 @@ def rates(found: Study) -> dict[str, float | None]:
 
 
 def test_every_arm_is_tried_as_often_on_seeds_of_its_own():
-    trials = study().trials
+    trials = tuning.trials(study())
     assert trials is not None and trials.seeds == (100, 101) and trials.label(False) != study().label(False)
-    expected = {trial_name(arm.name, rate) for arm in ARMS[:3] for rate in RATES}
-    assert {cell.arm for cell in trials.cells()} == expected and len(trials.cells()) == 2 * len(expected)
-    assert {cell.config["model"]["init_args"]["learning_rate"] for cell in trials.cells()} == set(RATES)
-    assert study(tuning=None).trials is None
+    expected = {tuning.trial_name(arm.name, rate) for arm in ARMS[:3] for rate in RATES}
+    assert {cell.arm for cell in cells(trials)} == expected and len(cells(trials)) == 2 * len(expected)
+    assert {cell.config["model"]["init_args"]["learning_rate"] for cell in cells(trials)} == set(RATES)
+    assert tuning.trials(study(tuning=None)) is None
 
 
 def test_a_study_may_not_use_the_seeds_it_was_tuned_on():
@@ -43,10 +44,10 @@ def test_a_study_may_not_use_the_seeds_it_was_tuned_on():
 def test_a_group_takes_the_rate_that_is_best_on_the_mean_over_its_arms():
     scores = {("x RLOO", 1e-3): 0.9, ("x RLOO", 1e-2): 0.5, ("y RLOO", 1e-3): 0.1, ("y RLOO", 1e-2): 0.8}
     scores |= {("x PPO", 1e-3): 0.5, ("x PPO", 1e-2): 0.5}
-    best = study().best_rates(scores)
+    best = tuning.best_rates(study(), scores)
     assert best == {"RLOO": 1e-2, "PPO": 1e-3}  # of equal ones the lower
     expected = {"x RLOO": 1e-2, "y RLOO": 1e-2, "x PPO": 1e-3, "x control": 1e-2, "untouched": 5.0}
-    assert rates(study().with_rates(best)) == expected
+    assert rates(tuning.with_rates(study(), best)) == expected
 
 
 def test_a_table_of_trials_is_enough_and_half_of_one_is_not(tmp_path, monkeypatch):

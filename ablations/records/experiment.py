@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablations.grid import Cell
 from ablations.records.outcome import Failure
-from ablations.study import Cell
 
 if TYPE_CHECKING:  # all of mlflow is slow to import
     from mlflow.entities import Run

@@ -10,11 +10,12 @@ from statistics import fmean
 from typing import Any
 
 from ablations.config import Config, merge
+from ablations.grid import Cell, find
 from ablations.metric_names import CREDIT, SECONDS, STEPS
 from ablations.records import metric_values
 from ablations.records.cell_result import CellResult
 from ablations.records.experiment import COMMIT, Tracking, identity
-from ablations.study import Cell, Study
+from ablations.study import Study
 from lit_rl.errors import UsageError
 from lit_rl.tracking.address import has_database, tracking_uri
 
@@ -153,7 +154,7 @@ def _read_mlflow(study: Study, smoke: bool) -> tuple[list[CellResult], int]:
     """The finished cells, and how many there are of other definitions of the study."""
     tracking = Tracking(study.label(smoke))
     finished = tracking.finished_cells()
-    found = [(study.find(*identity(run), smoke), run) for run in finished.values()]
+    found = [(find(study, *identity(run), smoke), run) for run in finished.values()]
     cells = [_from_run(tracking, cell, run) for cell, run in found if cell is not None]
     return cells, len(finished) - len(cells)
 
@@ -205,7 +206,7 @@ def _read_csv(study: Study, smoke: bool) -> tuple[list[CellResult], int]:
     with (folder / CELLS).open(newline="") as file:
         for row in csv.DictReader(file):
             arm, seed, digest = row["arm"], int(row["seed"]), row["config_hash"]
-            if study.find(arm, seed, digest, smoke) is None:
+            if find(study, arm, seed, digest, smoke) is None:
                 outdated += 1
                 continue
             metrics = {name: float(row[name]) for name in METRICS if row.get(name)}

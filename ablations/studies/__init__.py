@@ -1,4 +1,7 @@
-"""The studies, by name."""
+"""The studies, by name: a file a study, of what ``parts.py`` has.
+
+They may import a study's definition alone. Begin with ``quickstart.py``.
+"""
 
 import difflib
 

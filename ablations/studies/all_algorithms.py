@@ -2,16 +2,14 @@
 
 from typing import Any
 
-from ablations.config import Config, merge
+from ablations.config import Config
+from ablations.studies.parts import SMOKE
 from ablations.study import Arm, Comparison, Stage, Study
 
 TASKS = ("GSM8KStyle", "KeyToken")
 PRETRAINING = 30  # iterations, on top of the others' 50
 ON_CPU = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
-LATER: Config = {
-    "model": {"init_args": {"critic_pretraining": PRETRAINING}},
-    "trainer": {"max_epochs": 50 + PRETRAINING},
-}
+LATER: Config = {"model.critic_pretraining": PRETRAINING, "trainer.max_epochs": 50 + PRETRAINING}
 
 
 def _arms(task: str) -> tuple[Arm, ...]:
@@ -28,16 +26,14 @@ def _arms(task: str) -> tuple[Arm, ...]:
 
     def arm(name: str, config: Config | None = None, stages: tuple[Stage, ...] = (), **init_args: Any) -> Arm:
         model = {"class_path": name.split(",")[0], "init_args": init_args}
-        own: Config = {"model": model, "data": {"task": {"class_path": task}}}
-        return Arm(f"{task} {name}", merge(own, config or {}), start, stages, task=task)
+        return Arm(f"{task} {name}", {"model": model, "data.task": task, **(config or {})}, start, stages, task=task)
 
-    untrained = arm("REINFORCE", {"trainer": {"max_epochs": 0}})
     return (
-        Arm(start, untrained.config, start, task=task),
+        arm("REINFORCE").but(start, {"trainer.max_epochs": 0}, trial=True),
         *(arm(name) for name in ("REINFORCE", "RLOO", "ReMax", "GRPO", "PPO")),
         arm("PPO, pretrained", LATER),
         *(arm(name) for name in ("TRePO", "OnlineDPO")),
-        arm("RTO", None, (dpo,), dpo_checkpoint=f"{{{dpo.name}}}/last.ckpt"),
+        arm("RTO", None, (dpo,), dpo_checkpoint=dpo.checkpoint),
         arm("ABC", None, (scores,), reward_model=f"{{{scores.name}}}"),
     )
 
@@ -49,20 +45,16 @@ STUDY = Study(
     baseline="GSM8KStyle start",
     primary_metric="test/accuracy_sampled",
     comparisons=(
-        Comparison(("GSM8KStyle PPO, pretrained",), ("GSM8KStyle PPO",)),
-        Comparison(("GSM8KStyle TRePO",), ("GSM8KStyle RLOO",)),
-        Comparison(("GSM8KStyle OnlineDPO",), ("GSM8KStyle RLOO",)),
-        Comparison(("GSM8KStyle RTO",), ("GSM8KStyle PPO",)),
-        Comparison(("GSM8KStyle ABC",), ("GSM8KStyle PPO",)),
-        Comparison(("KeyToken PPO, pretrained",), ("KeyToken PPO",)),
+        Comparison.between("GSM8KStyle PPO, pretrained", "GSM8KStyle PPO"),
+        Comparison.between("GSM8KStyle TRePO", "GSM8KStyle RLOO"),
+        Comparison.between("GSM8KStyle OnlineDPO", "GSM8KStyle RLOO"),
+        Comparison.between("GSM8KStyle RTO", "GSM8KStyle PPO"),
+        Comparison.between("GSM8KStyle ABC", "GSM8KStyle PPO"),
+        Comparison.between("KeyToken PPO, pretrained", "KeyToken PPO"),
     ),
     arms=tuple(arm for task in TASKS for arm in _arms(task)),
-    base={"trainer": {"max_epochs": 50, "accelerator": "cpu"}},
-    smoke={
-        "data": {"prompts_per_iteration": 4, "rows_per_microbatch": 4, "eval_prompts": 8},
-        "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1},
-        "gradient_variance": {"every_n_iterations": 1},
-    },
+    base={"trainer.max_epochs": 50, "trainer.accelerator": "cpu"},
+    smoke={**SMOKE, "gradient_variance.every_n_iterations": 1},
     notes=(
         "Mechanism, not language models: 0.4M parameters; on GSM8KStyle reinforcement learning un-teaches errors that "
         "the warm start was taught (data/warmstart/README.md).",

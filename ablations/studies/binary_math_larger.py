@@ -3,8 +3,9 @@
 from dataclasses import replace
 from typing import Any
 
-from ablations.config import Config, merge
+from ablations.config import Config, merge, nested
 from ablations.studies import binary_math as tiny
+from ablations.studies.parts import ONE_START, UNLIMITED, budget
 from ablations.study import Arm, Reading, Stage, Study, Tuning
 
 SMALL_ARMS = ("GRPO", "PPO", "TRePO", tiny.START)
@@ -15,18 +16,13 @@ SMOLLM2: Config = {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"pa
 
 def _arm(arm: Arm, stride: int, tokens: int, updates: int, stages: tuple[Stage, ...], settings: Config) -> Arm:
     """The tiny study's arm with cuts, budget and start of a larger one."""
-    config = merge(arm.config, settings)
-    if "cuts" in config["model"]["init_args"]:
-        config = merge(config, {"model": {"init_args": {"cuts": {"init_args": {"every": stride}}}}})
-    budget: Config = {
-        "trainer": {"check_val_every_n_epoch": updates // 5},
-        "budget": {"generated_tokens": tokens * updates},
-    }
-    config = merge(config, budget)
-    if "critic_pretraining" in config["model"]["init_args"]:  # the same share of the budget
-        pretraining = tiny.PRETRAINING * updates // tiny.UPDATES
-        config = merge(config, {"model": {"init_args": {"critic_pretraining": pretraining}}})
-    return replace(arm, config=config, stages=stages)
+    arguments = arm.config["model"]["init_args"]
+    changes = {**settings, **budget(tokens, updates, looks=5)}
+    if "cuts" in arguments:
+        changes["model.cuts.every"] = stride
+    if "critic_pretraining" in arguments:  # the same share of the budget
+        changes["model.critic_pretraining"] = tiny.PRETRAINING * updates // tiny.UPDATES
+    return arm.but(arm.name, changes, stages=stages, trial=arm.trial)
 
 
 def _larger(
@@ -49,7 +45,7 @@ def _larger(
         comparisons=tuple(filter(has, tiny.STUDY.comparisons)),
         controls=tuple(filter(has, tiny.STUDY.controls)),
         exploratory=tuple(filter(has, tiny.STUDY.exploratory)),
-        base=merge(tiny.STUDY.base, base),
+        base=merge(tiny.STUDY.base, nested(base)),
         **{"reading": None, **others},
     )
 
@@ -61,8 +57,10 @@ MID = _larger(
     tokens=2400,
     updates=20,
     base={
-        "model": {"init_args": {"max_new_tokens": 144, "policy": EMBEDDED_MID}},
-        "data": {"task": {"init_args": {"steps": 4}}, "eval_prompts": 96},
+        "model.max_new_tokens": 144,
+        "model.policy": EMBEDDED_MID,
+        "data.task.steps": 4,
+        "data.eval_prompts": 96,
     },
     tuning=Tuning((3e-5, 1e-4, 3e-4, 1e-3), (100, 101)),
     hours=1.5,
@@ -75,7 +73,7 @@ MID = _larger(
     notes=(
         "Mechanism, not language models: 3.2M parameters, problems of four steps in about 80 tokens, and a warm start "
         "that was taught wrong operators on purpose (data/mid/README.md).",
-        *tiny.STUDY.notes[1:2],
+        ONE_START,
         "Arms are matched in generated tokens an update, about 2,400 at the start, and in the whole budget of 48,000. "
         "TRePO cuts every 32 tokens, with one continuation a cut. The noise of gradients at this start is "
         "sampling_budget's matter, at the same scale.",
@@ -100,9 +98,12 @@ TAUGHT = Stage(
 )
 
 ON_A_GPU: Config = {
-    "trainer": {"accelerator": "auto", "devices": 1, "precision": "bf16-mixed"},
-    "data": {"sampler": {"class_path": "lit_rl.sampling.LocalSampler", "init_args": {"compile": True}}},
-    "checkpoint": {"every_n_epochs": 0},  # 1.6 GB a cell
+    "trainer.accelerator": "auto",
+    "trainer.devices": 1,
+    "trainer.precision": "bf16-mixed",
+    "data.sampler": "lit_rl.sampling.LocalSampler",
+    "data.sampler.compile": True,
+    "checkpoint.every_n_epochs": 0,  # 1.6 GB a cell
 }
 
 SMALL = _larger(
@@ -111,29 +112,27 @@ SMALL = _larger(
     stride=32,
     tokens=2600,
     updates=30,
-    base=merge(
-        {
-            "model": {"init_args": {"max_new_tokens": 160, "policy": SMOLLM2}},
-            "data": {"task": {"init_args": {"steps": 3}}},
-        },
-        ON_A_GPU,
-    ),
+    base={"model.max_new_tokens": 160, "model.policy": SMOLLM2, "data.task.steps": 3, **ON_A_GPU},
     stages=(TAUGHT,),
-    settings={"model": {"init_args": {"start": f"{{{TAUGHT.name}}}/last.ckpt", "reference": False}}},
+    settings={"model.start": TAUGHT.checkpoint, "model.reference": False},
     seeds=tuple(range(8)),
     tuning=Tuning((3e-6, 1e-5, 3e-5), (100,)),
     baseline="GRPO",
     hours=None,
     smoke={
-        "model": {"init_args": {"max_new_tokens": 48}},
-        "data": {"prompts_per_iteration": 2, "rows_per_microbatch": 2, "eval_prompts": 2},
-        "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 2, "precision": "32-true"},
-        "budget": {"generated_tokens": None},
+        "model.max_new_tokens": 48,
+        "data.prompts_per_iteration": 2,
+        "data.rows_per_microbatch": 2,
+        "data.eval_prompts": 2,
+        "trainer.max_epochs": 2,
+        "trainer.check_val_every_n_epoch": 2,
+        "trainer.precision": "32-true",
+        **UNLIMITED,
     },
     notes=(
         "SmolLM2-135M-Instruct, which scores nothing in this format, after 3,072 demonstrations of problems of three "
         "steps, wrong operators among them as in data/warmstart.",
-        *tiny.STUDY.notes[1:2],
+        ONE_START,
         "Arms are matched in generated tokens an update, about 2,600 at the start, and in the whole budget of 78,000. "
         "TRePO cuts every 32 tokens, with one continuation a cut.",
         "PPO's responses are to 32 prompts an update, GRPO's to 8, TRePO's to 4.",

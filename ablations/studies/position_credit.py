@@ -1,16 +1,28 @@
 """Which estimators see the tokens that matter, and what that is worth at equal tokens."""
 
-from typing import Any, NamedTuple
+from collections.abc import Collection
+from dataclasses import replace
+from typing import NamedTuple
 
-from ablations.config import Config, merge
+from ablations.config import Config
 from ablations.metric_names import OVER_TOKENS, RECOVERED
-from ablations.studies.policies import POLICY, half_trained
-from ablations.study import Arm, Comparison, Reading, Study, Tuning
+from ablations.studies.parts import (
+    QUIET,
+    UNLIMITED,
+    Algorithm,
+    budget,
+    control_comparisons,
+    controls,
+    cuts,
+    half_trained,
+    position_credit,
+)
+from ablations.study import Arm, Comparison, Prediction, Reading, Study, Tuning
 
 SIZES: Config = {"vocabulary": 4, "length": 8}
 TOKENS = 256  # a policy update, continuations and greedy responses among them
 PRETRAINING = 6  # iterations
-ROUNDS, LARGER = 4, 4  # iterations in which a frozen policy's gradient is measured, of four times the tokens
+LARGER = 4  # times the tokens, where a frozen policy's gradient is measured
 
 
 class Task(NamedTuple):
@@ -29,26 +41,19 @@ TASKS = {
     "Pairwise": Task({}, 48),
     "Parity": Task({}, 64),
 }
-STRIDE = {"class_path": "lit_rl.functional.cuts.Stride", "init_args": {"every": 2}}
+STRIDE = cuts("Stride", every=2)
 # for as many tokens; an advantage is exact where two cuts are neighbours, which those of a stride never are
-RANDOM = {"class_path": "lit_rl.functional.cuts.Bernoulli", "init_args": {"probability": 0.5}}
+RANDOM = cuts("Bernoulli", probability=0.5)
 
 
-class Algorithm(NamedTuple):
-    """Its class, the prompts that make ``TOKENS`` tokens of responses of 8, and its arguments."""
-
-    model: str
-    prompts: int
-    arguments: Config = {}  # noqa: RUF012, never changed
-
-
-def _forked(fill: str, cuts: Config = STRIDE) -> Algorithm:
+def _forked(fill: str, rule: Config = STRIDE) -> Algorithm:
     """20 tokens a response, 8 and continuations of 6, 4 and 2; with random cuts 22 on average."""
-    return Algorithm("TRePO", 3, {"samples": 4, "cuts": cuts, "continuations": 1, "fill": fill})
+    return Algorithm("TRePO", 3, {"samples": 4, "cuts": rule, "continuations": 1, "fill": fill})
 
 
 INTERPOLATED = "TRePO, linear_advantage"
 EXACT, LOOKS_AHEAD = "exact advantages", "TRePO, linear_value_mc"  # the latter a negative control: frozen only
+# each with the prompts that make ``TOKENS`` tokens of responses of 8
 ALGORITHMS = {
     "REINFORCE": Algorithm("REINFORCE", 32),
     "RLOO": Algorithm("RLOO", 8, {"samples": 4}),
@@ -65,66 +70,41 @@ WITH_EOS = (("KeyToken", "Bottleneck"), ("RLOO", "GRPO", "PPO, pretrained", "TRe
 CONTROLLED = ("KeyToken", "Bottleneck", "Additive")
 
 
-def _config(task: str, name: str, eos: bool = False, larger: int = 1) -> Config:
-    algorithm, sizes = ALGORITHMS[name], SIZES | {"eos": eos}
-    chosen = {"class_path": f"lit_rl.tasks.{task}", "init_args": sizes | TASKS[task].arguments}
-    arguments = algorithm.arguments | ({"task": chosen} if name == EXACT else {})
-    policy = {"class_path": "lit_rl.policy.TokenTransformer", "init_args": POLICY | sizes}
-    prompts = larger * algorithm.prompts
-    rows = prompts * arguments.get("samples", 1)  # one update an iteration
-    return {
-        "model": {"class_path": algorithm.model, "init_args": arguments | {"policy": policy}},
-        "data": {"prompts_per_iteration": prompts, "rows_per_microbatch": rows, "task": chosen},
-        "credit": {"every_n_iterations": TASKS[task].credit},
-        "trainer": {"check_val_every_n_epoch": TASKS[task].updates // 8},
-        "budget": {"generated_tokens": TOKENS * TASKS[task].updates},
-    }
+def _task(task: str, eos: bool = False) -> Config:
+    settings = position_credit(task, SIZES | {"eos": eos}, TASKS[task].arguments)
+    return {**settings, **budget(TOKENS, TASKS[task].updates), "credit.every_n_iterations": TASKS[task].credit}
+
+
+def _algorithm(task: str, name: str) -> Algorithm:
+    algorithm = ALGORITHMS[name]
+    return replace(algorithm, arguments={"task": _task(task)["data.task"]}) if name == EXACT else algorithm
 
 
 def _trained(task: str, name: str, eos: bool = False) -> Arm:
     label = f"{task} with EOS" if eos else task
-    rate = f"{task} {name}"
-    return Arm(f"{label} {name}", _config(task, name, eos), f"{label} RLOO", rate=rate, trial=not eos, task=label)
+    config = {**_algorithm(task, name).config(), **_task(task, eos)}
+    return Arm(f"{label} {name}", config, f"{label} RLOO", rate=f"{task} {name}", trial=not eos, task=label)
 
 
 def _frozen(task: str, name: str) -> Arm:
     stage = half_trained(task, task, SIZES, TASKS[task].arguments, TASKS[task].half)
-    frozen = {
-        "model": {"init_args": {"start": f"{{{stage.name}}}/last.ckpt", "learning_rate": 0.0}},
-        "trainer": {"max_epochs": ROUNDS + ALGORITHMS[name].arguments.get("critic_pretraining", 0)},
-        "budget": {"generated_tokens": None},
-        "gradient_variance": {"every_n_iterations": 1},
-        "credit": {"every_n_iterations": 1},
-    }
-    config = merge(_config(task, name, larger=LARGER), frozen)
+    config = {**_algorithm(task, name).frozen(LARGER), **_task(task), **UNLIMITED}
+    config |= {"model.start": stage.checkpoint, "credit.every_n_iterations": 1}
     return Arm(f"{task} {name}, frozen", config, f"{task} RLOO", (stage,), frozen=True, task=task)
 
 
-def _controls(task: str) -> tuple[Arm, ...]:
-    config, baseline = _config(task, "RLOO"), f"{task} RLOO"
-    untrained = merge(config, {"trainer": {"max_epochs": 0}})
-    again = merge(config, {"data": {"stream": 1}})
-    shuffled = merge(config, {"reward": {"shuffle": True}})
-    return (
-        Arm(f"{task} start", untrained, baseline, task=task),
-        Arm(f"{task} RLOO, other samples", again, baseline, rate=baseline, trial=False, task=task),
-        Arm(f"{task} RLOO, shuffled rewards", shuffled, baseline, rate=baseline, trial=False, task=task),
-    )
+def _planned(
+    arm: str, against: str, predicted: Prediction, because: str, tasks: Collection[str] = tuple(TASKS)
+) -> Comparison:
+    where = "all tasks" if len(tasks) == len(TASKS) else " and ".join(tasks)
+    name = f"{arm} against {against}, {where}"
+    return Comparison.between(arm, against, predicted, because, name, tasks=tasks)
 
 
-def _over(tasks: Any, name: str) -> tuple[str, ...]:
-    return tuple(f"{task} {name}" for task in tasks)
-
-
-def _planned(arm: str, against: str, predicted: Any, because: str, tasks: Any = TASKS) -> Comparison:
-    where = "all tasks" if tasks is TASKS else " and ".join(tasks)
-    return Comparison(_over(tasks, arm), _over(tasks, against), predicted, because, f"{arm} against {against}, {where}")
-
-
-def _biased(fill: str, where: str, positions: str, predicted: Any, because: str) -> Comparison:
+def _biased(fill: str, where: str, positions: str, predicted: Prediction, because: str) -> Comparison:
     """Against the fill whose estimates have the whole gradient, 1."""
-    arms = (f"Additive {fill}, frozen",), ("Additive TRePO, frozen",)
-    return Comparison(*arms, predicted, because, f"{fill} against TRePO, {where}", f"{RECOVERED}{positions}")
+    name, metric = f"{fill} against TRePO, {where}", f"{RECOVERED}{positions}"
+    return Comparison.between(f"{fill}, frozen", "TRePO, frozen", predicted, because, name, metric, ("Additive",))
 
 
 STUDY = Study(
@@ -149,21 +129,7 @@ STUDY = Study(
         _planned(INTERPOLATED, "TRePO", "below", "three tokens of four are given noise alone"),
     ),
     controls=(
-        Comparison(
-            _over(CONTROLLED, "RLOO, other samples"),
-            _over(CONTROLLED, "RLOO"),
-            "equal",
-            "the same arm, other samples",
-            "RLOO against itself with other samples",
-        ),
-        Comparison(
-            _over(CONTROLLED, "RLOO, shuffled rewards"),
-            _over(CONTROLLED, "start"),
-            "equal",
-            "rewards that belong to other responses say nothing",
-            "RLOO with shuffled rewards against its start",
-            "test/accuracy_sampled",
-        ),
+        *control_comparisons("RLOO", "start", CONTROLLED),
         _biased(LOOKS_AHEAD, "between cuts", "1+3+5+7", "below", "theory leaves half of the gradient there"),
         _biased(LOOKS_AHEAD, "at cuts", "0+2+4+6", "equal", "no later value enters there"),
         _biased(
@@ -177,22 +143,20 @@ STUDY = Study(
     arms=(
         *(_trained(task, name) for task in TASKS for name in ALGORITHMS if name != LOOKS_AHEAD),
         *(_trained(task, name, eos=True) for task in WITH_EOS[0] for name in WITH_EOS[1]),
-        *(arm for task in CONTROLLED for arm in _controls(task)),
+        *(arm for task in CONTROLLED for arm in controls(_trained(task, "RLOO"), f"{task} start")),
         *(_frozen(task, name) for task in CONTROLLED for name in ALGORITHMS),
     ),
     base={
-        "model": {"init_args": {"max_new_tokens": SIZES["length"], "normalizer": "row_sum"}},
-        "data": {"eval_prompts": 256},
-        "trainer": {"max_epochs": 1000, "accelerator": "cpu"},
-        "gradient_variance": {"every_n_iterations": 0},
-        "diagnostics": {"every_n_iterations": 0},
-        "transcripts": {"every_n_iterations": 0},
-        "checkpoint": {"every_n_epochs": 1000},
+        **QUIET,
+        "model.normalizer": "row_sum",
+        "data.eval_prompts": 256,
+        "trainer.max_epochs": 1000,
+        "trainer.accelerator": "cpu",
     },
     seeds=tuple(range(10)),
     tuning=Tuning((3e-3, 1e-2, 3e-2, 1e-1), (100, 101, 102, 103)),
     hours=2,
-    smoke={"trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1}, "data": {"eval_prompts": 8}},
+    smoke={"trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1, "data.eval_prompts": 8},
     reading=Reading(
         "Over the five tasks only the fill that interpolates advantages is told apart, 34 points below TRePO's "
         "own; exact advantages, REINFORCE, RLOO, TRePO and PPO with and without pretraining are not. At the "

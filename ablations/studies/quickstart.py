@@ -1,12 +1,13 @@
 """A first look: do the response-level algorithms un-teach the errors of the warm start?"""
 
+from ablations.studies.parts import SMOKE, TWO_STEPS
 from ablations.study import Arm, Comparison, Study
 
-GROUPS = {"prompts_per_iteration": 16}  # x 4 responses
-SINGLES = {"prompts_per_iteration": 64}  # x 1 response
+GROUPS = {"data.prompts_per_iteration": 16}  # x 4 responses
+SINGLES = {"data.prompts_per_iteration": 64}  # x 1 response
 
 # the same loss for all but GRPO, which keeps its own: then REINFORCE, RLOO and ReMax estimate the same gradient
-SHARED = {"normalizer": "constant", "clip_low": 0.2, "clip_high": 0.2}
+SHARED = {"model.normalizer": "constant", "model.clip_low": 0.2, "model.clip_high": 0.2}
 
 STUDY = Study(
     name="quickstart",
@@ -16,38 +17,30 @@ STUDY = Study(
     baseline="warm_start",
     primary_metric="test/accuracy_sampled",
     comparisons=tuple(
-        Comparison((arm,), ("warm_start",)) for arm in ("REINFORCE", "RLOO", "ReMax", "GRPO", "supervised")
+        Comparison.between(arm, "warm_start") for arm in ("REINFORCE", "RLOO", "ReMax", "GRPO", "supervised")
     ),
     seeds=(0, 1, 2),
     arms=(
-        Arm("warm_start", {"model": {"class_path": "GRPO"}, "data": GROUPS, "trainer": {"max_epochs": 0}}),
-        Arm(
-            "supervised",
-            {"model": {"class_path": "Supervised", "init_args": {"normalizer": "constant"}}, "data": SINGLES},
-        ),
-        Arm("REINFORCE", {"model": {"class_path": "REINFORCE", "init_args": SHARED}, "data": SINGLES}),
-        Arm("RLOO", {"model": {"class_path": "RLOO", "init_args": {"samples": 4, **SHARED}}, "data": GROUPS}),
-        Arm("ReMax", {"model": {"class_path": "ReMax", "init_args": SHARED}, "data": SINGLES}),
-        Arm("GRPO", {"model": {"class_path": "GRPO", "init_args": {"samples": 4}}, "data": GROUPS}),
+        Arm("warm_start", {"model": "GRPO", **GROUPS, "trainer.max_epochs": 0}),
+        Arm("supervised", {"model": "Supervised", "model.normalizer": "constant", **SINGLES}),
+        Arm("REINFORCE", {"model": "REINFORCE", **SHARED, **SINGLES}),
+        Arm("RLOO", {"model": "RLOO", "model.samples": 4, **SHARED, **GROUPS}),
+        Arm("ReMax", {"model": "ReMax", **SHARED, **SINGLES}),
+        Arm("GRPO", {"model": "GRPO", "model.samples": 4, **GROUPS}),
     ),
     base={
-        "model": {"init_args": {"learning_rate": 3e-4, "max_new_tokens": 64}},
-        "data": {
-            "task": {"class_path": "GSM8KStyle", "init_args": {"steps": 2}},
-            "rows_per_microbatch": 16,
-            "eval_prompts": 256,
-        },
-        "trainer": {"max_epochs": 20, "check_val_every_n_epoch": 4, "accelerator": "cpu"},
-        "gradient_variance": {"every_n_iterations": 6},
-        "transcripts": {"every_n_iterations": 10},
-        "checkpoint": {"every_n_epochs": 10},
+        **TWO_STEPS,
+        "model.learning_rate": 3e-4,
+        "data.rows_per_microbatch": 16,
+        "data.eval_prompts": 256,
+        "trainer.max_epochs": 20,
+        "trainer.check_val_every_n_epoch": 4,
+        "trainer.accelerator": "cpu",
+        "gradient_variance.every_n_iterations": 6,
+        "transcripts.every_n_iterations": 10,
+        "checkpoint.every_n_epochs": 10,
     },
-    smoke={
-        "model": {"init_args": {"max_new_tokens": 48}},
-        "data": {"prompts_per_iteration": 4, "rows_per_microbatch": 4, "eval_prompts": 8},
-        "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1},
-        "gradient_variance": {"every_n_iterations": 1},
-    },
+    smoke={**SMOKE, "model.max_new_tokens": 48, "gradient_variance.every_n_iterations": 1},
     notes=(
         "Mechanism, not language models: 0.4M parameters and two-step problems, and the warm start was taught wrong "
         "operators on purpose (data/warmstart/README.md). Reinforcement learning un-teaches this planted error; the "

@@ -3,35 +3,36 @@
 from dataclasses import replace
 from typing import Any
 
-from ablations.config import Config, merge
+from ablations.config import Config, merge, nested
 from ablations.metric_names import KAPPA, NOISE, TOKEN
 from ablations.studies import sampling_budget as tiny
 from ablations.studies.binary_math_larger import EMBEDDED_MID, ON_A_GPU, SMOLLM2, TAUGHT
-from ablations.studies.sampling_budget import CRITICS, RLOO, WORDS, trepo
-from ablations.study import Arm, Comparison, Reading, Stage, Study
+from ablations.studies.sampling_budget import ONE_SCALE, PRETRAINED, RLOO, WORDS, trepo
+from ablations.study import Arm, Comparison, Prediction, Reading, Stage, Study
+
+MID_STRIDE, SMALL_STRIDE = 48, 32
+GROUPS: Config = {"data.prompts_per_iteration": 12, "data.rows_per_microbatch": 48}
 
 
-def _arms(stride: int, task: Config, config: Config, stages: tuple[Stage, ...] = ()) -> tuple[Arm, ...]:
+def _arms(stride: int, config: Config, stages: tuple[Stage, ...] = ()) -> tuple[Arm, ...]:
     """Those of the planned comparisons, whose values are measured."""
-    pretrained = CRITICS[1]
     arms = []
-    for name, model, arguments in (RLOO, pretrained, trepo(stride, 1), trepo(stride, 4), trepo(stride, 1, reuse=True)):
-        valued = name in (pretrained[0], trepo(stride, 1)[0], trepo(stride, 4)[0])
-        every = (arguments.get("critic_pretraining") or 1000) if valued else 0
-        own: Config = {
-            "data": {"task": {"class_path": WORDS, "init_args": task}},
-            "value_accuracy": {"every_n_iterations": every, "prompts": 1, "stride": stride},
+    for named in (RLOO, PRETRAINED, trepo(stride, 1), trepo(stride, 4), trepo(stride, 1, reuse=True)):
+        valued = named in (PRETRAINED, trepo(stride, 1), trepo(stride, 4))
+        every = (named[1].pretraining or 1000) if valued else 0
+        values = {
+            f"value_accuracy.{key}": n for key, n in (("every_n_iterations", every), ("prompts", 1), ("stride", stride))
         }
-        arms.append(tiny.measured(WORDS, name, model, arguments, merge(own, config), stages))
+        arms.append(tiny.measured(WORDS, named, {"data.task": WORDS, **GROUPS, **values, **config}, stages))
     return tuple(arms)
 
 
 def _study(scale: str, stride: int, arms: tuple[Arm, ...], **others: Any) -> Study:
     long, reuse, four = trepo(stride, 1)[0], trepo(stride, 1, reuse=True)[0], trepo(stride, 4)[0]
 
-    def planned(arm: str, against: str, predicted: Any, because: str, cost: str = TOKEN) -> Comparison:
+    def planned(arm: str, against: str, predicted: Prediction, because: str, cost: str = TOKEN) -> Comparison:
         name = f"{arm} against {against}" + ("" if cost == TOKEN else " where a trained token costs 4")
-        return Comparison((f"{WORDS} {arm}",), (f"{WORDS} {against}",), predicted, because, name, f"{NOISE}{cost}")
+        return Comparison.between(arm, against, predicted, because, name, f"{NOISE}{cost}", (WORDS,))
 
     return replace(
         tiny.STUDY,
@@ -49,18 +50,16 @@ def _study(scale: str, stride: int, arms: tuple[Arm, ...], **others: Any) -> Stu
     )
 
 
-MID_STRIDE, SMALL_STRIDE = 48, 32
-GROUPS: Config = {"prompts_per_iteration": 12, "rows_per_microbatch": 48}
-
 MID = _study(
     "mid",
     MID_STRIDE,
     _arms(
         MID_STRIDE,
-        {"steps": 4, "most_steps": 8},
         {
-            "model": {"max_new_tokens": 208, "policy": EMBEDDED_MID},
-            "data": GROUPS,
+            "data.task.steps": 4,
+            "data.task.most_steps": 8,
+            "model.max_new_tokens": 208,
+            "model.policy": EMBEDDED_MID,
         },
     ),
     hours=2.0,
@@ -73,7 +72,7 @@ MID = _study(
     notes=(
         "Mechanism, not language models: the embedded policy of 3.2M parameters as it was warm-started, on problems of "
         "four to eight steps in 70 to 150 tokens.",
-        *tiny.STUDY.notes[1:2],
+        ONE_SCALE,
         "All seeds measure one and the same policy.",
         "Values are those of one prompt's four responses a seed. Seconds were taken on a machine that had other work.",
     ),
@@ -84,19 +83,16 @@ SMALL = _study(
     SMALL_STRIDE,
     _arms(
         SMALL_STRIDE,
-        {"steps": 3},
         {
-            "model": {
-                "max_new_tokens": 160,
-                "policy": SMOLLM2,
-                "start": f"{{{TAUGHT.name}}}/last.ckpt",
-                "reference": False,
-            },
-            "data": GROUPS,
+            "data.task.steps": 3,
+            "model.max_new_tokens": 160,
+            "model.policy": SMOLLM2,
+            "model.start": TAUGHT.checkpoint,
+            "model.reference": False,
         },
         (TAUGHT,),
     ),
-    base=merge(tiny.STUDY.base, ON_A_GPU),
+    base=merge(tiny.STUDY.base, nested(ON_A_GPU)),
     hours=None,
     reading=Reading(
         "With SmolLM2-135M, too, one continuation a cut costs more than it takes away: at equal generated tokens there "
@@ -106,17 +102,20 @@ SMALL = _study(
         ("above", "unresolved", "below", "unresolved"),
     ),
     smoke={
-        "model": {"init_args": {"max_new_tokens": 40}},
-        "data": {"prompts_per_iteration": 2, "rows_per_microbatch": 2},
-        "trainer": {"max_epochs": 2, "precision": "32-true"},
-        "value_accuracy": {"prompts": 1, "continuations": 2},
+        "model.max_new_tokens": 40,
+        "data.prompts_per_iteration": 2,
+        "data.rows_per_microbatch": 2,
+        "trainer.max_epochs": 2,
+        "trainer.precision": "32-true",
+        "value_accuracy.prompts": 1,
+        "value_accuracy.continuations": 2,
     },
     notes=(
         "SmolLM2-135M-Instruct after 3,072 demonstrations of problems of three steps, wrong operators among them: it "
         "gets 27 % of its samples right. It was taught anew on a second machine, so that seeds 5 to 7 start from "
         "another one than seeds 0 to 4; all arms of a seed start from the same. The eight "
         "seeds measure two policies, not eight.",
-        *tiny.STUDY.notes[1:2],
+        ONE_SCALE,
         "One H100, mixed precision in bf16. Values are those of one prompt's four responses a seed. Seconds are of "
         "cells that shared the GPU.",
     ),

@@ -1,59 +1,49 @@
 """Can TRePO's continuations be paid from wall-clock time?"""
 
-from dataclasses import replace
 from typing import Any
 
-from ablations.config import Config, merge
+from ablations.config import Config
 from ablations.metric_names import OVER_SECONDS
-from ablations.studies.policies import POLICY
-from ablations.study import Arm, Comparison, Reading, Study, Tuning, trial_name
+from ablations.studies.parts import QUIET, SMOKE, TWO_STEPS, WORDS, Algorithm, cuts, position_credit
+from ablations.study import Arm, Comparison, Prediction, Reading, Study, Tuning
 
-WORDS, EARLY = "GSM8KStyle", "KeyToken"
+EARLY = "KeyToken"
 SIZES: Config = {"vocabulary": 16, "length": 32}
 SECONDS = {WORDS: 12, EARLY: 2}  # of training, a run
 PROMPTS, SAMPLES = 8, 4  # of every arm: one update an iteration, of as many responses
 HALF, QUARTER = {WORDS: 32, EARLY: 16}, {WORDS: 16, EARLY: 8}  # strides: one cut a response, and two or three
+EARLY_TASK: Config = {**position_credit(EARLY, SIZES, {"position": 3}), "model.normalizer": "row_sum"}
 
 
-def _trepo(strides: dict[str, int], task: str, **others: Any) -> Config:
-    cuts = {"class_path": "lit_rl.functional.cuts.Stride", "init_args": {"every": strides[task]}}
-    return {"cuts": cuts, "continuations": 1, **others}
-
-
-def _algorithms(task: str) -> dict[str, tuple[str, Config]]:
-    return {
-        "GRPO": ("GRPO", {}),
-        "RLOO": ("RLOO", {}),
-        "TRePO, one cut": ("TRePO", _trepo(HALF, task)),
-        "TRePO, more cuts": ("TRePO", _trepo(QUARTER, task)),
-        "TRePO, one cut, reuse": ("TRePO", _trepo(HALF, task, reuse=True)),
+def _arm(task: str, name: str, model: str, strides: dict[str, int] | None = None, **arguments: Any) -> Arm:
+    forked = {"cuts": cuts("Stride", every=strides[task]), "continuations": 1} if strides else {}
+    config = {
+        **Algorithm(model, PROMPTS, {"samples": SAMPLES, **forked, **arguments}).config(),
+        **(EARLY_TASK if task == EARLY else TWO_STEPS),
+        "trainer.check_val_every_n_epoch": {WORDS: 5, EARLY: 3}[task],
+        "budget.seconds": SECONDS[task],
     }
-
-
-def _arm(task: str, name: str, model: str, arguments: Config) -> Arm:
-    config: Config = {
-        "model": {"class_path": model, "init_args": {"samples": SAMPLES, **arguments}},
-        "data": {"task": {"class_path": WORDS, "init_args": {"steps": 2}}},
-        "trainer": {"check_val_every_n_epoch": {WORDS: 5, EARLY: 3}[task]},
-        "budget": {"seconds": SECONDS[task]},
-    }
-    config["model"]["init_args"]["max_new_tokens"] = 64
-    if task == EARLY:
-        policy = {"class_path": "lit_rl.policy.TokenTransformer", "init_args": POLICY | SIZES}
-        config["model"]["init_args"] |= {"policy": policy, "max_new_tokens": SIZES["length"], "normalizer": "row_sum"}
-        config["data"]["task"] = {"class_path": "lit_rl.tasks.KeyToken", "init_args": SIZES | {"position": 3}}
     return Arm(f"{task} {name}", config, f"{task} GRPO", rate=f"{task} {name}", task=task)
+
+
+def _arms(task: str) -> tuple[Arm, ...]:
+    return (
+        _arm(task, "GRPO", "GRPO"),
+        _arm(task, "RLOO", "RLOO"),
+        _arm(task, "TRePO, one cut", "TRePO", HALF),
+        _arm(task, "TRePO, more cuts", "TRePO", QUARTER),
+        _arm(task, "TRePO, one cut, reuse", "TRePO", HALF, reuse=True),
+    )
 
 
 def _at(rate: float) -> Arm:
     """GRPO on the early task at a rate that was level with the chosen one in its trials."""
-    arm = _arm(EARLY, "GRPO", "GRPO", {})
-    config = merge(arm.config, {"model": {"init_args": {"learning_rate": rate}}})
-    return replace(arm, name=trial_name(arm.name, rate), config=config, rate=None, trial=False)
+    arm = _arm(EARLY, "GRPO", "GRPO")
+    return arm.but(f"{arm.name} at {rate:g}", {"model.learning_rate": rate}, rate=None)
 
 
-def _planned(arm: str, task: str, predicted: Any, because: str, against: str = "GRPO") -> Comparison:
-    return Comparison((f"{task} {arm}",), (f"{task} {against}",), predicted, because)
+def _planned(arm: str, task: str, predicted: Prediction, because: str, against: str = "GRPO") -> Comparison:
+    return Comparison.between(arm, against, predicted, because, tasks=(task,))
 
 
 STUDY = Study(
@@ -78,33 +68,18 @@ STUDY = Study(
         ),
         _planned("GRPO at 0.03", EARLY, "", "", "GRPO"),
     ),
-    arms=(
-        *(
-            _arm(task, name, model, arguments)
-            for task in SECONDS
-            for name, (model, arguments) in _algorithms(task).items()
-        ),
-        _at(0.03),
-    ),
+    arms=(*(arm for task in SECONDS for arm in _arms(task)), _at(0.03)),
     base={
-        "data": {
-            "prompts_per_iteration": PROMPTS,
-            "rows_per_microbatch": PROMPTS * SAMPLES,
-            "eval_prompts": 256,
-        },
-        "trainer": {"max_epochs": 100_000, "accelerator": "cpu"},
-        "gradient_variance": {"every_n_iterations": 0},
-        "diagnostics": {"every_n_iterations": 0},
-        "transcripts": {"every_n_iterations": 0},
-        "checkpoint": {"every_n_epochs": 100_000},
+        **QUIET,
+        "data.eval_prompts": 256,
+        "trainer.max_epochs": 100_000,
+        "trainer.accelerator": "cpu",
+        "checkpoint.every_n_epochs": 100_000,
     },
     seeds=tuple(range(10, 34)),
     tuning=Tuning((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (100, 101, 102, 103)),
     hours=1.0,
-    smoke={
-        "data": {"prompts_per_iteration": 4, "rows_per_microbatch": 4, "eval_prompts": 8},
-        "trainer": {"max_epochs": 2, "check_val_every_n_epoch": 1},
-    },
+    smoke=SMOKE,
     reading=Reading(
         "On word problems TRePO and GRPO are not told apart at equal seconds. Where an early token decides, TRePO is "
         "ahead of GRPO at the rate that GRPO's trials chose, but not of GRPO at the next higher one, which these "

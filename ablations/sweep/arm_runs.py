@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from ablations.grid import Cell
 from ablations.records.experiment import ARM, KIND, PARENT, SMOKE, STUDY, Tracking
-from ablations.study import Cell
 from ablations.sweep.claims import alone, folder
 
 if TYPE_CHECKING:

@@ -15,9 +15,9 @@ from lightning import LightningModule, Trainer
 from transformers.utils.logging import disable_progress_bar
 
 from ablations.config import merge
+from ablations.grid import Cell
 from ablations.records.experiment import Tracking
 from ablations.records.outcome import Failure
-from ablations.study import Cell
 from ablations.sweep.stages import seconds
 from ablations.sweep.status import Status
 from lit_rl.callbacks.progress import PhaseProgress

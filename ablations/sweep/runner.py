@@ -5,9 +5,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from ablations import grid
+from ablations.grid import Cell
 from ablations.records.experiment import COMMIT, FAILURE, PARENT, SMOKE, SWEEP, USAGE, Tracking, commit, identity, sweep
 from ablations.records.outcome import Failure, Outcome
-from ablations.study import Cell, Study
+from ablations.study import Study
 from ablations.sweep import claims
 from ablations.sweep.arm_runs import close_arms, open_arms
 from ablations.sweep.display import SweepDisplay
@@ -26,7 +28,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
     Raises:
         UsageError: no cell can run, because the tracking server cannot be used or a stage failed.
     """
-    cells = study.cells(seeds, smoke)
+    cells = grid.cells(study, seeds, smoke)
     warm_up()  # while this process imports
     tracking = Tracking(study.label(smoke))
     finished = tracking.finished_cells()
@@ -49,7 +51,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
     finally:
         if not away:
             tracking.kill_stale(pending)
-            close_arms(tracking, cells, smoke, lambda run: study.find(*identity(run), smoke) is not None)
+            close_arms(tracking, cells, smoke, lambda run: grid.find(study, *identity(run), smoke) is not None)
     failures = [(task.cell, task.failure) for task in tasks if task.failure is not None]
     for cell, failure in failures:
         print(f"failed: {cell}: {failure.reason}", file=sys.stderr)

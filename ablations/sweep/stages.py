@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
+from ablations.grid import Preparation
 from ablations.records.experiment import commit
 from ablations.records.outcome import Failure, Outcome
-from ablations.study import Preparation
 from ablations.sweep.claims import CLAIMS, take
 from ablations.sweep.status import Status
 from ablations.sweep.workers import Function, work_off

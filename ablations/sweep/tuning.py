@@ -2,9 +2,13 @@
 
 import csv
 import os
+from collections.abc import Mapping
+from dataclasses import replace
+from statistics import fmean
 
+from ablations.config import Config, merge
 from ablations.records.study_results import FOLDER, load
-from ablations.study import Study, trial_name
+from ablations.study import Arm, Study
 from lit_rl.errors import UsageError
 
 TRIALS = "tuning.csv"  # in the study's results: arm, rate, seed, score
@@ -23,8 +27,68 @@ def tuned(study: Study, smoke: bool) -> Study:
     groups = {arm.rate for arm in study.arms if arm.rate is not None}
     if smoke:
         middle = sorted(study.tuning.rates)[len(study.tuning.rates) // 2]
-        return study.with_rates(dict.fromkeys(groups, middle))
-    return study.with_rates(study.best_rates(scores(study)))
+        return with_rates(study, dict.fromkeys(groups, middle))
+    return with_rates(study, best_rates(study, scores(study)))
+
+
+def trials(study: Study) -> Study | None:
+    """The study that tunes the learning rates: every rate of every arm that is tried, on seeds of its own."""
+    if study.tuning is None:
+        return None
+    arms = tuple(
+        replace(arm, name=trial_name(arm.name, rate), config=merge(arm.config, _rate(rate)), baseline=None)
+        for arm in _tried(study)
+        for rate in study.tuning.rates
+    )
+    return replace(
+        study,
+        name=f"{study.name}-tuning",
+        arms=arms,
+        baseline=arms[0].name,
+        comparisons=(),
+        controls=(),
+        exploratory=(),
+        seeds=study.tuning.seeds,
+        tuning=None,
+    )
+
+
+def trial_name(arm: str, rate: float) -> str:
+    """The name of the arm that tries a learning rate."""
+    return f"{arm} at {rate:g}"
+
+
+def best_rates(study: Study, scores: Mapping[tuple[str, float], float]) -> dict[str, float]:
+    """Of each group of arms with one learning rate, the rate with the best mean score, the lowest of equal ones.
+
+    Args:
+        scores: by arm and rate.
+    """
+    assert study.tuning is not None
+    groups: dict[str, list[str]] = {}
+    for arm in _tried(study):
+        groups.setdefault(str(arm.rate), []).append(arm.name)
+    return {
+        group: max(study.tuning.rates, key=lambda rate: (fmean(scores[name, rate] for name in names), -rate))
+        for group, names in groups.items()
+    }
+
+
+def with_rates(study: Study, rates: Mapping[str, float]) -> Study:
+    """The study with the learning rates of its arms set, by the name of their ``rate``."""
+    arms = (
+        arm if arm.rate is None else replace(arm, config=merge(arm.config, _rate(rates[arm.rate])))
+        for arm in study.arms
+    )
+    return replace(study, arms=tuple(arms))
+
+
+def _tried(study: Study) -> list[Arm]:
+    return [arm for arm in study.arms if arm.rate is not None and arm.trial]
+
+
+def _rate(rate: float) -> Config:
+    return {"model": {"init_args": {"learning_rate": rate}}}
 
 
 def scores(study: Study) -> dict[tuple[str, float], float]:
@@ -33,12 +97,12 @@ def scores(study: Study) -> dict[tuple[str, float], float]:
     Raises:
         UsageError: the trials are not finished.
     """
-    trials, tuning = study.trials, study.tuning
-    assert trials is not None and tuning is not None
-    arms = [arm.name for arm in study.arms if arm.rate is not None and arm.trial]
+    tried, tuning = trials(study), study.tuning
+    assert tried is not None and tuning is not None
+    arms = [arm.name for arm in _tried(study)]
     table = FOLDER / study.label(False) / TRIALS
     try:
-        results = load(trials, False)
+        results = load(tried, False)
         rows = [
             (arm, rate, seed, score)
             for arm in arms
