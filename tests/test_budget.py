@@ -35,6 +35,14 @@ class Clock(Callback):
         self.now += 100
 
 
+class Resumed(Budget):
+    """One that a checkpoint says 3 seconds are spent of."""
+
+    def on_fit_start(self, trainer, pl_module):
+        self.load_state_dict({"spent": 3.0})
+        super().on_fit_start(trainer, pl_module)
+
+
 @pytest.mark.parametrize(("seconds", "iterations"), [(1.5, 1), (3.0, 2), (4.5, 3), (None, 5)])
 def test_a_run_ends_when_its_seconds_are_spent_validation_left_out(fit, monkeypatch, seconds, iterations):
     clock = Clock()
@@ -42,9 +50,7 @@ def test_a_run_ends_when_its_seconds_are_spent_validation_left_out(fit, monkeypa
     options = {"check_val_every_n_epoch": 1, "limit_val_batches": 1}
     trainer, *_ = fit(RLOO, iterations=5, callbacks=(clock, Budget(seconds=seconds)), trainer=options)
     assert trainer.current_epoch == iterations
-    resumed = Budget(seconds=seconds)
-    resumed.load_state_dict({"spent": 3.0})
-    trainer, *_ = fit(RLOO, iterations=5, callbacks=(clock, resumed), trainer=options)
+    trainer, *_ = fit(RLOO, iterations=5, callbacks=(clock, Resumed(seconds=seconds)), trainer=options)
     assert trainer.current_epoch == (1 if seconds else 5)
     with pytest.raises(UsageError, match="budget.seconds is 0"):
         Budget(seconds=0)

@@ -150,6 +150,9 @@ class Training(Ranged, Optimization, setting="model"):
             )
 
     def on_validation_start(self) -> None:
+        for metric in self.accuracies.modules():
+            if isinstance(metric, MeanMetric):
+                metric.reset()  # may be of `validate`, in inference mode, where nothing else can update it
         self._evaluating.enter_context(gathered(self.policy))  # ranks may have different numbers of batches
 
     def on_validation_end(self) -> None:
@@ -169,9 +172,12 @@ class Training(Ranged, Optimization, setting="model"):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["policy"] = dict(self.policy.recipe)
         # Lightning writes an epoch-end checkpoint before it counts the epoch as completed, and on resuming would
-        # sample that epoch's rollouts a second time
-        progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]
+        # sample that epoch's rollouts a second time; one of the validation behind an iteration is no different
+        loop = checkpoint["loops"]["fit_loop"]
+        progress, batches = loop["epoch_progress"], loop["epoch_loop.batch_progress"]
+        trained = batches["is_last_batch"] and batches["current"]["completed"] == batches["current"]["ready"]
         for count in ("current", "total"):
+            progress[count]["processed"] = progress[count]["ready" if trained else "processed"]
             progress[count]["completed"] = progress[count]["processed"]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -179,7 +185,10 @@ class Training(Ranged, Optimization, setting="model"):
             self.check_weights(checkpoint["state_dict"])
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         if progress["ready"] != progress["processed"]:
-            raise UsageError("ckpt_path: not a checkpoint of the end of an iteration; choose one written there")
+            raise UsageError(
+                "ckpt_path: not a checkpoint of the end of an iteration; choose one written there (a ModelCheckpoint "
+                "writes those by every_n_epochs, not by every_n_train_steps)"
+            )
         self._restored_iterations = checkpoint["epoch"] + 1
 
     def check_weights(self, saved: Mapping[str, Tensor]) -> None:

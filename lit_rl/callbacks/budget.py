@@ -38,6 +38,10 @@ class Budget(Ranged, Limit, Callback, setting="budget"):
             shares.append(self._spent / self.seconds)
         return max(shares, default=None)
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit" and trainer.current_epoch == 0:  # of another run; a checkpoint's come after this
+            self._spent = 0.0
+
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._since = time.perf_counter()
         self._generated = getattr(trainer.datamodule, "generated", 0)  # type: ignore[attr-defined]

@@ -138,6 +138,8 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         self._warned = set()
         if stage != "fit":
             return
+        if trainer.current_epoch == 0:  # of another run; a checkpoint's come after this
+            self.start, self.kl, self.earlier, self.probe_tokens = {}, [], {}, 0
         if self.every_n_iterations and self.probe_every_n_iterations and self.probe_samples < algorithm.plan.samples:
             raise UsageError(
                 f"diagnostics.probe_samples is {self.probe_samples}; a baseline better than that of "

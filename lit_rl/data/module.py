@@ -31,7 +31,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "max_epochs": 50,
     "reload_dataloaders_every_n_epochs": 1,  # each iteration samples from the current weights
     "use_distributed_sampler": False,  # each rank draws its own prompts
-    "inference_mode": False,  # metrics made in it by `validate` could not be updated by `fit`
+    "inference_mode": False,  # whatever evaluation leaves behind, training can go on with
     "num_sanity_val_steps": 0,
     "check_val_every_n_epoch": 10,
     "gradient_clip_val": 1.0,
@@ -82,7 +82,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.stream = stream
         self.prompts = Prompts(self.task, too_long)
-        # tokens since the start, of all ranks: sampled ones, those of continuations among them, and prefilled ones
+        # a run's tokens, of all ranks: sampled ones, those of continuations among them, and prefilled ones
         self.generated = self.continued = self.prefilled = 0
         self.sample_seconds = 0.0  # of the current iteration
 
@@ -93,6 +93,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         algorithm = self._algorithm
         splits: dict[Split, int | None] = {"test": self.eval_prompts} if stage == "test" else {"val": self.eval_prompts}
         if stage == "fit":
+            if trainer.current_epoch == 0:  # of another run; a checkpoint's come after this
+                self.generated = self.continued = self.prefilled = 0
             check_trainer(trainer, algorithm.plan, self.prompts_per_iteration, self.rows_per_microbatch)
             splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
         for split, first in splits.items():

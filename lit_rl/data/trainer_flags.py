@@ -7,6 +7,7 @@ from typing import Any
 
 from lightning import Trainer
 
+from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.errors import UsageError, usage_error
 from lit_rl.ranges import Count, NonNegative, OrForever, Whole, check
 from lit_rl.sampling import SamplingPlan
@@ -55,7 +56,7 @@ def check_fit(flags: Mapping[str, Any]) -> None:
             "trainer.reload_dataloaders_every_n_epochs must be 1: each iteration samples from the current weights"
         )
     if flags["fast_dev_run"]:
-        raise UsageError("trainer.fast_dev_run cuts iterations short; try --trainer.max_epochs 1 instead")
+        raise UsageError("trainer.fast_dev_run cuts iterations short; set trainer.max_epochs 1 instead")
     if flags["limit_train_batches"] is not None and repr(flags["limit_train_batches"]) != "1.0":  # 1 is one batch
         raise UsageError("trainer.limit_train_batches would drop responses; set data.prompts_per_iteration instead")
     check_precision(flags)
@@ -79,7 +80,7 @@ def check_precision(flags: Mapping[str, Any]) -> None:
 
 
 def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> None:
-    """:func:`check_ranges` and :func:`check_fit` of a Trainer, and that its processes share an iteration evenly.
+    """:func:`check_ranges` and :func:`check_fit` of a Trainer, that it scores, and shares an iteration evenly.
 
     Args:
         trainer: that is to fit.
@@ -93,6 +94,11 @@ def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> 
     flags = {name: getattr(trainer, name) for name in OF_A_TRAINER}
     check_ranges(flags)
     check_fit(flags)
+    if not plan.demonstrations and not any(isinstance(each, RewardCallback) for each in trainer.callbacks):
+        raise UsageError(
+            "trainer.callbacks has no RewardCallback, and nothing else scores what is sampled; give the Trainer "
+            "callbacks=[RewardCallback()], of lit_rl.callbacks"
+        )
     if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
         raise UsageError("trainer.use_distributed_sampler must be false: each process draws its own prompts")
     if prompts % trainer.world_size:

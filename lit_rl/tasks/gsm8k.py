@@ -139,7 +139,7 @@ class GSM8K(WordProblems):
                 hub = load_dataset("openai/gsm8k", "main")
             except Exception as error:  # whatever the hub's client and the readers of its files raise
                 reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-                raise UsageError(f"data.task: no openai/gsm8k from the hub ({reason}); give --data.task.path") from None
+                raise UsageError(f"data.task: no openai/gsm8k from the hub ({reason}); give data.task.path") from None
             n = at_most_a_tenth(self.held_out, len(hub["train"]))
             rest = hub["train"].train_test_split(test_size=n, seed=0)
             splits = {"train": rest["train"], "val": rest["test"], "test": hub["test"]}
