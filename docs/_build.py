@@ -18,9 +18,11 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(?=\))")
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.+?)\\[)\]]</\1>', re.DOTALL)
-NUMBERS = re.compile(r"<td>([-+x(]?\d[^<]{0,24})</td>")  # would be broken at a minus
+NUMBER = re.compile(r"(?<=<td>)[-+x(]?\d[^<]{0,24}(?=</td>)")
+OPTION = re.compile(r"(?<=[\s>])--[a-z][\w.]*(?=[^<>]*</code>)")
 TABLE = re.compile(r"^( *)=+ [= ]+\n(?:.+\n)+? *=+ [= ]+\n(?:.+\n)+? *=+ [= ]+$", re.MULTILINE)
 ROLE = re.compile(r":(?:func|class|meth|mod|data):`([\w.]+)`")
+FIRST = ("concepts.md", "algorithms.md", "getting_started.md", "diagnostics.md", "own.md")  # among what is searched for
 LANGUAGES = {".py": "python", ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".txt": "text", "": "make"}
 
 
@@ -45,6 +47,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     here = page.file.src_uri
+    page.meta["search"] = {"exclude": True} if here.endswith(".py.md") else {"boost": 4 if here in FIRST else 1}
 
     def moved(link: re.Match[str]) -> str:
         target = _target(here, link[2])
@@ -60,7 +63,10 @@ def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
         formula = convert(html.unescape(found[2]), display="block" if found[1] == "div" else "inline")
         return re.sub(r"<mi>(log|exp)</mi>", r'\g<0><mspace width="0.17em" />', formula)  # else it reads: logp
 
-    return NUMBERS.sub(r'<td style="white-space: nowrap">\1</td>', FORMULA.sub(mathml, content))
+    shown = FORMULA.sub(mathml, content)
+    for whole in (NUMBER, OPTION):  # browsers would break them at a minus
+        shown = whole.sub(r'<span style="white-space: nowrap">\g<0></span>', shown)
+    return shown
 
 
 class Roles(griffe.Extension):
