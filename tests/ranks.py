@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import CSVLogger
 from torch.distributed.tensor import DTensor
 
 from lit_rl import algorithms
-from lit_rl.callbacks import Diagnostics, GradientVariance, Memory, RewardCallback
+from lit_rl.callbacks import Budget, Diagnostics, GradientVariance, IterationProgress, Memory, RewardCallback
 from lit_rl.commands.cli import quiet
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.functional.cuts import Stride
@@ -114,7 +114,8 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
         eval_rows=4,
         seed=0,
     )
-    keep = Keep()
+    keep, bar = Keep(), IterationProgress()
+    bar.enable()  # Lightning disables it in all processes but the first
     options = {**TRAINER_DEFAULTS, "max_epochs": iterations, "check_val_every_n_epoch": 1, "gradient_clip_val": 1e-3}
     trainer = Trainer(
         **options,
@@ -124,9 +125,8 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
         strategy=strategy,
         logger=CSVLogger(folder, name=name, version=iterations),
         enable_checkpointing=False,
-        enable_progress_bar=False,
         callbacks=[
-            *(RewardCallback(), GradientVariance(1), Memory(), keep),
+            *(bar, RewardCallback(), GradientVariance(1), Memory(), Budget(seconds=1e6), keep),
             Diagnostics(probe_every_n_iterations=1, probe_prompts=PROMPTS // ranks, probe_samples=4),
         ],
     )

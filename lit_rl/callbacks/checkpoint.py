@@ -29,6 +29,11 @@ class IterationCheckpoint(ModelCheckpoint):
 
     _told: Interrupted | None = None  # to end
 
+    @property
+    def last_saved(self) -> str:
+        """The checkpoint that was written last; empty if none was."""
+        return str(self._last_checkpoint_saved)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         remote = "://" in str(self.dirpath)
@@ -59,7 +64,7 @@ class IterationCheckpoint(ModelCheckpoint):
             self._told = told
             trainer.should_stop, trainer.fit_loop.min_epochs, trainer.fit_loop.epoch_loop.min_steps = True, None, None
         elif away:
-            away.kept = self._last_checkpoint_saved or None
+            away.kept = self.last_saved or None
             raise away
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
@@ -88,7 +93,7 @@ class IterationCheckpoint(ModelCheckpoint):
                 slurm.forget()
             return
         if trainer.is_global_zero:
-            name, kept = signal.Signals(self._told.signum).name, self._last_checkpoint_saved
+            name, kept = signal.Signals(self._told.signum).name, self.last_saved
             said = f"saved; go on with --ckpt_path {kept}" if kept else "not saved: checkpoint.every_n_epochs is 0"
             print(f"lit_rl: {name} ended it behind iteration {trainer.current_epoch}, {said}", file=sys.stderr)
         raise self._told

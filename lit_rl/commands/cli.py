@@ -26,6 +26,7 @@ from lit_rl.callbacks import Interruption, IterationProgress, Memory, slurm
 from lit_rl.callbacks.interruption import Interrupted, ended_by_signals
 from lit_rl.commands import resume
 from lit_rl.commands.early import checked
+from lit_rl.commands.ending import ending
 from lit_rl.commands.explain import told
 from lit_rl.commands.export import export
 from lit_rl.commands.fit_reward import fit_reward
@@ -112,6 +113,7 @@ class CLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         super().parse_arguments(parser, args)
+        self._options = sys.argv[2:] if args is None else list(args)[1:]
         config = self._settings
         check_settings(config.as_dict(), fitting=self.config.get("subcommand") in ("fit", None))
         if self.config.get("subcommand") == "fit" and not config.ckpt_path:
@@ -149,6 +151,10 @@ class CLI(LightningCLI):
 
     def before_fit(self) -> None:
         self.model.check_optimization(self.trainer)
+
+    def after_fit(self) -> None:
+        if self.trainer.is_global_zero:
+            print("\n".join(ending(self.trainer, self._options)))
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         given = self._get(self.config_init, "trainer").get("callbacks") or []

@@ -91,9 +91,10 @@ def _connect(uri: str) -> Any:
     from mlflow.store.db import utils
     from mlflow.tracking import MlflowClient
 
-    make_tables(uri)
+    # it tells of tables that it makes, and prints a traceback for each error that it raises
+    logging.getLogger(utils.__name__).setLevel(logging.CRITICAL)
     utils.MAX_RETRY_COUNT = 1  # again, our patience and no other
-    logging.getLogger(utils.__name__).setLevel(logging.CRITICAL)  # it prints a traceback for each error that it raises
+    make_tables(uri)
     return patiently(lambda: MlflowClient(uri), uri)
 
 
