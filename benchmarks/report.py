@@ -1,4 +1,4 @@
-"""Writes ``results/performance``: ``lines.json`` and CSV files from measurements, report and figure from these files."""
+"""Writes ``results/performance``: ``lines.json`` and CSV files from measurements, then report and figure from them."""
 
 import csv
 import json
