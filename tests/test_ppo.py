@@ -163,7 +163,7 @@ def test_values_are_in_single_precision_under_autocast(fit):
 
 
 def test_what_does_nothing_says_so(fit):
-    with pytest.warns(match="may be critic pretraining"):
+    with pytest.warns(match="critic pretraining may take all"):
         fit(PPO, iterations=1, critic_pretraining=1)
 
 
@@ -211,7 +211,7 @@ def test_a_critic_that_has_seen_the_token_is_caught():
     [
         ({"lambda_actor": 1.5}, "model.lambda_actor is 1.5"),
         ({"lambda_critic": -0.1}, "model.lambda_critic is -0.1"),
-        ({"weighting": "full", "lambda_actor": 0.9}, "model.weighting full takes 1"),
+        ({"weighting": "full", "lambda_actor": 0.9}, "model.weighting full needs 1"),
         ({"critic_pretraining": -1}, "model.critic_pretraining is -1"),
         ({"patience": 0}, "model.patience is 0"),
         ({"pretraining_passes": 0}, "model.pretraining_passes is 0"),

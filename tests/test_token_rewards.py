@@ -56,7 +56,7 @@ def test_the_dpo_policy_is_no_parameter_and_in_no_checkpoint(fit, dpo_checkpoint
 def test_a_dpo_policy_from_another_start_is_refused(dpo_checkpoint, policy):
     moved = copy.deepcopy(policy)
     next(moved.parameters()).data += 1e-3
-    with pytest.raises(UsageError, match="has learned from other weights than model.policy has"):
+    with pytest.raises(UsageError, match="was trained from other weights than model.policy has"):
         RTO(dpo_checkpoint, policy=moved)
 
 

@@ -1,7 +1,7 @@
-"""The algorithms, each a LightningModule that says only what differs from the others.
+"""The algorithms. Each is a LightningModule that says only what differs from the others.
 
-They import the policy, the sampling plan and ``functional``; neither data nor callbacks. Begin with ``rloo.py``, then
-``base.py``, which they share.
+They import the policy, the sampling plan and ``functional``, but neither data nor callbacks. Begin with ``rloo.py``,
+then read ``base.py``, which all of them share.
 """
 
 from lit_rl.algorithms.abc import ABC

@@ -1,8 +1,8 @@
 """What the algorithms share: one iteration is one Lightning epoch over one table of rollouts.
 
-The order of an iteration: the data module samples, the reward callback scores, :meth:`Algorithm.prepare` computes
-log-probabilities and advantages, :meth:`Algorithm.training_step` takes micro-batches through the loss, and Lightning
-does the rest (accumulation, clipping, precision, several devices, checkpoints).
+The order of an iteration: the data module samples responses, the reward callback scores them, :meth:`Algorithm.prepare`
+computes log-probabilities and advantages, and :meth:`Algorithm.training_step` computes the loss of each micro-batch.
+Lightning does the rest: accumulation, clipping, precision, several devices, checkpoints.
 """
 
 from functools import partial
@@ -27,34 +27,40 @@ SHARED = ("predictions", "loss", "token_rewards")  # what takes log-probabilitie
 
 
 class Algorithm(Training):
-    """A policy, how it is sampled, and how scored rollouts become a loss.
+    """A policy, how it is sampled, and how scored responses become a loss.
 
-    A subclass overrides :meth:`advantages`, and :meth:`loss` where its loss is not the shared one. One with a critic
-    overrides :meth:`predictions` too.
+    A subclass overrides :meth:`advantages`, and :meth:`loss` where its loss is not the shared one. A subclass with a
+    critic overrides :meth:`predictions` too.
 
     Args:
-        policy: the model that is trained; None takes the embedded one.
-        samples: responses a prompt (G).
+        policy: the model that is trained; null takes the embedded one.
+        samples: responses sampled for each prompt (G).
         temperature: of sampling and of every log-probability.
-        max_new_tokens: the longest response.
-        passes: over one iteration's rollouts; 1 stays closest to on-policy.
-        normalizer: the loss denominator, see :func:`lit_rl.functional.losses.row_denominator`. ``row_sum`` is the
-            policy gradient itself; ``constant`` divides it by ``max_new_tokens``.
-        clip_low, clip_high: the ratio's clipping range (1 - low, 1 + high); None leaves a side open.
-        kl_coefficient: weight of the penalty that keeps the policy near its start.
-        kl: where the penalty goes: ``k1_reward`` lowers the reward by the sequence's log ratio; ``k2_loss`` and
-            ``k3_loss`` add :func:`lit_rl.functional.losses.kl_loss`.
-        reference: keep a frozen copy of the start, which ``policy/kl`` and the penalty need.
-        start: a checkpoint of ``fit`` with the same ``policy``, whose policy's weights are the start; None takes those
-            of ``policy``.
-        learning_rate: of the optimizer, at the end of the warm-up.
-        betas, weight_decay: of AdamW.
-        optimizer: another than AdamW: a class like ``torch.optim.SGD``, or any function of parameter groups and a
-            learning rate that returns an optimizer. Its settings are ``model.optimizer.*``; None takes AdamW.
-        warmup_steps: optimizer steps of linear warm-up.
+        max_new_tokens: the most tokens of a response.
+        passes: passes over the responses of an iteration; 1 stays closest to on-policy.
+        normalizer: what the loss of a response is divided by. ``row_sum``: 1, the policy gradient itself.
+            ``sequence_mean``: the tokens of the response. ``token_mean``: the mean number of tokens over an optimizer
+            step. ``constant``: ``max_new_tokens``.
+        clip_low: clips the importance ratio pi / pi_old below 1 - clip_low; null does not.
+        clip_high: clips the importance ratio above 1 + clip_high; null does not.
+        kl_coefficient: weight of the penalty that keeps the policy near its start; 0 for none.
+        kl: where the penalty enters. ``k1_reward``: lowers the reward by the response's log ratio to the start.
+            ``k2_loss`` and ``k3_loss``: add a term to the loss (``lit_rl.functional.losses.kl_loss``).
+        reference: keep a frozen copy of the start; ``policy/kl`` and the penalty need it.
+        start: a checkpoint written by ``fit`` with the same ``policy``; training starts from the weights of its policy.
+            null starts from those of ``policy``.
+        learning_rate: of the optimizer, after the warm-up.
+        betas: decay rates of AdamW's two averages.
+        weight_decay: of AdamW.
+        warmup_steps: optimizer steps over which the learning rate rises linearly to its value.
         schedule: how the learning rate falls with u, the share of the run's budget (iterations, generated tokens or
-            seconds) that was spent when the iteration began: ``linear`` by 1 - u, ``cosine`` by (1 + cos(pi u)) / 2.
-            It multiplies the warm-up.
+            seconds) that was spent when the iteration began. ``constant``: not at all. ``linear``: by the factor 1 - u.
+            ``cosine``: by (1 + cos(pi u)) / 2. The factor multiplies that of the warm-up.
+        optimizer: an optimizer other than AdamW: a class such as ``torch.optim.SGD``, or any function of parameter
+            groups and a learning rate that returns one. Its settings are ``model.optimizer.*``; null takes AdamW.
+
+    Raises:
+        UsageError: settings that exclude each other, or a ``start`` that is not of this policy.
     """
 
     compares_group = False  # whether a prompt's responses are each other's baseline
@@ -81,7 +87,7 @@ class Algorithm(Training):
         optimizer: MakeOptimizer | None = None,
     ) -> None:
         if kl_coefficient > 0 and not reference:
-            raise UsageError("model.kl_coefficient is above 0 but model.reference is false; keep the reference")
+            raise UsageError("model.kl_coefficient is above 0, but model.reference is false; set model.reference true")
         if optimizer is None:
             optimizer = partial(AdamW, betas=betas, weight_decay=weight_decay)
         elif weight_decay != 0 or tuple(betas) != (0.9, 0.95):
@@ -105,18 +111,27 @@ class Algorithm(Training):
     # ---- what an algorithm is: neither of these touches the trainer or logs -------------------------------------
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
-        """The weight of each token's score function, from scored rollouts: [N, T].
+        """The weight of each token's score, from scored rollouts.
 
-        Their old log-probabilities and entropies may be None, see :meth:`prepare`.
+        Args:
+            rollouts: scored. Their old log-probabilities and entropies may be None, see :meth:`prepare`.
+
+        Returns:
+            [N, T], in units of the reward; what stands outside the mask is ignored.
         """
         raise NotImplementedError
 
     def loss(self, minibatch: Rollouts, logprobs: Tensor) -> dict[str, Tensor]:
-        """The terms of the loss on some rows of prepared rollouts; their sum is minimised. ``policy`` is always one.
+        """The terms of the loss on some rows of prepared rollouts; their sum is minimised.
+
+        The term ``policy`` is always there.
 
         Args:
             minibatch: N rows.
-            logprobs: [N, T] of the weights in training.
+            logprobs: [N, T] log-probabilities under the weights in training.
+
+        Returns:
+            Numbers by name, each with a gradient.
         """
         mask, old = minibatch.mask, minibatch.old_logprobs
         assert minibatch.advantages is not None and (old is not None or minibatch.one_step)
@@ -140,7 +155,7 @@ class Algorithm(Training):
         return terms
 
     def predictions(self, minibatch: Rollouts) -> tuple[Tensor, ...]:
-        """What :meth:`loss` takes beside the rows: their log-probabilities under the weights in training, [N, T]."""
+        """What :meth:`loss` takes beside the rows: log-probabilities under the weights in training, [N, T]."""
         if minibatch.old_logprobs is not None or not minibatch.one_step or self.plan.demonstrations:
             return (self.policy(minibatch, self.plan.temperature),)
         logprobs, minibatch.entropy = self.policy.logprobs_and_entropy(minibatch, self.plan.temperature)
@@ -148,33 +163,37 @@ class Algorithm(Training):
 
     @property
     def behaviour(self) -> CausalPolicy:
-        """The policy that is sampled from."""
+        """The policy that responses are sampled from."""
         return self.policy
 
     @property
     def passes(self) -> int:
-        """Over the next iteration's rollouts."""
+        """Passes over the rollouts of the next iteration."""
         return self._passes
 
     @property
     def waits(self) -> bool:
-        """Whether the policy stays as it is in this iteration, until its critic is ready."""
+        """Whether the policy does not change in this iteration, because its critic is still being fitted."""
         return False
 
     @property
     def reference(self) -> CausalPolicy | None:
-        """The policy that training started from, if it is kept."""
+        """The policy that training started from; None if it is not kept."""
         return self._reference[0] if self._reference else None
 
     @property
     def frozen(self) -> tuple[nn.Module, ...]:
-        """Models that are used and never trained; not among the parameters."""
+        """Models that are used and never trained. They are not among the module's parameters."""
         return self._reference
 
     def token_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
-        """What tokens earn beside the response's reward, from prepared log-probabilities [N, T]; None if nothing.
+        """What tokens earn beside the response's reward: [N, T], in units of the reward; None if nothing.
 
-        Here the KL penalty ``k1_reward``, -beta log(pi / pi_ref).
+        Here it is the KL penalty ``k1_reward``, -kl_coefficient log(pi / pi_ref).
+
+        Args:
+            rollouts: with old and reference log-probabilities.
+            rows: the most rows of one forward pass.
         """
         if not self._penalized:
             return None
@@ -187,10 +206,14 @@ class Algorithm(Training):
 
     @torch.no_grad()
     def prepare(self, rollouts: Rollouts, rows: int) -> None:
-        """Fills old and reference log-probabilities, token rewards and advantages, ``rows`` rows at a time.
+        """Fills in old and reference log-probabilities, token rewards and advantages, ``rows`` rows at a time.
 
-        Log-probabilities of probes are 0 where no reward needs them. Old ones and entropies stay None in an iteration
-        of one optimizer step without a reference, if only the shared loss takes them: there the loss gives them itself.
+        Log-probabilities of probes are 0 where no reward needs them. Old log-probabilities and entropies stay None if
+        the iteration has one optimizer step, there is no reference, and only the shared loss uses them: the loss then
+        computes them itself.
+
+        Raises:
+            UsageError: :meth:`advantages` returns another shape than [N, T].
         """
         shared = all(getattr(type(self), name) is getattr(Algorithm, name) for name in SHARED) and not self._reference
         if not (rollouts.one_step and shared):
@@ -199,8 +222,8 @@ class Algorithm(Training):
         advantages = self.advantages(rollouts)
         if advantages.shape != rollouts.mask.shape:
             raise UsageError(
-                f"model: {type(self).__name__}.advantages returns the shape {tuple(advantages.shape)}, not one number "
-                f"a token, {tuple(rollouts.mask.shape)}"
+                f"model: {type(self).__name__}.advantages returns the shape {tuple(advantages.shape)}; return one "
+                f"number per token, of shape {tuple(rollouts.mask.shape)}"
             )
         rollouts.advantages = advantages * rollouts.mask
 
@@ -220,7 +243,10 @@ class Algorithm(Training):
 
     @staticmethod
     def returns(rollouts: Rollouts) -> Tensor:
-        """The response's return [N]: its reward plus what its tokens earned, a continuation's inherited ones too."""
+        """The return of each response: its reward plus what its tokens earned, [N].
+
+        A continuation also counts what the tokens of its prefix earned.
+        """
         assert rollouts.rewards is not None, "score the rollouts before preparing them"
         if rollouts.token_rewards is None:
             return rollouts.rewards

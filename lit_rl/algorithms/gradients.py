@@ -1,4 +1,4 @@
-"""The gradient of each group of an algorithm's rollouts, by the algorithm's own code."""
+"""The gradient of each group of rollouts, computed by the algorithm's own code."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -21,16 +21,17 @@ def group_gradients(
     window_tokens: float | None = None,
     most_rows: int = 1024,
 ) -> Iterator[Tensor]:
-    """The descent direction of each prompt's group, -grad of the loss's ``policy`` term: vectors [D].
+    """The gradient estimate of each prompt's group, -grad of the loss's ``policy`` term: vectors [D].
 
-    A group with its probes is the independent unit. The mean over the groups is the training gradient of the weights
-    that sampled. Draws no random number and leaves ``.grad`` as it was.
+    A group with its probes is the independent unit. The mean over the groups is the training gradient at the weights
+    that sampled. It draws no random number and leaves ``.grad`` as it was.
 
     Args:
         rollouts: scored and prepared.
-        groups: only the first so many.
-        window_tokens: mean response tokens a row, over all ranks; None takes these rollouts'.
-        most_rows: in one forward and backward; a group is larger where its continuations are trained on.
+        groups: measure only the first so many groups.
+        window_tokens: mean number of response tokens per row, over all ranks; None takes that of these rollouts.
+        most_rows: the most rows of one forward and backward pass. A group is larger where its continuations are trained
+            on.
     """
     if window_tokens is None:
         window_tokens = float(rollouts.mask[rollouts.trained].sum(1).float().mean())
@@ -57,14 +58,14 @@ def measure_gradient(
     sum_over_ranks: Callable[[Tensor], Tensor] = lambda x: x,
     most_rows: int = 1024,
 ) -> GradientStatistics | None:
-    """Noise and size of the training gradient, from the gradients of single groups; see :func:`group_gradients`.
+    """Noise and size of the training gradient, from the gradients of the groups; see :func:`group_gradients`.
 
     Args:
-        sum_over_ranks: adds up what the ranks have, each for its own groups.
-        most_rows: in one forward and backward.
+        sum_over_ranks: adds up what the ranks have measured, each on its own groups.
+        most_rows: the most rows of one forward and backward pass.
 
     Returns:
-        None where there are fewer than two groups.
+        None if there are fewer than two groups.
     """
     tokens = sum_over_ranks(rollouts.mask[rollouts.trained].sum().float())
     rows = sum_over_ranks(rollouts.trained.sum().float())
@@ -93,7 +94,7 @@ def _one_by_one(
 def _at_once(
     algorithm: Algorithm, rollouts: Rollouts, groups: int | None, window_tokens: float, most_rows: int
 ) -> Sums | None:
-    """The same from one backward pass for many groups; None where the model's layers don't allow it."""
+    """The same from one backward pass for many groups; None where the layers of the model do not allow it."""
     policy, count = algorithm.policy, len(rollouts.examples)
     members = [((rollouts.group == group) & rollouts.trained).nonzero().squeeze(1) for group in range(count)[:groups]]
     most = max(map(len, members))

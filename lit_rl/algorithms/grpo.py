@@ -1,4 +1,4 @@
-"""GRPO, and by its arguments Dr.GRPO and DAPO's loss."""
+"""GRPO, and with other settings Dr.GRPO and DAPO's loss."""
 
 from torch import Tensor
 
@@ -10,10 +10,14 @@ from lit_rl.rollouts import Rollouts
 
 
 class GRPO(Algorithm):
-    """RLOO with the mean over all responses, divided by their standard deviation, and a length-normalised clipped loss.
+    """Compares a response with the mean of its group, in units of the group's standard deviation.
 
-    Three differences, three arguments. The full mean only rescales, by 1 - 1/G. The deviation changes the objective: a
-    prompt solved at rate p is weighted by about 1/sqrt(p(1-p)). The normaliser weighs tokens of short responses more.
+    A_t = (r_i - mean) / sd. The loss is clipped, and normalised by the length of the response. It follows another
+    objective than E[r]:
+
+    - The mean contains the response itself. This only rescales the gradient, by 1 - 1/G.
+    - The division by the standard deviation weighs a prompt with success rate p by about 1 / sqrt(p (1 - p)).
+    - The division by the length gives a token of a short response more weight.
 
     ========================  ==============  =================  =========
     variant                   scale_by_std    normalizer         clip_high
@@ -24,8 +28,13 @@ class GRPO(Algorithm):
     ========================  ==============  =================  =========
 
     Args:
-        samples: responses a prompt, at least 2.
-        scale_by_std: divide by the group's standard deviation.
+        samples: responses sampled for each prompt (G), at least 2.
+        scale_by_std: divide by the standard deviation of the group's returns.
+        normalizer: what the loss of a response is divided by. ``row_sum``: 1, the policy gradient itself.
+            ``sequence_mean``: the tokens of the response. ``token_mean``: the mean number of tokens over an optimizer
+            step. ``constant``: ``max_new_tokens``.
+        clip_low: clips the importance ratio pi / pi_old below 1 - clip_low; null does not.
+        clip_high: clips the importance ratio above 1 + clip_high; null does not.
     """
 
     compares_group = True

@@ -1,4 +1,4 @@
-"""Online DPO: the best against the worst response to a prompt."""
+"""Online DPO: learns to prefer the best response to a prompt to the worst one."""
 
 from dataclasses import replace
 from typing import Any, Literal
@@ -15,16 +15,20 @@ from lit_rl.rollouts import Rollouts
 
 
 class OnlineDPO(Algorithm):
-    """-log sigmoid(beta (Delta_best - Delta_worst)), Delta = log pi(response) / pi_ref(response) (2402.04792).
+    """Raises the probability of the best response to a prompt relative to the worst one (2402.04792).
 
-    Best and worst, by reward, of the responses to a prompt are trained on as a pair, and never part; where all rewards
-    are the same the pair weighs nothing. ``advantages`` are 1, -1 and 0. No estimate of grad J, but of another
-    objective; at pi = pi_ref, with two samples and a binary reward, beta grad J.
+    The loss of a pair is ``-log sigmoid(beta (Delta_best - Delta_worst))``, with Delta = log pi(response) /
+    pi_ref(response). The best and the worst of the sampled responses, by reward, form the pair. If all rewards are
+    equal, the pair has no weight; the share of such ties is logged as ``pairs/tied``. ``advantages`` are 1, -1 and 0.
+
+    It follows another objective than E[r]. Where the policy still equals its reference, two samples and a binary reward
+    give beta grad J.
 
     Args:
-        samples: responses a prompt, at least 2.
-        beta: how much the policy may leave the reference.
-        sampling: ``policy`` asks the current weights; ``reference`` their start, which is offline DPO (2305.18290).
+        samples: responses sampled for each prompt (G), at least 2.
+        beta: how strongly the policy is held to its reference; a higher beta holds it closer.
+        sampling: who answers. ``policy``: the current weights. ``reference``: the weights that training started from,
+            which is offline DPO (2305.18290).
     """
 
     def __init__(
@@ -32,14 +36,16 @@ class OnlineDPO(Algorithm):
     ) -> None:
         super().__init__(samples=samples, **kwargs)
         if not self._reference:
-            raise UsageError("model.reference is false, but OnlineDPO compares the policy with its reference; keep it")
+            raise UsageError(
+                "model.reference is false, but OnlineDPO compares the policy with its reference; set it to true"
+            )
         if self.normalizer != "row_sum" or self.clip_low is not None or self.clip_high is not None:
             raise UsageError(
-                "model.normalizer, model.clip_low and model.clip_high: a pair has none of them; leave them out"
+                "model.normalizer, model.clip_low and model.clip_high do not apply to OnlineDPO's pairs; leave them out"
             )
         if self.kl_coefficient > 0:
             raise UsageError(
-                "model.kl_coefficient: OnlineDPO keeps the policy near its start by model.beta; leave it 0"
+                "model.kl_coefficient: OnlineDPO keeps the policy near its start by model.beta; set it to 0"
             )
         self.beta, self.sampling = beta, sampling
         self._start = self._reference[0].fingerprint  # what the policy implies is relative to it

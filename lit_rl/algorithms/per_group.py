@@ -1,7 +1,7 @@
-"""The gradients of many groups in one backward pass.
+"""The gradients of many groups from one backward pass.
 
-The backward pass stops at the outputs of the model's layers; what a layer's parameters receive from one group is the
-layer's own product of the group's inputs and the gradients of its outputs, taken for all groups at once.
+The backward pass stops at the outputs of the model's layers. The gradient of a layer's parameters for one group is a
+product of the group's inputs and the gradients of its outputs. It is computed for all groups at once.
 """
 
 from collections import defaultdict
@@ -27,17 +27,16 @@ class Call:
 
 
 def groups_at_once(model: nn.Module, logits: int) -> int:
-    """How many groups' gradients of the largest parameter, and logits, of which a group has so many, take half a GiB
-    each."""
+    """How many groups at once take half a GiB for the gradients of the largest parameter, or for the logits."""
     return max(1, MOST_NUMBERS // max(logits, *(p.numel() for p in model.parameters())))
 
 
 @contextmanager
 def recorded(model: nn.Module, rows: int, groups: int) -> Iterator[list[Call]]:
-    """The calls, within, of the layers that have trainable parameters and no layers inside.
+    """Records the calls of the layers that have trainable parameters and contain no other layers.
 
-    ``torch.func`` takes them apart if each has one tensor, rows first or a group's prompt for each, going in and one
-    coming out; the list is left empty where any has not, as with experts that take tokens from all rows.
+    ``torch.func`` takes them apart if each has one tensor as input and one as output, with one row (or one prompt of a
+    group) per entry. If any layer is different, as experts that mix the tokens of all rows, the list stays empty.
     """
     calls: list[Call] = []
     strange = False
@@ -66,10 +65,10 @@ def recorded(model: nn.Module, rows: int, groups: int) -> Iterator[list[Call]]:
 
 
 def gradients_of_groups(loss: Tensor, calls: list[Call], groups: int) -> Iterator[tuple[nn.Parameter, Tensor]]:
-    """Each parameter with its gradient of every group [groups, *shape], of a loss that is a sum over groups.
+    """Each parameter with its gradient for every group [groups, *shape], for a loss that is a sum over groups.
 
     Args:
-        calls: with rows group by group, as many of each.
+        calls: recorded with the rows of each group together, and as many rows for each.
     """
     received = torch.autograd.grad(loss, [call.output for call in calls], allow_unused=True)
     used = [(call, gradient) for call, gradient in zip(calls, received, strict=True) if gradient is not None]
@@ -92,7 +91,7 @@ def gradients_of_groups(loss: Tensor, calls: list[Call], groups: int) -> Iterato
 
 
 def squared_norms(gradients: Tensor) -> Tensor:
-    """The sum of the groups' squared norms: a number in float64, of gradients [groups, *shape]."""
+    """The sum of the squared norms of gradients [groups, *shape], a number in float64."""
     parts = torch.linalg.vector_norm(gradients, dim=-1)  # of millions of numbers at once it loses digits
     return parts.double().square().sum()
 

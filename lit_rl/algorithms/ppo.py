@@ -1,4 +1,4 @@
-"""PPO: REINFORCE whose baseline is a learned critic."""
+"""PPO: REINFORCE with the value that a learned critic predicts as its baseline."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -21,31 +21,37 @@ from lit_rl.rollouts import Rollouts
 
 
 class PPO(Algorithm):
-    """REINFORCE with a critic: generalized advantages, a clipped ratio, a loss of the values (1707.06347).
+    """Subtracts a learned critic's value of the prefix, and clips the importance ratio (1707.06347).
 
-    A_t by :func:`lit_rl.functional.critic.gae`. With the default ``lambda_actor`` 1 it is r - V(s_t): unbiased for any
-    critic that was there before the responses; below 1, the critic's errors become a bias. The value loss is
-    :func:`lit_rl.functional.critic.value_loss` of the lambda-returns by ``lambda_critic``; two lambdas after VC-PPO
-    (2503.01491).
+    The advantages are generalized advantages (:func:`lit_rl.functional.critic.gae`). With the default ``lambda_actor``
+    1 they are A_t = r - V(s_t), which is unbiased for any critic that does not depend on the responses. Below 1 the
+    errors of the critic become a bias. The critic is fitted by :func:`lit_rl.functional.critic.value_loss` to the
+    lambda-returns of ``lambda_critic``. Two separate lambdas follow VC-PPO (2503.01491).
 
-    With ``critic_pretraining`` the critic is first fitted to the returns of the policy while that stays as it is
-    (2503.01491): for so many iterations, or until the explained variance, of responses not yet fitted, has stopped
-    rising. Curves ``pretraining/*`` and ``critic/*``.
+    ``critic_pretraining`` first fits the critic while the policy does not change (2503.01491). It ends after that many
+    iterations, or earlier, when the explained variance of new responses no longer rises. It is logged as
+    ``pretraining/*``, and as ``critic/*`` afterwards.
 
     Args:
-        critic: ``copy`` is a value head on its own copy of the model; ``shared`` one on the policy's trunk, which the
-            value loss then trains as well (pretraining fits the head alone).
-        lambda_actor, lambda_critic: of the advantages and of the critic's targets.
-        weighting: ``to_go`` weighs a token by what is earned from there on; ``full`` by all that the response earns,
-            with lambda 1: for token rewards that know the future.
-        whiten: shift and scale an iteration's advantages (of one process) to mean 0 and deviation 1; biased.
-        value_clip: keeps a value within +- of what it was when its response was sampled, in units of the reward (raise
-            it where rewards are not within 0..1); None leaves it free.
+        critic: ``copy``: a value head on a copy of the model, which doubles the memory. ``shared``: a value head on the
+            policy's own layers; the value loss then trains these as well (pretraining fits the head alone).
+        lambda_actor: lambda of the advantages, 0 to 1; 1 is unbiased.
+        lambda_critic: lambda of the critic's targets, 0 to 1; 1 takes the returns themselves.
+        weighting: ``to_go``: a token is weighed by what is earned from it on. ``full``: by all that the response earns.
+            The two differ only for token rewards; ``full`` avoids the bias of rewards that depend on later tokens, and
+            takes ``lambda_actor`` 1.
+        whiten: shift and scale the advantages of an iteration to mean 0 and standard deviation 1. This is biased.
+        value_clip: how far a value may move from the one at sampling time, in units of the reward; null does
+            not limit it. Raise it if rewards are not within 0 to 1.
         value_coefficient: weight of the value loss.
-        critic_learning_rate: of the critic's own parameters.
-        critic_pretraining: iterations at most; 0 is none. They count in ``trainer.max_epochs``.
-        pretraining_passes: over the rollouts of a pretraining iteration.
-        patience: pretraining iterations in a row without a rise of 0.01 that end it earlier.
+        critic_learning_rate: learning rate of the critic's own parameters.
+        critic_pretraining: the most iterations in which the critic alone is fitted; 0 for none. They count towards
+            ``trainer.max_epochs``.
+        pretraining_passes: passes over the responses of a pretraining iteration.
+        patience: pretraining ends after so many iterations in a row in which the explained variance has not risen by
+            0.01.
+        clip_low: clips the importance ratio pi / pi_old below 1 - clip_low; null does not.
+        clip_high: clips the importance ratio above 1 + clip_high; null does not.
     """
 
     def __init__(
@@ -66,7 +72,7 @@ class PPO(Algorithm):
         **kwargs,
     ) -> None:
         if weighting == "full" and lambda_actor < 1:
-            raise UsageError(f"model.lambda_actor is {lambda_actor}; model.weighting full takes 1")
+            raise UsageError(f"model.lambda_actor is {lambda_actor}, but model.weighting full needs 1; set it to 1")
         super().__init__(clip_low=clip_low, clip_high=clip_high, **kwargs)
         self.critic = Critic(self.policy, critic)
         self.lambda_actor, self.lambda_critic = lambda_actor, lambda_critic
@@ -139,10 +145,12 @@ class PPO(Algorithm):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         if self.whiten and self.trainer.world_size > 1:
-            raise UsageError("model.whiten is of one process's responses; set it to false with several")
+            raise UsageError("model.whiten works with one process only; set it to false, or train on one device")
         iterations, most = int(self.pretraining.left), self.trainer.max_epochs
         if self.pretraining.active and most is not None and 0 <= most <= self.trainer.current_epoch + iterations:
-            rank_zero_warn(f"all {most} iterations (trainer.max_epochs) may be critic pretraining; the policy waits")
+            rank_zero_warn(
+                f"critic pretraining may take all {most} iterations (trainer.max_epochs) and leave the policy untrained"
+            )
 
     def on_train_epoch_start(self) -> None:
         super().on_train_epoch_start()

@@ -7,12 +7,12 @@ RISE = 0.01  # of the explained variance, that counts as one
 
 
 class Pretraining(nn.Module):
-    """Counts the iterations in which the critic alone is fitted. Its state is saved in checkpoints.
+    """Counts the iterations in which only the critic is fitted. Its state is saved in checkpoints.
 
     Args:
         iterations: at most.
-        patience: iterations in a row without a rise of 0.01 over the best explained variance that end it earlier, once
-            it has risen above 0 at all.
+        patience: ends it after so many iterations in a row without a rise of 0.01 over the best explained variance,
+            once that has been above 0.
     """
 
     def __init__(self, iterations: int, patience: int) -> None:
@@ -28,15 +28,16 @@ class Pretraining(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether the policy has to wait."""
+        """Whether the policy still has to wait."""
         return bool(self.started < 0)
 
     def look(self, explained: float, step: int) -> None:
         """Decides at the end of an iteration whether it was the last one of pretraining.
 
         Args:
-            explained: the variance explained, at its start, of the responses of all ranks: not fitted yet.
-            step: optimizer steps taken.
+            explained: variance explained at the start of the iteration, of the responses of all ranks, before the
+                critic was fitted to them.
+            step: optimizer steps taken so far.
         """
         if not self.active:
             return
@@ -50,5 +51,5 @@ class Pretraining(nn.Module):
             self.started.fill_(step)
 
     def steps_since(self, step: int) -> int:
-        """Optimizer steps of the policy, of ``step`` taken in all."""
+        """Optimizer steps that the policy has taken, of ``step`` in all."""
         return 0 if self.active else max(0, step - int(self.started))

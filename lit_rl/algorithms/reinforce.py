@@ -1,4 +1,4 @@
-"""REINFORCE: the base case."""
+"""REINFORCE: the response's reward, without a baseline."""
 
 from torch import Tensor
 
@@ -7,9 +7,9 @@ from lit_rl.rollouts import Rollouts
 
 
 class REINFORCE(Algorithm):
-    """grad = E[ r sum_t psi_t ], psi_t = grad log pi(a_t | s_t): the response's return, with no baseline.
+    """Weighs each token by the return of its response: A_t = r. Unbiased, noisy (Williams, 1992).
 
-    Unbiased (Williams, 1992).
+    The gradient estimate is ``r sum_t psi_t``, with the score psi_t = grad log pi(a_t | s_t).
     """
 
     def advantages(self, rollouts: Rollouts) -> Tensor:

@@ -1,4 +1,4 @@
-"""ReMax: REINFORCE whose baseline is the return of the greedy response."""
+"""ReMax: REINFORCE with the return of the greedy response as its baseline."""
 
 from dataclasses import replace
 
@@ -10,9 +10,10 @@ from lit_rl.rollouts import Rollouts
 
 
 class ReMax(Algorithm):
-    """REINFORCE with r - r(greedy response to the prompt) in the place of r (2310.10505). Unbiased.
+    """Subtracts the return of the greedy response to the prompt: A_t = r - r(greedy). Unbiased (2310.10505).
 
-    The greedy response is a probe: generated, scored and counted, never trained on.
+    The greedy response takes the likeliest token at each position. It is a probe: generated, scored and counted among
+    the generated tokens, but never trained on.
     """
 
     def __init__(self, **kwargs) -> None:

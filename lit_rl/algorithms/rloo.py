@@ -1,4 +1,4 @@
-"""RLOO: REINFORCE whose baseline is the mean of the other responses to the prompt."""
+"""RLOO: REINFORCE with the mean of the other responses to the prompt as its baseline."""
 
 from torch import Tensor
 
@@ -9,10 +9,12 @@ from lit_rl.rollouts import Rollouts
 
 
 class RLOO(Algorithm):
-    """REINFORCE with r_i - mean_{j != i} r_j in the place of r_i (2402.14740). Unbiased.
+    """Subtracts the mean return of the other responses to the prompt. Unbiased (2402.14740).
+
+    A_t = r_i - mean_{j != i} r_j for every token of response i.
 
     Args:
-        samples: responses a prompt, at least 2.
+        samples: responses sampled for each prompt (G), at least 2.
     """
 
     compares_group = True

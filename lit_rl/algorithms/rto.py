@@ -1,4 +1,4 @@
-"""RTO: PPO with the token rewards that a DPO policy implies."""
+"""RTO: PPO with the token rewards that a policy trained by DPO implies."""
 
 import copy
 
@@ -14,16 +14,18 @@ from lit_rl.rollouts import Rollouts
 
 
 class RTO(PPO):
-    """PPO whose tokens earn clip(beta_dpo log(pi_dpo / pi_ref), -limit, limit) beside the reward (2404.18922).
+    """PPO in which each token also earns what a DPO policy implies: clip(beta_dpo log(pi_dpo / pi_ref)) (2404.18922).
 
-    A token's reward is a function of its state and itself: reward-to-go and the full return have one expectation, the
-    gradient of E[r + what tokens earn]. That is another objective than E[r]: it draws towards the DPO policy.
+    A token's reward depends only on its prefix and itself. Therefore reward-to-go and the full return have the same
+    expectation: the gradient of E[r + the sum of token rewards]. This is another objective than E[r]; it draws the
+    policy towards the DPO policy.
 
     Args:
-        dpo_checkpoint: of ``fit --model OnlineDPO --model.sampling reference`` with the same ``model.policy``.
+        dpo_checkpoint: a checkpoint written by ``fit --model OnlineDPO --model.sampling reference`` with the same
+            ``model.policy``.
         beta_dpo: scale of the token rewards.
-        token_limit: a token's largest.
-        kl_coefficient: of the penalty -beta log(pi / pi_ref) in the reward.
+        token_limit: the most that one token may earn or lose, in units of the reward.
+        kl_coefficient: weight of the penalty -log(pi / pi_ref) in the reward of each token.
     """
 
     def __init__(
@@ -36,7 +38,9 @@ class RTO(PPO):
     ) -> None:
         super().__init__(kl_coefficient=kl_coefficient, **kwargs)
         if not self._reference:
-            raise UsageError("model.reference is false, but RTO's token rewards are relative to the reference; keep it")
+            raise UsageError(
+                "model.reference is false, but RTO's token rewards are relative to the reference; set it to true"
+            )
         self.beta_dpo, self.token_limit = beta_dpo, token_limit
         self._dpo = (trained_policy(dpo_checkpoint, self.policy),)  # in a tuple, as the reference
 
@@ -56,10 +60,10 @@ class RTO(PPO):
 
 
 def trained_policy(checkpoint: str, policy: CausalPolicy) -> CausalPolicy:
-    """A frozen copy of ``policy`` with the policy's weights of a checkpoint that ``fit`` has written.
+    """A frozen copy of ``policy`` with the weights of the policy in a checkpoint that ``fit`` has written.
 
     Raises:
-        UsageError: there is no such checkpoint, it is of another model, or it has learned from another start.
+        UsageError: there is no such checkpoint, it is of another model, or it was trained from other weights.
     """
     setting = "model.dpo_checkpoint"
     saved = read_checkpoint(checkpoint, setting, "train one: fit --model OnlineDPO --model.sampling reference")
@@ -71,7 +75,7 @@ def trained_policy(checkpoint: str, policy: CausalPolicy) -> CausalPolicy:
     )
     if saved.get("reference", policy.fingerprint) != policy.fingerprint:
         raise UsageError(
-            f"{setting}: {checkpoint} has learned from other weights than model.policy has; train it with the same "
+            f"{setting}: {checkpoint} was trained from other weights than model.policy has; train it with the same "
             "model.policy and seed_everything"
         )
     return trained

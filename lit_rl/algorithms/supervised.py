@@ -1,4 +1,4 @@
-"""Supervised learning through the same loop: the warm start, and the control that any RL must beat."""
+"""Supervised learning in the same loop: makes the warm start, and is the control that RL has to beat."""
 
 from dataclasses import replace
 
@@ -11,7 +11,10 @@ from lit_rl.rollouts import Rollouts
 
 
 class Supervised(Algorithm):
-    """Maximum likelihood of the task's demonstrations: -mean_i (1/d_i) sum_t log pi(a_t | s_t). No reward enters."""
+    """Maximises the likelihood of the task's demonstrations: the loss is -mean_i (1/d_i) sum_t log pi(a_t | s_t).
+
+    No reward enters. d_i is the normaliser of row i, see ``normalizer``.
+    """
 
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)

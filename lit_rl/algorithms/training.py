@@ -26,12 +26,15 @@ ACCURACIES = ("accuracy", "accuracy_flexible", "accuracy_sampled")
 
 
 class Training(Ranged, Optimization, setting="model"):
-    """The glue between an algorithm's ``prepare``, ``predictions`` and ``loss`` and a Trainer; no estimator in it.
+    """Connects an algorithm's ``prepare``, ``predictions`` and ``loss`` with a Trainer. It contains no estimator.
 
     Args:
-        policy, plan: what is sampled, and how.
-        clip_low, clip_high: of the ratio, for ``policy/clip_fraction``.
-        learning_rate, make_optimizer, schedule, warmup_steps: see :class:`lit_rl.algorithms.base.Algorithm`.
+        policy: the model that is trained.
+        plan: what is sampled.
+        clip_low: clipping range of the importance ratio, below, for ``policy/clip_fraction``.
+        clip_high: the same above.
+        learning_rate: see :class:`lit_rl.algorithms.base.Algorithm`, as for ``schedule`` and ``warmup_steps``.
+        make_optimizer: makes the optimizer of parameter groups and a learning rate.
     """
 
     def __init__(
@@ -132,7 +135,7 @@ class Training(Ranged, Optimization, setting="model"):
         if taken != whole and not trainer.should_stop:
             raise UsageError(
                 f"trainer.callbacks: iteration {self.current_epoch + 1} ended after {taken} of {whole} micro-batches; "
-                "a callback raised StopIteration or returned -1, so mend it"
+                "a callback raised StopIteration or returned -1; correct that callback"
             )
         tokens = {f"tokens/{name}": float(count) for name, count in self._data.state_dict().items()}
         if self._data.prompts.too_long == "drop":
@@ -146,7 +149,7 @@ class Training(Ranged, Optimization, setting="model"):
         if not trainer.should_stop and done != whole:
             raise UsageError(
                 f"trainer.callbacks: training ended after iteration {done} of {whole}; a callback raised "
-                "StopIteration, so mend it"
+                "StopIteration; correct that callback"
             )
 
     def on_validation_start(self) -> None:
@@ -186,8 +189,8 @@ class Training(Ranged, Optimization, setting="model"):
         progress = checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]
         if progress["ready"] != progress["processed"]:
             raise UsageError(
-                "ckpt_path: not a checkpoint of the end of an iteration; choose one written there (a ModelCheckpoint "
-                "writes those by every_n_epochs, not by every_n_train_steps)"
+                "ckpt_path: this checkpoint was not written at the end of an iteration; choose one that was (a "
+                "ModelCheckpoint writes such by every_n_epochs, not by every_n_train_steps)"
             )
         self._restored_iterations = checkpoint["epoch"] + 1
 
@@ -256,5 +259,7 @@ class Training(Ranged, Optimization, setting="model"):
         """The RolloutDataModule; typed loosely, for it stands above this module."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
-            raise UsageError("trainer: give it a RolloutDataModule as `datamodule`; it samples, and loaders can't")
+            raise UsageError(
+                "trainer: pass a RolloutDataModule as `datamodule`; it samples the responses, and other loaders cannot"
+            )
         return data

@@ -1,4 +1,4 @@
-"""TRePO: token advantages from the values of some prefixes, estimated by continuations."""
+"""TRePO: token advantages from the values of some prefixes, which are estimated by continuations."""
 
 from dataclasses import replace
 from typing import Literal
@@ -16,28 +16,33 @@ from lit_rl.rollouts import Rollouts
 
 
 class TRePO(Algorithm):
-    """RLOO with a baseline that moves along the response: the value of the prefix at each cut (2506.02553).
+    """RLOO with a baseline that changes along the response: the estimated value of the prefix at each cut (2506.02553).
 
-    A cut's value is the mean return of ``continuations`` responses sampled on from there: probes, forked from the
-    sample's cache. The fill rule makes token advantages of the values, see :mod:`lit_rl.functional.prefix_values`; with
-    cuts behind reasoning steps, ``segment_td`` and clipping it is VinePPO (2410.01679).
+    The value of a cut is the mean return of ``continuations`` responses that are sampled on from there. They are
+    probes: scored and counted, but not trained on. The fill rule makes the advantages of the tokens between two cuts
+    from the values there (:mod:`lit_rl.functional.prefix_values`). By default, a token is credited with the change of
+    the value over its segment; this is unbiased. With cuts at reasoning steps and clipping it is VinePPO (2410.01679).
 
-    With ``reuse`` the continuations are trained on as well. A prefix s_t is visited by a sample and, in expectation, by
-    K continuations for each of the c_t cuts that the rule makes in it, all of them on-policy: with the weight
-    1 / (1 + K c_t) on token t, of samples and continuations alike, the sum over rows estimates the same gradient. The
-    baseline of a continuation is the mean of the other K responses that leave its cut. More rows are more optimizer
-    steps: to compare at as many, raise ``trainer.accumulate_grad_batches``.
+    ``reuse`` trains on the continuations as well. A prefix s_t with c_t cuts is visited by one sample and, in
+    expectation, by K continuations from each of the cuts, all on-policy. With the weight 1 / (1 + K c_t) on token t of
+    samples and continuations, the sum over rows estimates the same gradient. The baseline of a continuation is the mean
+    of the other K responses from its cut. More rows mean more optimizer steps: to compare at equal steps, raise
+    ``trainer.accumulate_grad_batches``.
 
     Args:
-        samples: responses a prompt; with ``root = siblings`` at least 2.
-        cuts: the rule that cuts responses, of :mod:`lit_rl.functional.cuts`; None takes a stride of an
-            eighth of ``max_new_tokens``, at least 2.
-        continuations: of each cut (K).
-        fill: the fill rule.
-        mix: the constant of the fill ``mix``.
-        root: the prompt's value: ``siblings`` takes the mean of the other samples, which costs nothing,
-            ``continuations`` pays K more.
-        reuse: train on continuations.
+        samples: responses sampled for each prompt (G); at least 2 with ``root`` ``siblings``.
+        cuts: the rule that says where responses are cut (``Stride``, ``Bernoulli``, ``Entropy``, ``Boundary``,
+            ``Relative``); null cuts at intervals of an eighth of ``max_new_tokens``, at least 2 tokens.
+        continuations: responses sampled from each cut (K).
+        fill: how the values at the cuts become advantages of tokens. ``segment_td``: the change of the value over the
+            segment. ``hold_mc``: the return minus the value at the last cut. ``mix``: a mixture of the two.
+            ``all_positions``: ``segment_td`` with a cut before every token. ``masked_advantage``: tokens with a cut on
+            either side, divided by the probability of that. These are unbiased; ``linear_value_mc``,
+            ``linear_value_td`` and ``linear_advantage`` interpolate between cuts and are biased.
+        mix: the constant of the fill ``mix``: 0 is ``segment_td``, 1 is ``hold_mc``.
+        root: where the value of the prompt comes from. ``siblings``: the mean of the other samples, which costs
+            nothing. ``continuations``: K more responses to the prompt.
+        reuse: also train on the continuations.
     """
 
     compares_group = True
@@ -55,22 +60,24 @@ class TRePO(Algorithm):
     ) -> None:
         if root == "siblings" and samples < 2:
             raise UsageError(
-                f"model.samples is {samples}; model.root siblings takes at least 2, or set model.root continuations"
+                f"model.samples is {samples}, but model.root siblings needs 2; raise it or set model.root continuations"
             )
         if mix and fill != "mix":
-            raise UsageError(f"model.mix is {mix}, but model.fill is {fill}; only the fill mix takes it")
+            raise UsageError(f"model.mix is {mix}, but only model.fill mix uses it, not {fill}; leave it out")
         super().__init__(samples=samples, **kwargs)
         rule = cuts if cuts is not None else Stride(max(2, self.plan.max_new_tokens // 8))
         if cuts is not None:
             cuts.check(self.plan.max_new_tokens, self.policy.vocabulary)
         if fill == "all_positions" and rule != Stride(1):
-            raise UsageError("model.fill all_positions takes a cut before every token: model.cuts Stride with every 1")
+            raise UsageError(
+                "model.fill all_positions needs a cut before every token; set model.cuts Stride and model.cuts.every 1"
+            )
         if fill == "masked_advantage" and not isinstance(rule, Bernoulli):
-            raise UsageError("model.fill masked_advantage takes random cuts: model.cuts Bernoulli")
+            raise UsageError("model.fill masked_advantage needs random cuts; set model.cuts Bernoulli")
         if reuse and self.kl_coefficient > 0 and self.kl != "k1_reward":
             raise UsageError(
-                f"model.kl {self.kl} would count a prefix once for each of its continuations; with model.reuse take "
-                "k1_reward"
+                f"model.kl {self.kl} would count a prefix once for each of its continuations, because of model.reuse; "
+                "set model.kl k1_reward"
             )
         self.fill: Fill = fill
         self.mix = mix

@@ -55,9 +55,10 @@ class Parser(LightningArgumentParser):
             for action, help_ in zip(rare, saved, strict=True):
                 action.help = help_
         hidden = (
-            "The other flags of Lightning's Trainer, --checkpoint.*, --diagnostics.* and --value_accuracy.* work too: "
-            "--print_config shows them all.\n"
+            "Also accepted: the other flags of Lightning's Trainer, --checkpoint.*, --diagnostics.* and "
+            "--value_accuracy.*; --print_config shows them all.\n"
         )
+        text = re.sub(r":(?:func|class|meth|mod|data):`([\w.]+)`", r"\1", text)  # names without Sphinx's marks
         text = re.sub(r"Annotated\[(\w+),(\s+)([^][]+)]", r"\1\2\3", text)  # of lit_rl.ranges: type and range
         return text + ("\n" + hidden if rare else "")
 
