@@ -108,11 +108,11 @@ def test_kl_in_the_reward_is_carried_by_continuations(fit):
     "settings, message",
     [
         ({"continuations": 0}, "model.continuations is 0"),
-        ({"samples": 1}, "model.samples is 1; model.root siblings"),
-        ({"fill": "all_positions"}, "model.fill all_positions .* model.cuts Stride with every 1"),
+        ({"samples": 1}, "model.samples is 1, but model.root siblings"),
+        ({"fill": "all_positions"}, "model.fill all_positions .* model.cuts Stride and model.cuts.every 1"),
         ({"fill": "masked_advantage"}, "model.fill masked_advantage .* model.cuts Bernoulli"),
-        ({"mix": 0.5}, "model.mix is 0.5, but model.fill is segment_td"),
-        ({"reuse": True, "kl_coefficient": 0.1, "kl": "k2_loss"}, "model.kl k2_loss .* take k1_reward"),
+        ({"mix": 0.5}, "model.mix is 0.5, but only model.fill mix uses it, not segment_td"),
+        ({"reuse": True, "kl_coefficient": 0.1, "kl": "k2_loss"}, "model.kl k2_loss .* set model.kl k1_reward"),
     ],
 )
 def test_settings_that_do_not_go_together(policy, settings, message):
