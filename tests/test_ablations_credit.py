@@ -5,10 +5,10 @@ import math
 
 import pytest
 
-from ablations.analysis import comparisons, credit
+from ablations.analysis import arm_table, comparisons, credit
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import CURVES, StudyResults
-from ablations.report import figures, study_report
+from ablations.report import figures
 from ablations.study import Arm, Comparison, Study
 
 
@@ -57,8 +57,8 @@ def test_shares_are_means_over_the_seeds_that_have_a_gradient(results):
 
 def test_gains_are_against_the_arm_s_own_baseline(results):
     assert results.groups == {"a RLOO": ["a RLOO", "a GRPO"], "b RLOO": ["b RLOO", "b GRPO"]}
-    gains = {row[0]: row[study_report.COLUMNS.index("gain in sampled, points")] for row in study_report.table(results)}
-    assert gains == {"a RLOO": "", "a GRPO": "+0.0", "b RLOO": "", "b GRPO": "+0.0"}
+    _, *rows = arm_table.table(results).shown((arm_table.ARM, arm_table.GAIN))
+    assert dict(rows) == {"a RLOO": "", "a GRPO": "0.0", "b RLOO": "", "b GRPO": "0.0"}
 
 
 def test_an_answer_names_whom_an_arm_is_compared_with(results):
@@ -68,10 +68,9 @@ def test_an_answer_names_whom_an_arm_is_compared_with(results):
 
 
 def test_table_and_figure_cover_every_measured_arm(results, tmp_path):
-    rows = credit.table(results)
-    assert [row[0] for row in rows] == list(results.study.arm_names) and all(
-        len(r) == len(credit.COLUMNS) for r in rows
-    )
+    headings, *rows = credit.table(results).csv()
+    arms = [row[headings.index("arm")] for row in rows]
+    assert arms == list(results.study.arm_names) and "distance from exact shares low" in headings
     drawn = figures.draw(results, tmp_path)
     assert any(name.startswith("credit") for name in drawn)
     assert (tmp_path / "credit.png").stat().st_size > 5000 and (tmp_path / "credit.svg").is_file()
@@ -83,4 +82,4 @@ def test_a_study_without_credit_has_no_map(results, tmp_path):
         curves = {name: curve for name, curve in each.curves.items() if not name.startswith("credit/")}
         bare.append(CellResult(each.arm, each.seed, 2, "commit", "hash", each.run_id, each.metrics, curves))
     plain = StudyResults(results.study, False, tuple(bare), 0)
-    assert credit.table(plain) == [] and not any("credit" in name for name in figures.draw(plain, tmp_path))
+    assert not credit.table(plain).rows and not any("credit" in name for name in figures.draw(plain, tmp_path))

@@ -8,7 +8,8 @@ import pytest
 from scipy import stats
 
 import ablations.analysis.statistics as st
-from ablations.analysis import comparisons, gradient_noise, metric_text, secondary_differences, task_tables
+from ablations.analysis import arm_table, comparisons, gradient_noise, metric_text, secondary_differences
+from ablations.analysis.tables import Column, Table
 from ablations.metric_names import OVER_TOKENS, SECONDS
 from ablations.records.cell_result import CellResult, mean_to
 from ablations.records.study_results import StudyResults
@@ -20,6 +21,12 @@ PAIRS = (
     Comparison(("x c",), ("x a",), "equal"),
     Comparison(("x b", "y b"), ("x a", "y a"), name="b against a, all tasks"),
 )
+
+
+def records(table: Table) -> list[dict[str, str]]:
+    """A table as whoever reads its CSV has it."""
+    headings, *rows = table.csv()
+    return [dict(zip(headings, row, strict=True)) for row in rows]
 
 
 def cell(arm: str, seed: int, accuracy: float, curves=None) -> CellResult:
@@ -69,10 +76,23 @@ def test_a_pilot_is_judged_by_its_interval(results):
 def test_answer_and_tables_name_every_comparison(results):
     said = comparisons.answer(results)
     assert "b against a, all tasks" in said and "x c" in said
-    text = "\n".join(comparisons.section(results, "Planned comparisons", PAIRS))
-    assert text.count("| above |") >= 2 and "it was made so" in text
-    for caption, columns, rows in task_tables.tables(results):
-        assert caption and columns == ["arm", "x", "y"] and [row[0] for row in rows] == ["a", "b", "c"]
+    found = comparisons.verdicts(results, PAIRS)
+    assert comparisons.shown(found).count("| above |") >= 2 and "it was made so" in comparisons.reasons(found)[0]
+    table = records(comparisons.table(results))
+    assert [row["comparison"] for row in table] == [str(pair) for pair in PAIRS]
+    for row, each in zip(table, found, strict=True):
+        mean, low, high = (float(row[f"difference{which}"]) for which in ("", " low", " high"))
+        assert (mean, low, high) == pytest.approx([100 * x for x in each.interval], abs=0.05)
+        assert row["kind"] == "planned" and row["unit"] == "points" and row["found"] == each.found
+
+
+def test_each_arm_has_a_row_with_its_task_and_its_gain(results):
+    rows = records(arm_table.table(results))
+    assert [row["arm"] for row in rows] == list(results.study.arm_names) and {row["task"] for row in rows} == {"x", "y"}
+    for row in rows:
+        gain = arm_table.gain(results, row["arm"])
+        known = f"{100 * gain.mean:.1f}" if row["arm"] != results.study.baseline_of(row["arm"]) else ""
+        assert row["gain in sampled test accuracy (points)"] == known
 
 
 def test_the_mean_over_tokens_is_the_area_below_the_curve(results):
@@ -120,21 +140,24 @@ def test_noise_at_equal_cost():
         found = gradient_noise.relative(measured[f"{name}, frozen"], measured["RLOO, frozen"], cost)
         assert found.mean == pytest.approx(ratio, rel=0.05) and found.low < found.mean < found.high
     assert math.isnan(gradient_noise.relative(measured["none, frozen"], measured["RLOO, frozen"], "token").mean)
-    rows = gradient_noise.table(results, gradient_noise.arms(results))
-    assert [row[0] for row in rows] == ["RLOO", "half", "dear", "none"] and rows[-1][-1] == "unresolved"
+    rows = records(gradient_noise.table(results))
+    assert [row["arm"] for row in rows] == [base.name, half.name, dear.name, none.name]
+    assert rows[0]["noise per token"] == "1.00" and rows[-1]["noise per token"] == ""  # it is unresolved
 
 
 def test_beside_a_pooled_mean_stand_its_tasks_and_beside_a_budget_its_end(results):
-    text = "\n".join(secondary_differences.section(results))
-    x, y, both = (
-        metric_text.difference(comparisons.verdicts(results, [pair])[0].interval, "test/accuracy_sampled")
-        for pair in (PAIRS[0], Comparison(("y b",), ("y a",)), PAIRS[2])
+    found = records(secondary_differences.table(results))
+    x, y = (
+        metric_text.number(comparisons.verdicts(results, [pair])[0].interval.mean, "test/accuracy_sampled")
+        for pair in (PAIRS[0], Comparison(("y b",), ("y a",)))
     )
-    assert f"| b against a, all tasks | {x} | {y} |" in text and both not in text and "x c" not in text
+    told = [(row["comparison"], row["task"], row["difference"]) for row in found]
+    assert told == [("b against a, all tasks", "x", x), ("b against a, all tasks", "y", y)]
     over = replace(results.study, primary_metric=f"{OVER_TOKENS}val/accuracy_sampled", comparisons=PAIRS[:1])
-    assert f"| x b against x a | {x} |" in "\n".join(secondary_differences.section(replace(results, study=over)))
+    [end] = records(secondary_differences.table(replace(results, study=over)))
+    assert (end["comparison"], end["difference"]) == ("x b against x a", x) and "at the end" in end["metric"]
     alone = replace(results.study, comparisons=PAIRS[:1])
-    assert secondary_differences.section(replace(results, study=alone)) == []
+    assert not secondary_differences.table(replace(results, study=alone)).rows
 
 
 def test_a_reading_is_told_while_the_outcomes_are_those_it_was_written_for(results):
@@ -150,10 +173,20 @@ def test_a_reading_is_told_while_the_outcomes_are_those_it_was_written_for(resul
         assert comparisons.answer(replace(results, study=study)).startswith("Two sentences.") == told
 
 
+def test_a_table_has_a_field_for_each_limit_and_no_empty_column():
+    whole = st.Interval(0.5, 0.25, 0.75)
+    columns = Column("arm"), Column("gain", "points", ".1f", True), Column("never measured")
+    table = Table("t", "Details", "", columns, [["a", whole, None], ["b", st.Interval(1.0, math.nan, math.nan), None]])
+    headings = ["arm", "gain (points)", "gain low (points)", "gain high (points)"]
+    assert table.csv() == [headings, ["a", "0.5", "0.2", "0.8"], ["b", "1.0", "", ""]]
+    assert table.shown(("arm", "gain")) == [["arm", "gain (points)"], ["a", "0.5 [0.2, 0.8]"], ["b", "1.0"]]
+
+
 def test_an_answer_counts_the_controls_that_failed(results):
     sound, failed = Comparison(("x c",), ("x a",), "equal"), Comparison(("x b",), ("x a",), "equal", name="nothing")
-    said = comparisons.answer(replace(results, study=replace(results.study, controls=(sound, failed))))
-    assert "1 of 2 came out as predicted, and not nothing" in said
+    said = comparisons.controls(comparisons.verdicts(results, (sound, failed)))
+    assert said.startswith("1 of 2 controls") and said.endswith("these did not: nothing.")
+    assert comparisons.controls(comparisons.verdicts(results, (sound,))).startswith("1 of 1")
 
 
 def test_who_gets_there_behind_the_budget_gets_there_at_its_end(results):
@@ -164,12 +197,14 @@ def test_who_gets_there_behind_the_budget_gets_there_at_its_end(results):
     late = [cell("x a", seed, 0.5) for seed in range(3)]  # there at 200 tokens
     some = StudyResults(study, False, tuple([*late, *(cell("x a", 3 + n, 0.5, never) for n in range(4))]), 0)
     most = StudyResults(study, False, tuple([*late, *(cell("x a", 3 + n, 0.5, never) for n in range(2))]), 0)
-    texts = [task_tables.tables(each)[1][2][0][1] for each in (some, most)]
-    assert texts == ["— (3 of 7)", "0.2 (3 of 5)"]
+    names = "generated tokens until 90% (thousands)", "seeds that got there", "seeds"
+    found = [records(arm_table.table(each))[0] for each in (some, most)]
+    assert [tuple(row.get(name, "") for name in names) for row in found] == [("", "3", "7"), ("0.2", "3", "5")]
 
 
 def test_the_fewest_seeds_are_those_with_which_the_tests_can_tell(results):
     made = comparisons.verdicts(results, PAIRS[:1] * 6)
-    needed = int(comparisons.table(made)[0][-1])
+    six = replace(results, study=replace(results.study, comparisons=PAIRS[:1] * 6))
+    needed = int(records(comparisons.table(six))[0]["seeds for power .8"])
     assert needed > made[0].seeds_needed and st.holm([st.sign_flip_p([1.0] * needed)] * 6)[0] < comparisons.ALPHA
     assert st.holm([st.sign_flip_p([1.0] * (needed - 1))] * 6)[0] >= comparisons.ALPHA

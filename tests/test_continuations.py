@@ -13,7 +13,7 @@ from ablations.analysis.statistics import Interval
 from ablations.metric_names import MEMORY, NOISE, OVER_SECONDS, SECONDS
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import StudyResults
-from ablations.report import continuation_figures, study_report
+from ablations.report import answer_figure, continuation_figures, page, study_report
 from ablations.study import Arm, Comparison, Study
 from lit_rl.functional.prefix_values import prefix_advantages
 
@@ -116,13 +116,15 @@ def test_noise_is_compared_at_what_is_generated_and_trained(results):
     for cost, ratio in known.items():
         a, b = (results.mean_by_seed((f"x {name}",), f"{NOISE}{cost}") for name in ("TRePO", "RLOO"))
         assert np.mean([math.exp(a[seed] - b[seed]) for seed in SEEDS]) == pytest.approx(ratio, rel=0.05)
-    arms = gradient_noise.groups(results)["x RLOO"]
-    rows = continuations.table(results, arms)
-    assert all(len(row) == len(continuations.columns(results)) for row in rows)
+    headings, *rows = continuations.table(results).csv()
     # .5 (80 + 32 kappa) = 32 (1 + kappa) at kappa = .5; with reuse .3 * 80 is below 32 at any
-    assert rows[1][-1].startswith("0.5") and rows[2][-1] == "always"
-    text = study_report._markdown(results, [], {})
-    assert "x1.25" in text and "Values of prefixes" in text and "kappa 4" in text
+    pays = headings.index("less noise from kappa")
+    assert rows[1][pays] == "0.5" and rows[2][pays : pays + 3] == ["0.0"] * 3 and "noise at kappa 4" in headings
+    tables = study_report.made(results)
+    text = page.markdown(results, tables, {})
+    assert "x1.25" in text and all(f"(tables/{table.name}.csv)" in text for table in tables)
+    assert {table.name for table in tables} == {"comparisons", "gradient_noise", "values"}
+    assert all(f"## {table.name}.csv" in page.guide(results, tables) for table in tables)
 
 
 def test_tables_and_planned_comparisons_say_the_same_of_noise(results):
@@ -138,6 +140,8 @@ def test_tables_and_planned_comparisons_say_the_same_of_noise(results):
 def test_every_figure_is_drawn(results):
     drawn = continuation_figures.draw(results)
     assert list(drawn) == ["frontier", "crossing", "values"]  # of one TRePO arm no theory is told
+    answer = answer_figure.draw(results)
+    assert answer is not None and any("TRePO" in label.get_text() for label in answer[0].axes[0].get_yticklabels())
     frontier, _ = drawn["frontier"]
     assert {line.get_marker() for line in frontier.axes[0].lines} >= {"o"}
 

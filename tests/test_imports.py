@@ -21,7 +21,7 @@ LAYERS = [
     {"lit_rl.__main__"},
     {"ablations.config", "ablations.metric_names"},
     {"ablations.study"},
-    {"ablations.grid"},
+    {"ablations.arm_colours", "ablations.grid"},
     {"ablations.records", "ablations.studies"},
     {"ablations.analysis", "ablations.sweep"},
     {"ablations.report"},

@@ -6,20 +6,38 @@ from dataclasses import dataclass
 
 import ablations.analysis.statistics as st
 from ablations.analysis import metric_text
+from ablations.analysis.tables import Column, Table, listed, markdown
 from ablations.records.study_results import StudyResults
 from ablations.study import Comparison
 
-COLUMNS = ("comparison", "difference", "BCa", "seeds", "p", "Holm p", "predicted", "found", "seeds for power .8")
-CAPTION = (
-    "Differences of {what}: mean over seeds of the paired difference with its 95% t interval, beside it the BCa "
-    "bootstrap's, which is too narrow with few seeds (it covers about .89 of ten). p is that of the exact sign-flip "
-    "test; Holm's adjusts it for the {count}, and can't be below {least} with {seeds} seeds. Found: what Holm's p says "
-    "at .05 (below 8 seeds, what the t interval says). The last column: how many seeds a t test would need to see a "
-    "true difference of the size found four times in five or, if more, Holm's p to get below .05 at all."
+COLUMNS = ("comparison", "difference [95% interval]", "Holm p", "predicted", "found", "seeds")
+LEGEND = (
+    "*Difference*: the first minus the second, mean over paired seeds, in {what}. *Holm p*: exact sign-flip test, "
+    "adjusted for the {count}. *Found*: {found}; `unresolved` means that no difference was shown, not that there is "
+    "none."
+)
+BY_P = "`above` or `below` where Holm p < .05"
+BY_INTERVAL = "what the interval says, for with fewer than 8 seeds no Holm p is below .05"
+SAYS = (
+    "has a row per comparison, with the reasons of predictions, unadjusted p, bootstrap intervals and the seeds that "
+    "would be needed."
+)
+GUIDE = (
+    "Differences are means over seeds of the paired difference, in the unit that is named; of noise they are factors. "
+    "Beside the 95% t interval stands that of the BCa bootstrap, which is too narrow with few seeds (it covers about "
+    ".89 of ten). p is that of the exact sign-flip test; Holm p adjusts it for the comparisons of its kind, and "
+    'cannot be below {least}. "Seeds for power .8" is how many seeds a t test would need to see a true difference of '
+    "the size found four times in five or, if more, those with which Holm p can be below .05 at all."
+)
+CSV = (
+    *map(Column, ("kind", "comparison", "metric", "unit", "difference", "difference low", "difference high")),
+    *map(Column, ("BCa low", "BCa high", "seeds", "p", "Holm p", "predicted", "because", "found")),
+    Column("seeds for power .8"),
 )
 ALPHA = 0.05
 AS_MEASURED = "The outcomes are not those that the study's reading was written for, so it is left out."
 NOTHING = "No planned comparison has finished cells on both sides."
+NO_DIFFERENCE = "No significant difference"
 UNRESOLVED = "unresolved"  # not: equal
 ENOUGH_SEEDS = 8  # for a claim; with fewer no test of six comparisons can reach .05
 
@@ -56,6 +74,11 @@ class Verdict:
         return "above" if mean > 0 else "below"
 
     @property
+    def expected(self) -> str:
+        """What is found of a control if it is sound: of equal arms no difference."""
+        return UNRESOLVED if self.comparison.predicted == "equal" else self.comparison.predicted
+
+    @property
     def seeds_needed(self) -> int | None:
         """Of the t test, unadjusted."""
         n, mean = len(self.differences), self.interval.mean
@@ -80,70 +103,109 @@ def verdicts(results: StudyResults, comparisons: Sequence[Comparison]) -> list[V
     ]
 
 
-def section(results: StudyResults, title: str, wanted: Sequence[Comparison]) -> list[str]:
-    """Comparisons that are adjusted together, as Markdown; nothing if none of them has finished cells."""
-    found = verdicts(results, wanted)
-    if not found:
-        return []
-    reasons = "\n".join(
-        f"- {each.comparison}: {each.comparison.predicted or 'no prediction'}, for {each.comparison.because}."
-        for each in found
-        if each.comparison.because
-    )
-    names = "; of ".join(
-        dict.fromkeys(f"{metric_text.name(each.metric)}, {metric_text.unit(each.metric)}" for each in found)
-    )
-    seeds = max(len(each.differences) for each in found)
-    least = number(min(1.0, len(found) * 2.0 ** (1 - seeds)))
-    said = CAPTION.format(what=names, count=f"{len(found)} {title.lower()}", least=least, seeds=seeds)
-    return [
-        f"## {title}",
-        markdown(COLUMNS, table(found)),
-        said,
-        *([f"Predicted:\n\n{reasons}"] if reasons else []),
-    ]
-
-
-def table(found: Sequence[Verdict]) -> list[list[str]]:
-    """The rows below ``COLUMNS``, of comparisons that are adjusted together."""
-    least = math.ceil(1 + math.log2(len(found) / ALPHA)) if found else 0  # len * 2^(1 - n) is Holm's least p
-    return [
+def shown(found: Sequence[Verdict]) -> str:
+    """A table for the page."""
+    rows = [
         [
             str(each.comparison),
             metric_text.difference(each.interval, each.metric),
-            metric_text.limits(st.bca_interval(each.differences), each.metric),
-            str(len(each.differences)),
-            number(each.p),
             number(each.adjusted),
             each.comparison.predicted,
             each.found if each.p == each.p else "",
-            "" if (needed := each.seeds_needed) is None else f"{max(needed, least):,}",
+            str(len(each.differences)),
         ]
         for each in found
     ]
+    return markdown(COLUMNS, rows)
+
+
+def legend(found: Sequence[Verdict], kind: str) -> str:
+    """How to read :func:`shown`; ``kind`` names the comparisons, for example "planned comparisons"."""
+    few = max(len(each.differences) for each in found) < ENOUGH_SEEDS
+    count = f"{len(found)} {kind}" if len(found) > 1 else f"one {kind.removesuffix('s')}"
+    return LEGEND.format(what=_metrics(found), count=count, found=BY_INTERVAL if few else BY_P)
+
+
+def others(found: Sequence[Verdict]) -> str:
+    """The same for controls and exploratory comparisons, in short."""
+    return f"Differences are in {_metrics(found)}; Holm p is adjusted for these {len(found)}."
+
+
+def _metrics(found: Sequence[Verdict]) -> str:
+    named = [f"{metric_text.name(each.metric)} ({metric_text.unit(each.metric)})" for each in found]
+    return "; in ".join(dict.fromkeys(named))
+
+
+def reasons(found: Sequence[Verdict]) -> list[str]:
+    """What was predicted, and why."""
+    return [
+        f"- {each.comparison}: {each.comparison.predicted or 'no prediction'}, for {each.comparison.because}."
+        for each in found
+        if each.comparison.because
+    ]
+
+
+def table(results: StudyResults) -> Table:
+    """All comparisons, with all that is known of them."""
+    study = results.study
+    kinds = {"planned": study.comparisons, "control": study.controls, "exploratory": study.exploratory}
+    rows, leasts = [], []
+    for kind, wanted in kinds.items():
+        if not (found := verdicts(results, wanted)):
+            continue
+        seeds = max(len(each.differences) for each in found)
+        leasts.append(f"{number(min(1.0, len(found) * 2.0 ** (1 - seeds)))} ({kind}, {seeds} seeds)")
+        least = math.ceil(1 + math.log2(len(found) / ALPHA))  # len * 2^(1 - n) is Holm's least p
+        for each in found:
+            bca = st.bca_interval(each.differences)
+            needed = each.seeds_needed
+            rows.append(
+                [
+                    kind,
+                    str(each.comparison),
+                    each.metric,
+                    metric_text.unit(each.metric),
+                    *(metric_text.number(x, each.metric) for x in (*each.interval, bca.low, bca.high)),
+                    len(each.differences),
+                    number(each.p),
+                    number(each.adjusted),
+                    each.comparison.predicted,
+                    each.comparison.because,
+                    each.found if each.p == each.p else "",
+                    None if needed is None else max(needed, least),
+                ]
+            )
+    guide = GUIDE.format(least=listed(leasts))
+    return Table("comparisons", "Details", SAYS, CSV, rows, guide)
 
 
 def answer(results: StudyResults) -> str:
-    """What the outcomes come to: :func:`reading`, then each of them, then the controls."""
-    study = results.study
-    found, controls = verdicts(results, study.comparisons), verdicts(results, study.controls)
+    """The study's reading or, where it has none for these outcomes, what the planned comparisons came to."""
+    read = reading(results)
+    if read and read != AS_MEASURED:
+        return read
+    found = verdicts(results, results.study.comparisons)
     if not found:
         return NOTHING
-    said: dict[str, list[str]] = {}
+    said: dict[str, list[Verdict]] = {}
     for each in found:
         above, below = metric_text.directions(each.metric)
-        title = {"above": above, "below": below, UNRESOLVED: "Not resolved"}[each.found]
-        said.setdefault(title, []).append(_difference(each))
-    parts = [" ".join(f"{title}: {'; '.join(said[title])}." for title in sorted(said, key="Not resolved".__eq__))]
-    if read := reading(results):
-        parts.insert(0, read)
-    if controls:
-        failed = [_difference(each) for each in controls if each.found != _expected(each)]
-        parts.append(
-            f"Controls: {len(controls) - len(failed)} of {len(controls)} came out as predicted"
-            + (f", and not {'; '.join(failed)}." if failed else ".")
-        )
-    return "\n\n".join(parts)
+        title = {"above": above, "below": below, UNRESOLVED: NO_DIFFERENCE}[each.found]
+        said.setdefault(title, []).append(each)
+    order = sorted(said, key=NO_DIFFERENCE.__eq__)
+    return " ".join([*([read] if read else []), *(_sentence(title, said[title]) for title in order)])
+
+
+def _sentence(title: str, found: Sequence[Verdict]) -> str:
+    """Outcomes of one kind, with their mean differences."""
+    means = [metric_text.difference(each.interval._replace(low=math.nan, high=math.nan), each.metric) for each in found]
+    against = {each.comparison.against for each in found}
+    if len(against) > 1 or any(each.comparison.name for each in found):
+        whole = [f"{each.comparison} ({mean})" for each, mean in zip(found, means, strict=True)]
+        return f"{title}: {'; '.join(whole)}."
+    than = f"{'from' if title == NO_DIFFERENCE else 'than'} {' + '.join(*against)}"
+    names = [f"{' + '.join(each.comparison.arms)} ({mean})" for each, mean in zip(found, means, strict=True)]
+    return f"{title} {than}: {'; '.join(names)}."
 
 
 def reading(results: StudyResults) -> str:
@@ -156,26 +218,11 @@ def reading(results: StudyResults) -> str:
     return study.reading.text if outcomes == study.reading.outcomes else AS_MEASURED
 
 
-def _difference(verdict: Verdict) -> str:
-    return f"{verdict.comparison} {metric_text.difference(verdict.interval, verdict.metric)}"
-
-
-def _expected(verdict: Verdict) -> str:
-    """What is found of a control if it is sound; equal is what can't be told apart."""
-    return UNRESOLVED if verdict.comparison.predicted == "equal" else verdict.comparison.predicted
-
-
-def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table."""
-    return "\n".join(f"| {' | '.join(row)} |" for row in (columns, ["---"] * len(columns), *rows))
-
-
-def points(interval: st.Interval, signed: bool = False) -> str:
-    """An accuracy, or a difference of two, with its interval if there is one, in points."""
-    sign = "+" if signed else ""
-    mean = f"{100 * interval.mean:{sign}.1f}"
-    flat = interval.low != interval.low or interval.low == interval.high
-    return mean if flat else f"{mean} [{100 * interval.low:{sign}.1f}, {100 * interval.high:{sign}.1f}]"
+def controls(found: Sequence[Verdict]) -> str:
+    """How many came out as they have to, and which did not."""
+    failed = [str(each.comparison) for each in found if each.found != each.expected]
+    sound = f"{len(found) - len(failed)} of {len(found)} controls came out as theory says"
+    return f"{sound}, and these did not: {listed(failed)}." if failed else f"{sound}."
 
 
 def number(p: float) -> str:

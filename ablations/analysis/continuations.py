@@ -3,64 +3,71 @@
 import math
 from itertools import pairwise
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy.stats import spearmanr
 
 from ablations.analysis import gradient_noise
 from ablations.analysis.statistics import Interval, jackknife_interval
+from ablations.analysis.tables import Column, Table, Value
 from ablations.metric_names import KAPPA, RESPONSE, SECOND, TOKEN
 from ablations.records.study_results import StudyResults
 
-CAPTION = (
-    "Of the same frozen policies, relative to {baseline} (smaller is better): tr Σ when as many responses to prompts, "
-    "generated tokens or seconds are spent, or at a cost of one generated token and kappa a trained one, geometric "
-    "means over seeds with 95% t intervals. Predicted: by the resolved variance, per response. Tokens: "
-    "generated ones per response. Pays from: the kappa beyond which the arm has less noise than the baseline at equal "
-    "cost, by the measured noise and by the ends of its interval."
+SAYS = (
+    "has a row per arm: the noise of its gradient at frozen policies, relative to {baseline}'s, measured and "
+    "predicted, at several costs."
 )
+GUIDE = (
+    "At frozen policies, the same for all arms of a task; {baseline} is 1, smaller is better: tr Sigma when as many "
+    "responses, generated tokens or seconds are spent, geometric means over seeds with 95% t intervals. Training a "
+    'token costs kappa times what generating one costs: "noise at kappa" is at equal cost of both together, and "less '
+    'noise from kappa" is the kappa from which on the arm has less noise than {baseline} at equal cost, by the '
+    "measured noise and by the ends of its interval (0: always; inf: never)."
+)
+BY_TASK = "has the measured noise over the predicted one by task, in the geometric mean."
 THEORY = (
-    "Predicted against measured over {n} TRePO arms (per response, relative to {baseline}): rank correlation {rank}; "
-    "the measured noise is {ratio} of the predicted one in the geometric mean, for single arms between {least:.2f} and "
-    "{most:.2f}, and by task {tasks}. "
-    "The prediction takes the variance of the advantage of each segment, Var r (F' - F + (1 - F') / K + (1 - F) / K) "
-    "with F and F' the shares of the reward's variance that are resolved at its ends, for the same length of every "
-    "score function and no correlation between positions."
+    "The prediction takes the advantage of each segment to have the variance Var r (F' - F + (1 - F') / K + (1 - F) / "
+    "K): F and F' are the shares of the reward's variance that are decided at its two ends, K the continuations per "
+    "cut. It assumes score functions of one length and no correlation between positions. Over {n} TRePO arms "
+    "predicted and measured noise per response have a rank correlation of {rank}. The measured noise is {ratio} times "
+    "the predicted one in the geometric mean, and between {least:.2f} and {most:.2f} times for single arms."
 )
 
 
-def columns(results: StudyResults) -> list[str]:
-    """Of :func:`table`."""
-    swept = [f"kappa {kappa:g}" for kappa in results.study.kappas]
-    return ["arm", "seeds", "tokens", "per response", "predicted", "per token", *swept, "per second", "pays from kappa"]
-
-
-def table(results: StudyResults, arms: list[str]) -> list[list[str]]:
-    """The rows below :func:`columns`."""
-    rows = []
-    for arm in arms:
-        found, other = (
-            gradient_noise.measured(results, arm),
-            gradient_noise.measured(results, gradient_noise.baseline(results, arm)),
-        )
-        same = arm == gradient_noise.baseline(results, arm)
-        units = [TOKEN, *(f"{KAPPA}{kappa:g}" for kappa in results.study.kappas), SECOND]
-        theory = predicted(results, arm)
-        tokens = fmean(n.generated / n.responses for n in found.values())
-        ratios = [gradient_noise.relative(found, other, unit) for unit in (RESPONSE, *units)]
-        texts = ["1" if same else gradient_noise.factor(ratio) for ratio in ratios]
-        rows.append(
-            [
-                results.label(arm),
-                str(len(found)),
-                f"{tokens:.1f}",
-                texts[0],
-                "" if theory is None or same else f"{theory:.2f}",
-                *texts[1:],
-                "" if same else _pays(results, arm, ratios[0]),
-            ]
-        )
-    return rows
+def table(results: StudyResults) -> Table:
+    """Of all frozen arms, at each cost; without rows where there are none."""
+    kappas = results.study.kappas
+    units = [RESPONSE, TOKEN, *(f"{KAPPA}{kappa:g}" for kappa in kappas), SECOND]
+    rows: list[list[Value]] = []
+    for first, names in gradient_noise.groups(results).items():
+        other = gradient_noise.measured(results, first)
+        for arm in names:
+            found, same = gradient_noise.measured(results, arm), arm == first
+            ratios = [Interval(1, 1, 1) if same else gradient_noise.relative(found, other, unit) for unit in units]
+            rows.append(
+                [
+                    results.study.arm(arm).task,
+                    arm,
+                    len(found),
+                    fmean(noise.generated / noise.responses for noise in found.values()),
+                    ratios[0],
+                    None if same else predicted(results, arm),
+                    *ratios[1:],
+                    None if same else _pays(results, arm, ratios[0]),
+                ]
+            )
+    columns = [
+        *map(Column, ("task", "arm", "seeds")),
+        Column("generated tokens per response", "", ".1f"),
+        Column("noise per response", "", ".2f", True),
+        Column("predicted noise per response", "", ".2f"),
+        Column("noise per generated token", "", ".2f", True),
+        *(Column(f"noise at kappa {kappa:g}", "", ".2f", True) for kappa in kappas),
+        Column("noise per second", "", ".2f", True),
+        Column("less noise from kappa", "", ".1f", True),
+    ]
+    says, guide = (text.format(baseline=gradient_noise.baselines(results)) for text in (SAYS, GUIDE))
+    return Table("gradient_noise", gradient_noise.HEADING, says, columns, rows, guide)
 
 
 def pays_from(noise: float, generated: float, trained: float, other: tuple[float, float]) -> float:
@@ -90,11 +97,25 @@ def predicted(results: StudyResults, arm: str) -> float | None:
     return fmean(_ratio(profile, cuts["init_args"]["every"], arguments) for profile in profiles)
 
 
-def theory(results: StudyResults) -> str:
-    """The sentence on how prediction and measurement agree; empty without predictions."""
+class Agreement(NamedTuple):
+    """How predictions and measurements agree.
+
+    Attributes:
+        rank: their rank correlation.
+        ratio: measured over predicted noise, geometric mean.
+        arms: the same of each arm.
+    """
+
+    rank: Interval
+    ratio: Interval
+    arms: dict[str, float]
+
+
+def agreement(results: StudyResults) -> Agreement | None:
+    """None with fewer than three predictions."""
     arms = [(arm, ratio) for arm in gradient_noise.arms(results) if (ratio := predicted(results, arm)) is not None]
     if len(arms) < 3:
-        return ""
+        return None
     noise = {
         arm: gradient_noise.measured(results, arm)
         for each, _ in arms
@@ -112,30 +133,30 @@ def theory(results: StudyResults) -> str:
         return fmean(x - math.log(ratio) for x, (_, ratio) in zip(ratios(seeds), arms, strict=True))
 
     shared = sorted(set.intersection(*(set(n) for n in noise.values())))
-    spread = [math.exp(x) / ratio for x, (_, ratio) in zip(ratios(shared), arms, strict=True)]
-    own = jackknife_interval(bias, shared)
+    own = {arm: math.exp(x) / ratio for x, (arm, ratio) in zip(ratios(shared), arms, strict=True)}
+    mean = Interval(*map(math.exp, jackknife_interval(bias, shared)))
+    return Agreement(jackknife_interval(rank, shared), mean, own)
+
+
+def theory(results: StudyResults) -> str:
+    """What the prediction is and how it agrees with the measurement; empty without predictions."""
+    found = agreement(results)
+    if found is None:
+        return ""
+    rank, ratio = map(gradient_noise.factor, (found.rank, found.ratio))
+    least, most = min(found.arms.values()), max(found.arms.values())
+    return THEORY.format(n=len(found.arms), rank=rank, ratio=ratio, least=least, most=most)
+
+
+def by_task(results: StudyResults) -> Table:
+    """Measured over predicted noise; without rows where nothing is predicted."""
     tasks: dict[str, list[float]] = {}
-    for (arm, _), ratio in zip(arms, spread, strict=True):
+    found = agreement(results) if results.study.kappas else None
+    for arm, ratio in found.arms.items() if found else ():
         tasks.setdefault(results.study.arm(arm).task, []).append(math.log(ratio))
-    return THEORY.format(
-        n=len(arms),
-        baseline=_baselines(results),
-        rank=gradient_noise.factor(jackknife_interval(rank, shared)),
-        ratio=gradient_noise.factor(Interval(*map(math.exp, own))),
-        least=min(spread),
-        most=max(spread),
-        tasks="; ".join(f"{task} {math.exp(fmean(logs)):.2f}" for task, logs in tasks.items()),
-    )
-
-
-def caption(results: StudyResults) -> str:
-    return CAPTION.format(baseline=_baselines(results))
-
-
-def _baselines(results: StudyResults) -> str:
-    return " or ".join(
-        dict.fromkeys(results.label(gradient_noise.baseline(results, arm)) for arm in gradient_noise.arms(results))
-    )
+    columns = Column("task"), Column("arms"), Column("measured over predicted noise, geometric mean", "", ".2f")
+    rows: list[list[Value]] = [[task, len(logs), math.exp(fmean(logs))] for task, logs in tasks.items()]
+    return Table("prediction", gradient_noise.HEADING, BY_TASK, columns, rows)
 
 
 def _profiles(results: StudyResults, baseline: str) -> list[list[float]]:
@@ -164,7 +185,8 @@ def _ratio(resolved: list[float], stride: int, arguments: dict[str, Any]) -> flo
     return total / (length * samples / (samples - 1))
 
 
-def _pays(results: StudyResults, arm: str, noise: Interval) -> str:
+def _pays(results: StudyResults, arm: str, noise: Interval) -> Interval:
+    """The kappa from which on the arm has less noise than its baseline, by its noise and the interval's limits."""
     own, other = (
         tuple(
             fmean(x) for x in zip(*((n.generated / n.responses, n.trained / n.responses) for n in found), strict=True)
@@ -174,9 +196,4 @@ def _pays(results: StudyResults, arm: str, noise: Interval) -> str:
             gradient_noise.measured(results, gradient_noise.baseline(results, arm)).values(),
         )
     )
-    texts = []
-    for each in noise:
-        kappa = pays_from(each, own[0], own[1], (other[0], other[1]))
-        texts.append("always" if kappa == 0 else "never" if kappa == math.inf else f"{kappa:.1f}")
-    mean, low, high = texts
-    return mean if noise.low != noise.low or low == high == mean else f"{mean} [{low}, {high}]"
+    return Interval(*(x if x != x else pays_from(x, own[0], own[1], (other[0], other[1])) for x in noise))

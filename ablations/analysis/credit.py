@@ -6,29 +6,30 @@ from itertools import pairwise
 from statistics import fmean
 
 from ablations.analysis.statistics import Interval, jackknife_interval, mean_interval
+from ablations.analysis.tables import Column, Table, Value
 from ablations.metric_names import CREDIT
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import StudyResults
 
 COLUMNS = (
-    "arm",
-    "test sampled, %",
-    "distance from exact shares",
-    "correlation with exact advantages",
-    "calibration slope",
-    "KL at half of the gain, nats",
-    "of it elsewhere, %",
+    Column("task"),
+    Column("arm"),
+    Column("sampled test accuracy", "%", ".1f"),
+    Column("distance from exact shares", "", ".2f", True),
+    Column("correlation with exact advantages", "", ".2f", True),
+    Column("calibration slope", "", ".2f", True),
+    Column("KL at half of the gain", "nats", ".2f", True),
+    Column("seeds that reached half of the gain"),
+    Column("part of the KL elsewhere", "%", ".0f", True),
 )
 SHOWN = 0.02  # of the exact gradient, that a position needs to be told from noise
-CAPTION = (
-    "Each mean is over the iterations measured, weighted by what was left to earn there (1 - training reward), then "
-    "over seeds, with 95% t interval. Distance: ½ Σ |share - exact share| over positions, from 0 to 1; a position's "
-    "share is |g_t| / Σ |g_t|, g_t being what its tokens add to the gradient of one iteration. Correlation: of "
-    "advantages and exact ones over responses, position by position, weighted by the positions' exact shares; so is "
-    "the slope, of exact advantages on estimated ones: 1 is calibrated. KL: from the start, Σ_t E KL(π(·|s_t) ‖ "
-    "π_start), where the exact mean reward is half way from its start to 1, between measured iterations by a line; "
-    "beside it the part at positions with less than 2% of the exact gradient at the start. Where some seeds stayed "
-    "below half, there is a count."
+SAYS = "has a row per arm: how far its credit is from exact credit, and how far the policy moved for half of its gain."
+GUIDE = (
+    "*Distance*: ½ Σ |share - exact share| over positions, 0 to 1; a position's share of the gradient is |g_t| / Σ "
+    "|g_t|. *Correlation*: of estimated with exact advantages. *Calibration slope*: of exact on estimated advantages; "
+    "1 is calibrated. These are means over iterations, weighted by what was left to earn (1 - training reward), then "
+    "over seeds, with 95% t intervals. *KL*: from the start, where the exact mean reward is half way from its start "
+    "to 1; *elsewhere*: its part at positions with less than 2% of the exact gradient at the start."
 )
 
 
@@ -52,9 +53,9 @@ def shares(results: StudyResults, arm: str, kind: str) -> dict[int, list[float]]
     return {step: list(map(fmean, zip(*(found[step] or nothing), strict=True))) for step in sorted(found)}
 
 
-def table(results: StudyResults) -> list[list[str]]:
-    """The rows below ``COLUMNS``, one an arm whose credit was measured."""
-    rows = []
+def table(results: StudyResults) -> Table:
+    """A row an arm whose credit was measured."""
+    rows: list[list[Value]] = []
     for arm in arms(results):
         cells = results.of(arm)
         accuracy = fmean(results.by_seed(arm, "test/accuracy_sampled").values())
@@ -65,10 +66,9 @@ def table(results: StudyResults) -> list[list[str]]:
             100 * sum(x for x, here in zip(kl, earns, strict=True) if not here) / total
             for (kl, earns), total in zip(moved, totals, strict=True)
         ]
-        count = "" if len(moved) in (0, len(cells)) else f" ({len(moved)} of {len(cells)} seeds)"
-        numbers = [_number([v for v in values if v == v]) for values in (*measured, totals)]
-        rows.append([arm, f"{100 * accuracy:.1f}", *numbers[:-1], numbers[-1] + count, _number(elsewhere, 0)])
-    return rows
+        means = [mean_interval([v for v in values if v == v]) for values in (*measured, totals, elsewhere)]
+        rows.append([results.study.arm(arm).task, arm, 100 * accuracy, *means[:-1], len(moved), means[-1]])
+    return Table("credit", "Credit", SAYS, COLUMNS, rows, GUIDE)
 
 
 def moved_at_half(cell: CellResult) -> tuple[list[float], list[bool]] | None:
@@ -162,11 +162,3 @@ def _left(cell: CellResult, step: int) -> float:
 def _mean(values: dict[int, float], weights: dict[int, float]) -> float:
     total = sum(weights.values())
     return sum(weights[i] * value for i, value in values.items()) / total if total > 0 else math.nan
-
-
-def _number(values: list[float], digits: int = 2) -> str:
-    if not values:
-        return ""
-    interval = mean_interval(values)
-    bounds = f" [{interval.low:.{digits}f}, {interval.high:.{digits}f}]" if interval.low == interval.low else ""
-    return f"{interval.mean:.{digits}f}{bounds}"

@@ -5,32 +5,54 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 
 from ablations.analysis.statistics import Interval, jackknife_interval, mean_interval, paired_interval
+from ablations.analysis.tables import Column, Table, Value
 from ablations.metric_names import RESPONSE, SECOND, TOKEN
 from ablations.records.cell_noise import Noise, noise_of
 from ablations.records.study_results import StudyResults
 
+HEADING = "Gradient noise"
 COSTS = (RESPONSE, TOKEN, SECOND)
-COLUMNS = ("arm", "seeds", "signal", *(f"noise per {cost}" for cost in COSTS))
-CAPTION = (
-    "At frozen policies, the same for all arms of a task ({baseline} is 1, smaller is better): {noise} when as many "
-    "trained responses, generated tokens or seconds are spent on it. {how} Seconds are of this machine, two cells at a "
-    "time."
+SAYS = (
+    "has a row per arm: the noise of its gradient at frozen policies, relative to {baseline}'s, per response, "
+    "generated token and second."
+)
+GUIDE = (
+    "At frozen policies, the same for all arms of a task; {baseline} is 1, smaller is better. Noise is {noise}, when "
+    "as many trained responses, generated tokens or seconds are spent on it. {how} Seconds are of this machine, two "
+    "cells at a time."
 )
 SCALED = (
-    "tr Σ / (signal² ‖∇J‖²), the noise of a gradient that is as long as the exact one, with the signal "
-    "g · ∇J / ‖∇J‖², 1 for an unbiased estimator of that scale (where its interval reaches 0 the noise is unresolved),"
+    "tr Σ / (signal² ‖∇J‖²), that of a gradient as long as the exact one; the signal g · ∇J / ‖∇J‖² is 1 for an "
+    "unbiased estimator of that scale, and where its interval reaches 0 the noise is left empty (unresolved)"
 )
-UNSCALED = "tr Σ, of estimators that are unbiased and of one scale,"
-BY_MEANS = "95% intervals: t, and of the noise jackknife over seeds, paired with {baseline}'s, on the logarithm."
-BY_LOGARITHMS = "Geometric means over seeds, paired with {baseline}'s, with 95% t intervals on the logarithm."
+UNSCALED = "tr Σ, for these estimators are unbiased and of one scale"
+BY_MEANS = "Intervals are 95%: t for the signal; for noise, jackknife over paired seeds, on the logarithm."
+BY_LOGARITHMS = "Numbers are geometric means over paired seeds with 95% t intervals on the logarithm."
 
 
-def caption(results: StudyResults) -> str:
-    first = arms(results)[0]
-    known = signal(measured(results, first)).mean
-    noise, how = (SCALED, BY_MEANS) if known == known else (UNSCALED, BY_LOGARITHMS)
-    name = results.label(baseline(results, first))
-    return CAPTION.format(baseline=name, noise=noise, how=how.format(baseline=name))
+def table(results: StudyResults) -> Table:
+    """Of all frozen arms, at each cost; without rows where there are none."""
+    rows: list[list[Value]] = []
+    for first, names in groups(results).items():
+        other = measured(results, first)
+        for arm in names:
+            found = measured(results, arm)
+            ratios = [relative(found, other, cost) if arm != first else Interval(1, 1, 1) for cost in COSTS]
+            rows.append([results.study.arm(arm).task, arm, len(found), signal(found), *ratios])
+    columns = [
+        *map(Column, ("task", "arm", "seeds")),
+        *(Column(name, "", ".2f", True) for name in ("signal", *(f"noise per {cost}" for cost in COSTS))),
+    ]
+    known = any(noise.signal == noise.signal for arm in arms(results) for noise in measured(results, arm).values())
+    noise, how = (SCALED, BY_MEANS) if known else (UNSCALED, BY_LOGARITHMS)
+    name = baselines(results)
+    guide = GUIDE.format(baseline=name, noise=noise, how=how)
+    return Table("gradient_noise", HEADING, SAYS.format(baseline=name), columns, rows, guide)
+
+
+def baselines(results: StudyResults) -> str:
+    """What the frozen arms are compared with, in words."""
+    return " or ".join(dict.fromkeys(results.label(baseline(results, arm)) for arm in arms(results)))
 
 
 def arms(results: StudyResults) -> list[str]:
@@ -79,18 +101,6 @@ def relative(found: Mapping[int, Noise], other: Mapping[int, Noise], cost: str) 
         return _log_noise(found, seeds, cost) - _log_noise(other, seeds, cost)
 
     return Interval(*map(math.exp, jackknife_interval(log_ratio, sorted(found.keys() & other.keys()))))
-
-
-def table(results: StudyResults, names: Sequence[str]) -> list[list[str]]:
-    """The rows below ``COLUMNS``."""
-    rows = []
-    for arm in names:
-        found, other = measured(results, arm), measured(results, baseline(results, arm))
-        own = signal(found)
-        ratios = [factor(relative(found, other, cost)) if arm != baseline(results, arm) else "1" for cost in COSTS]
-        said = f"{own.mean:.2f} [{own.low:.2f}, {own.high:.2f}]" if own.mean == own.mean else ""
-        rows.append([results.label(arm), str(len(found)), said, *ratios])
-    return rows
 
 
 def _log_noise(found: Mapping[int, Noise], seeds: Sequence[int], cost: str) -> float:

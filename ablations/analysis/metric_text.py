@@ -6,19 +6,21 @@ from ablations.analysis.statistics import Interval
 from ablations.metric_names import KAPPA, MEMORY, NOISE, OVER_SECONDS, OVER_TOKENS, RECOVERED, RESPONSE, SECOND, TOKEN
 
 COSTS = {RESPONSE: "response", TOKEN: "generated token", SECOND: "second"}
+SPLITS = {"test": "test", "val": "validation"}
+ACCURACIES = {"accuracy": "greedy", "accuracy_sampled": "sampled", "accuracy_flexible": "flexible"}
 
 
 def name(metric: str) -> str:
-    """For a sentence."""
+    """For a sentence, in words."""
     for prefix, over in ((OVER_TOKENS, "generated tokens"), (OVER_SECONDS, "seconds of training")):
         if metric.startswith(prefix):
-            return f"`{metric.removeprefix(prefix)}` (its mean over the budget of {over})"
+            return f"{_plain(metric.removeprefix(prefix))}, averaged over the budget of {over}"
     if metric.startswith(RECOVERED):
         positions = ", ".join(str(int(t) + 1) for t in metric.removeprefix(RECOVERED).split("+"))
-        return f"the part of the exact gradient that is recovered at the positions {positions}"
+        return f"the part of the exact gradient that an estimate recovers at positions {positions}"
     if metric.startswith(NOISE):
-        return f"the gradient's noise tr Σ {_at_cost(metric.removeprefix(NOISE))}"
-    return f"`{metric}`"
+        return f"gradient noise tr Σ {_at_cost(metric.removeprefix(NOISE))}"
+    return "peak memory" if metric == MEMORY else _plain(metric)
 
 
 def difference(interval: Interval, metric: str) -> str:
@@ -36,30 +38,40 @@ def limits(interval: Interval, metric: str) -> str:
 
 
 def unit(metric: str) -> str:
-    """Of differences, for a sentence."""
-    return "as factors" if metric.startswith(NOISE) else "in MiB" if metric == MEMORY else "in points"
+    """Of differences."""
+    return "factor" if metric.startswith(NOISE) else "MiB" if metric == MEMORY else "points"
+
+
+def scaled(x: float, metric: str) -> float:
+    """A difference as a number in its unit."""
+    return math.exp(x) if metric.startswith(NOISE) else x if metric == MEMORY else 100 * x
+
+
+def number(x: float, metric: str) -> str:
+    """A difference in its unit, as a bare number; empty if it isn't known."""
+    digits = 2 if metric.startswith(NOISE) else 0 if metric == MEMORY else 1
+    return "" if x != x else f"{scaled(x, metric):.{digits}f}"
 
 
 def directions(metric: str) -> tuple[str, str]:
     """What above and below are called, to begin a sentence with."""
-    over = {OVER_TOKENS: "generated tokens", OVER_SECONDS: "seconds of training"}
-    for prefix, axis in over.items():
-        if metric.startswith(prefix):
-            more, less = (f"{which} accuracy on average over the budget of {axis}" for which in ("Higher", "Lower"))
-            return more, less
-    if metric.startswith(NOISE):
-        cost = _at_cost(metric.removeprefix(NOISE))
-        return f"More gradient noise {cost}", f"Less gradient noise {cost}"
-    return ("More memory", "Less memory") if metric == MEMORY else (f"Higher `{metric}`", f"Lower `{metric}`")
+    more, less = ("More", "Less") if metric.startswith(NOISE) or metric == MEMORY else ("Higher", "Lower")
+    return f"{more} {name(metric)}", f"{less} {name(metric)}"
 
 
 def _text(x: float, metric: str) -> str:
     if metric.startswith(NOISE):
-        return f"x{math.exp(x):.2f}"
+        return f"x{number(x, metric)}"
     return f"{x:+.0f} MiB" if metric == MEMORY else f"{100 * x:+.1f}"
+
+
+def _plain(metric: str) -> str:
+    """Of a metric's name in MLflow."""
+    split, _, rest = metric.partition("/")
+    return f"{ACCURACIES[rest]} {SPLITS[split]} accuracy" if split in SPLITS and rest in ACCURACIES else f"`{metric}`"
 
 
 def _at_cost(cost: str) -> str:
     if cost.startswith(KAPPA):
-        return f"when a trained token costs {cost.removeprefix(KAPPA)} generated ones and as much is spent"
+        return f"at equal cost, if training a token costs {cost.removeprefix(KAPPA)} times generating one"
     return f"per {COSTS[cost]}"

@@ -1,41 +1,44 @@
 """What stands beside the planned comparisons: the same differences at the end of training, and task by task."""
 
 from ablations.analysis import metric_text
-from ablations.analysis.comparisons import markdown
 from ablations.analysis.statistics import paired_interval
+from ablations.analysis.tables import Column, Table, Value
 from ablations.metric_names import OVER_SECONDS, OVER_TOKENS
 from ablations.records.study_results import TEST, StudyResults
 
-ENDS = {TEST[2]: "sampled test accuracy", TEST[0]: "greedy test accuracy"}
-CAPTION = (
-    "The planned differences once more{where}: mean over seeds and 95% t interval. Not planned, not adjusted, and no "
-    "comparison's outcome: they say what a mean over a budget or over tasks is made of."
+ENDS = {TEST[2]: "sampled test accuracy at the end", TEST[0]: "greedy test accuracy at the end"}
+COLUMNS = ("comparison", "task", "metric", "unit", "difference", "difference low", "difference high")
+SAYS = "has the planned differences {where}."
+GUIDE = (
+    "Means over seeds with 95% t intervals. These differences were not planned and are not adjusted, and decide "
+    "nothing: they show what a mean over {what} is made of."
 )
 
 
-def section(results: StudyResults) -> list[str]:
-    """As Markdown; nothing where the planned comparisons say it all."""
+def table(results: StudyResults) -> Table:
+    """Without rows where the planned comparisons say it all."""
     made = [each for each in results.study.comparisons if all(map(results.of, each.arms + each.against))]
     pooled = [each for each in made if 1 < len(each.arms) == len(each.against)]
     budgets = (OVER_TOKENS, OVER_SECONDS)
     averaged = [each for each in made if results.study.metric_of(each).startswith(budgets)]
-    tasks = list(dict.fromkeys(results.study.arm(arm).task for each in pooled for arm in each.arms))
     ends = [metric for metric in ENDS if averaged and results.by_seed(averaged[0].arms[0], metric)]
-    if not tasks and not ends:
-        return []
-    rows = []
-    for each in (each for each in made if each in pooled or each in averaged):
-        at_end = [_difference(results, each.arms, each.against, metric) if each in averaged else "" for metric in ends]
-        pairs = list(zip(each.arms, each.against, strict=True)) if each in pooled else []
-        by_task = {results.study.arm(a).task: ((a,), (b,)) for a, b in pairs}
+    rows: list[list[Value]] = []
+    for each in made:
         metric = results.study.metric_of(each)
-        split = [_difference(results, *by_task[task], metric) if task in by_task else "" for task in tasks]
-        rows.append([str(each), *at_end, *split])
-    where = [*(["at the end of training"] if ends else []), *(["in each task"] if tasks else [])]
-    columns = ["comparison", *(ENDS[metric] for metric in ends), *tasks]
-    return [markdown(columns, rows), CAPTION.format(where=", " + " and ".join(where))]
+        if each in averaged:
+            for end in ends:
+                rows.append([str(each), "", ENDS[end], *_difference(results, each.arms, each.against, end)])
+        if each in pooled:
+            for arm, other in zip(each.arms, each.against, strict=True):
+                task, named = results.study.arm(arm).task, metric_text.name(metric)
+                rows.append([str(each), task, named, *_difference(results, (arm,), (other,), metric)])
+    where = [*(["at the end of training"] if ends else []), *(["in each task"] if pooled else [])]
+    what = [*(["a budget"] if ends else []), *(["tasks"] if pooled else [])]
+    says, guide = SAYS.format(where=" and ".join(where)), GUIDE.format(what=" or over ".join(what))
+    return Table("differences", "By task" if pooled else "By arm", says, [*map(Column, COLUMNS)], rows, guide)
 
 
-def _difference(results: StudyResults, arms: tuple[str, ...], against: tuple[str, ...], metric: str) -> str:
+def _difference(results: StudyResults, arms: tuple[str, ...], against: tuple[str, ...], metric: str) -> list[str]:
+    """The unit, the mean and its limits."""
     interval = paired_interval(results.mean_by_seed(arms, metric), results.mean_by_seed(against, metric))
-    return metric_text.difference(interval, metric)
+    return [metric_text.unit(metric), *(metric_text.number(x, metric) for x in interval)]

@@ -3,22 +3,31 @@
 from statistics import fmean
 
 from ablations.analysis.statistics import mean_interval
+from ablations.analysis.tables import Column, Table, Value
 from ablations.metric_names import MEMORY
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import SPENT, StudyResults
 
-COLUMNS = ("arm", "seeds", "sampling", "scoring", "updates", "tokens/s sampled", "kappa", "peak MiB")
-CAPTION = (
-    "Milliseconds of training a trained token: sampling (continuations and greedy responses among it), scoring, "
-    "updates (the log-probabilities before them among those); generated tokens a second of sampling; and kappa, the "
-    "seconds of updates a trained token over those of sampling a generated one. Mean over seeds, of kappa with its 95% "
-    "t interval; of this machine, as many cells at a time as the command says. Peak memory is that of the process."
+COLUMNS = (
+    Column("arm"),
+    Column("seeds"),
+    *(Column(f"{phase} per trained token", "ms", ".2f") for phase in ("sampling", "scoring", "updates")),
+    Column("sampled tokens per second", "", ".0f"),
+    Column("kappa", "", ".2f", True),
+    Column("peak memory", "MiB", ".0f"),
+)
+SAYS = "has a row per arm: the time of sampling, scoring and updates per trained token, their ratio kappa, and memory."
+GUIDE = (
+    "Time per trained token of sampling (with continuations and greedy responses), scoring and updates (with "
+    "log-probabilities); generated tokens per second of sampling; kappa, the time of updates per trained token over "
+    "the time of sampling per generated token, with its 95% t interval; and the peak memory of the process. Means "
+    "over seeds, of this machine, with as many cells at a time as the command says."
 )
 
 
-def table(results: StudyResults) -> list[list[str]]:
-    """The rows below ``COLUMNS``, one an arm that was trained, if the phases' times are known."""
-    rows = []
+def table(results: StudyResults) -> Table:
+    """A row an arm that was trained, if the phases' times are known."""
+    rows: list[list[Value]] = []
     for arm in results.arms:
         cells = [cell for cell in results.of(arm) if cell.metrics.get(SPENT[0]) and cell.generated]
         if not cells:
@@ -27,12 +36,9 @@ def table(results: StudyResults) -> list[list[str]]:
         trained = [_trained(cell, reuse) for cell in cells]
         spent = [fmean(1000 * c.metrics[s] / n for c, n in zip(cells, trained, strict=True)) for s in SPENT]
         speed = fmean(cell.generated / cell.metrics[SPENT[0]] for cell in cells)
-        kappas = [_kappa(cell, n) for cell, n in zip(cells, trained, strict=True)]
-        kappa, peak = mean_interval(kappas), fmean(cell.metrics.get(MEMORY, 0.0) for cell in cells)
-        bounds = f" [{kappa.low:.2f}, {kappa.high:.2f}]" if kappa.low == kappa.low else ""
-        times = [f"{each:.2f}" for each in spent]
-        rows.append([arm, str(len(cells)), *times, f"{speed:,.0f}", f"{kappa.mean:.2f}{bounds}", f"{peak:,.0f}"])
-    return rows
+        kappa = mean_interval([_kappa(cell, n) for cell, n in zip(cells, trained, strict=True)])
+        rows.append([arm, len(cells), *spent, speed, kappa, fmean(cell.metrics.get(MEMORY, 0.0) for cell in cells)])
+    return Table("time", "Time", SAYS, COLUMNS, rows, GUIDE)
 
 
 def _trained(cell: CellResult, reuse: bool) -> float:

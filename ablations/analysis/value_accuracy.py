@@ -3,16 +3,24 @@
 from statistics import fmean
 
 from ablations.analysis.statistics import Interval, mean_interval
+from ablations.analysis.tables import Column, Table, Value
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import ACCURACY, StudyResults
 
 WHAT = ("mae", "ranking", "spread")
-COLUMNS = ("arm", "seeds", "mean absolute error", "of the best constant", "pairs in order, %")
-CAPTION = (
-    "Values of prefixes of responses against the mean of 256 new continuations each: the mean absolute error, in units "
-    "of the reward, beside that of the best constant for prefixes of one length; and the share of pairs of prefixes of "
-    "one prompt and length whose values stand in the right order, where the true ones differ by more than .1 (50% is "
-    "chance). Mean over seeds and 95% t interval."
+COLUMNS = (
+    Column("arm"),
+    Column("seeds"),
+    Column("mean absolute error", "", ".3f", True),
+    Column("error of the best constant", "", ".3f"),
+    Column("pairs in the right order", "%", ".0f", True),
+    Column("seeds with such pairs"),
+)
+SAYS = "has a row per arm: the error of its values of prefixes, and how often they order two prefixes correctly."
+GUIDE = (
+    "Values of prefixes against the mean of 256 new continuations of each. The mean absolute error is in units of the "
+    "reward, beside that of the best constant for prefixes of one length. Pairs are prefixes of one prompt and "
+    "length whose true values differ by more than .1 (chance is 50%). Means over seeds, with 95% t intervals."
 )
 
 
@@ -35,21 +43,16 @@ def by_position(results: StudyResults, arm: str, what: str) -> dict[int, Interva
     return {t: mean_interval(values) for t, values in found.items() if len(values) >= enough}
 
 
-def table(results: StudyResults) -> list[list[str]]:
-    """The rows below ``COLUMNS``."""
-    rows = []
+def table(results: StudyResults) -> Table:
+    """A row an arm whose values were measured."""
+    rows: list[list[Value]] = []
     for arm in arms(results):
         error, order, spread = (by_seed(results, arm, what) for what in WHAT)
-        fewer = f" ({len(order)} seeds)" if len(order) < len(error) else ""  # no pair differs by enough in the others
-        rows.append([arm, str(len(error)), _text(error), f"{fmean(spread):.3f}", _text(order, 100, 0) + fewer])
-    return rows
+        percent = [100 * share for share in order]
+        rows.append([arm, len(error), mean_interval(error), fmean(spread), mean_interval(percent), len(order)])
+    return Table("values", "Values", SAYS, COLUMNS, rows, GUIDE)
 
 
 def _last(cell: CellResult, name: str) -> float | None:
     curve = cell.curves.get(name, {})
     return curve[max(curve)] if curve else None
-
-
-def _text(values: list[float], scale: float = 1, digits: int = 3) -> str:
-    mean, low, high = (scale * x for x in mean_interval(values))
-    return f"{mean:.{digits}f}" + (f" [{low:.{digits}f}, {high:.{digits}f}]" if low == low else "")

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from ablations import arm_colours
 from ablations.config import Config, merge
 from ablations.grid import Cell, find
 from ablations.metric_names import CREDIT, SECONDS, STEPS
@@ -62,7 +63,7 @@ class StudyResults:
 
     def label(self, arm: str) -> str:
         """The arm's name within its task."""
-        return arm.removesuffix(", frozen").removeprefix(self.study.arm(arm).task).strip()
+        return arm_colours.label(self.study, arm)
 
     def of(self, arm: str) -> list[CellResult]:
         return [cell for cell in self.cells if cell.arm == arm]

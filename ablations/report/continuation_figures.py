@@ -14,20 +14,18 @@ from ablations.report.figure_style import COLOURS, WIDTH, colours, dashes, legen
 
 COLUMNS = 3  # panels in a row
 FRONTIER = (
-    "Noise per response against generated tokens per response, both relative to {baseline} (the black point at 1): "
-    "below the solid line an arm has less noise at equal generated tokens, below the dotted one where a trained token "
-    "costs {kappa:g} generated ones. Colours: the cuts; markers: K = 1 (circle), 2 (triangle), 4 (square); hollow: "
-    "reuse. Bars: 95% intervals."
+    "Noise per response against generated tokens per response, relative to {baseline} (black). Below the solid line "
+    "an arm has less noise at equal generated tokens; below the dotted one, at equal cost if training a token costs "
+    "{kappa:g} times generating one. Circle, triangle, square: 1, 2, 4 continuations per cut; hollow: reuse."
 )
 CROSSING = (
-    "Noise relative to {baseline} at equal cost, if a trained token costs kappa generated ones: below 1 the arm has "
-    "less. Bands: 95% intervals. Where there are many arms with continuations, only those with one a cut are drawn."
+    "Noise relative to {baseline} at equal cost, against kappa, the cost of training a token over that of generating "
+    "one: below 1 the arm has less. Bands: 95% intervals."
 )
 THEORY = "Noise per response relative to {baseline}, measured (with 95% intervals) against predicted, by task."
 VALUES = (
     "Values of prefixes of so many tokens against the mean of 256 continuations: mean absolute error (dotted: of the "
-    "best constant) and pairs of prefixes of one prompt in the right order. Mean over seeds, 95% t interval (cut at "
-    "the frame)."
+    "best constant), and pairs of prefixes in the right order. Mean over seeds with its 95% t interval."
 )
 MARKERS = {1: "o", 2: "^", 4: "s"}
 

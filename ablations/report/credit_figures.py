@@ -16,22 +16,19 @@ from ablations.report.figure_style import WIDTH, colours, dashes, legend
 
 MAP = "YlGnBu"  # of shares
 MAPS = (
-    "Each position's share of the gradient, |g_t| / Σ |g_t|, mean over seeds: of the arm's rollouts, and below it of "
-    "the exact gradient at the same weights. The colours' scale is a square root. Grey: no gradient. Numbers: sampled "
-    "test accuracy at the end."
+    "Each position's share of the gradient, |g_t| / Σ |g_t|, mean over seeds: above as estimated, below the exact one "
+    "at the same weights. Colours are on a square-root scale; grey: no gradient. Numbers: sampled test accuracy at "
+    "the end."
 )
 CRITICS = (
-    "The critic on an iteration's responses, not yet fitted to them: explained variance of their returns, and bias "
-    "over their standard deviation (cut at the frame: where hardly a response is right any more, both have no bounds). "
-    "Where accuracy was measured, too; lines: medians over seeds; points: seeds, at the first of these iterations. "
-    "Dotted, without a name: pretraining, while the policy waits, if there are two of them in it."
+    "The critic on responses that it is not yet fitted to: explained variance of their returns, and bias over their "
+    "standard deviation. Lines: medians over seeds; points: seeds, at the first iteration; dotted: pretraining."
 )
 BOUNDS = ("explained variance", -1.5, 1.1), ("bias / sd of the returns", -3, 3)  # of the axes, at most
 RECOVERED = (
-    "How much of the exact gradient of each position an estimate has on average at the frozen policies, "
-    "E[g_t] · e_t / ‖e_t‖²: mean over seeds, 95% jackknife interval. 1 is unbiased. Only positions with at least 2% "
-    "of the exact gradient are shown, and tasks with more than two of them; GRPO divides by a standard deviation, and "
-    "has an axis of its own."
+    "The part of the exact gradient that an estimate recovers at each position, E[g_t] · e_t / ‖e_t‖², with its 95% "
+    "jackknife interval: 1 is unbiased. Shown are positions with at least 2% of the exact gradient. GRPO has an axis "
+    "of its own, for it divides by a standard deviation."
 )
 
 

@@ -7,10 +7,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from ablations import arm_colours
 from ablations.records.study_results import StudyResults
 
-# Okabe and Ito's colours, which the colour-blind tell apart; the baseline is black
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
+COLOURS = arm_colours.OTHERS  # of what is no arm
 STYLE: dict[Any, Any] = {
     "font.size": 8,
     "axes.spines.top": False,
@@ -19,29 +19,18 @@ STYLE: dict[Any, Any] = {
     "savefig.dpi": 200,
     "svg.hashsalt": "ablations",  # the same numbers give the same file
 }
-MANY = 1000  # from the first to the last tick of a logarithmic axis
+FEW, MANY = 8, 1000  # from the first to the last tick of a logarithmic axis
 WIDTH = 7.0  # inches: two columns of text
 
 
 def colours(results: StudyResults) -> dict[str, str]:
-    """By arm; equal labels of different tasks have one colour."""
-    return {arm: "black" if n < 0 else COLOURS[n % len(COLOURS)] for arm, n in _numbers(results).items()}
+    """By arm."""
+    return arm_colours.colours(results.study)
 
 
 def dashes(results: StudyResults, arm: str) -> str:
-    """Solid lines, and broken ones where the colours are used up."""
-    return ("-", "--", ":")[max(0, _numbers(results)[arm]) // len(COLOURS) % 3]
-
-
-def _numbers(results: StudyResults) -> dict[str, int]:
-    """-1 for baselines, the others counted in the order of their labels."""
-    study, numbers = results.study, dict[str, int]()
-    trained = [arm.name for arm in study.arms if not arm.frozen]  # frozen arms may have another baseline
-    baselines = {results.label(study.baseline_of(arm)) for arm in trained or study.arm_names}
-    for arm in study.arm_names:
-        if (own := results.label(arm)) not in baselines:
-            numbers.setdefault(own, len(numbers))
-    return {arm: numbers.get(results.label(arm), -1) for arm in study.arm_names}
+    """The style of its lines."""
+    return arm_colours.dashes(results.study)[arm]
 
 
 def rows(figure: Figure, results: StudyResults) -> list[tuple[SubFigure, list[str]]]:
@@ -67,11 +56,12 @@ def frame(seen: list[float], least: float = -math.inf, most: float = math.inf) -
 
 
 def plain_logarithms(ax: Axes, which: str = "xy") -> None:
-    """Logarithmic axes of what was drawn, with ordinary numbers at 1, 2 and 5, or where they are many at 1."""
+    """Logarithmic axes of what was drawn, with ordinary numbers: more of them the shorter the axis."""
     for name in which:
         ax.set(**{f"{name}scale": "log"})
         axis = {"x": ax.xaxis, "y": ax.yaxis}[name]
         low, high = axis.get_view_interval()
-        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < MANY * low else (1,)))
+        subs = (1, 1.5, 2, 3, 5, 7) if high < FEW * low else (1, 2, 5) if high < MANY * low else (1,)
+        axis.set_major_locator(LogLocator(subs=subs))
         axis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
         axis.set_minor_formatter(NullFormatter())

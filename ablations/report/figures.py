@@ -12,35 +12,32 @@ from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from ablations.analysis import credit, gradient_noise
+from ablations.analysis.arm_table import timed
 from ablations.analysis.statistics import mean_interval
-from ablations.analysis.task_tables import timed
 from ablations.metric_names import SECONDS
 from ablations.records.study_results import MOST_ARMS, StudyResults
-from ablations.report import continuation_figures, credit_figures
+from ablations.report import answer_figure, continuation_figures, credit_figures
 from ablations.report.figure_style import STYLE, WIDTH, colours, dashes, frame, legend, plain_logarithms, rows
 
 VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
 ACCURACY = (
-    "Validation accuracy against {axis}: mean over seeds, as far as half of them go, band: 95% t interval (cut at the "
-    "frame). Black: the arm that gains are measured against. Level lines: arms that generate nothing, at their end."
+    "Validation accuracy against {axis}: mean over seeds, as far as half of them go, with its 95% t interval. Level "
+    "lines: arms that generate nothing, at their end."
 )
-TESTED = "Test accuracy after training: mean over seeds and 95% t interval (cut at the frame). Small: seeds."
+TESTED = "Test accuracy after training: mean over seeds with its 95% t interval; small points: seeds."
 AXES = (
-    "Sampled validation accuracy against generated tokens (continuations and greedy responses among them), seconds of "
-    "training (without evaluation; of this machine, as many cells at a time as the command says), iterations and "
-    "optimizer steps. Mean over seeds, each up to its arm's median end; "
-    "band: 95% t interval. An axis ends at 2.5 "
-    "times the median run."
+    "Sampled validation accuracy against generated tokens, seconds of training (without evaluation), iterations and "
+    "optimizer steps: mean over seeds with its 95% t interval, up to each arm's median end. An axis ends at 2.5 times "
+    "the median run."
 )
 GRADIENT = (
-    "Left: variance of one iteration's gradient at the shared start, tr Σ / n with n groups. Right: signal-to-noise "
-    "ratio of an iteration's gradient, n‖G‖² / tr Σ; the estimate of ‖G‖² is unbiased, so it may be negative. Large "
-    "points and lines: means over seeds; small points: seeds."
+    "Left: variance of an iteration's gradient at the start, tr Σ / n. Right: its signal-to-noise ratio, n‖G‖² / tr "
+    "Σ, whose estimate may be negative. Large points: means over seeds."
 )
 MOST_LINES = 7  # with a band each in a panel of learning curves
 FROZEN = (
-    "Gradient noise at the frozen policies, relative to RLOO's, with its 95% interval: smaller is better. Arms without "
-    "a point are unresolved."
+    "Gradient noise at frozen policies, relative to RLOO's, with its 95% interval: smaller is better. Unresolved arms "
+    "have no point."
 )
 
 
@@ -48,6 +45,8 @@ def draw(results: StudyResults, folder: Path) -> dict[str, str]:
     """Writes the figures; returns their captions by file name."""
     figures: dict[str, tuple[Figure, str]] = {}
     with rc_context(STYLE):
+        if (answer := answer_figure.draw(results)) is not None:
+            figures["answer"] = answer
         if 0 < len(results.arms) <= MOST_ARMS:
             axis = "seconds of training" if timed(results) else "generated tokens"
             figures["accuracy"] = _accuracy(results), ACCURACY.format(axis=axis)

@@ -5,32 +5,35 @@ from pathlib import Path
 from typing import Any
 
 from ablations.analysis import comparisons, metric_text
+from ablations.analysis.tables import markdown
 from ablations.records.study_results import FOLDER, StudyResults
 from ablations.studies import STUDIES
 
 SUMMARY, PILOT = "summary.json", "pilot"
 TITLE = """# Questions and answers
 
-One row a planned comparison, from the reports beside this page; `python -m ablations report STUDY` writes both anew.
-Differences are means over seeds with 95% t intervals, which are not adjusted; Holm's p adjusts the exact sign-flip test
-for the comparisons of a study. Below 8 seeds a study is a pilot, and nothing is claimed; pilots stand last.
+Each study asks one question. Below it stand the answer, the planned comparisons, and a link to the report with figures,
+tables and limits. `python -m ablations report STUDY` writes a report and this page anew.
 
-- Points of accuracy are those of its **mean over the budget** of generated tokens or seconds: how fast an arm learns
-  and where it ends, together. What a difference is at the end alone stands in the report.
-- Factors (x) are of gradient noise, tr Σ, at equal cost: below 1 is better.
-- TRePO takes the value of a prefix at **cuts** (at a **stride**, every so many tokens, or at random) from K
-  **continuations** of it, sampled and scored. The **root**, the prompt's own value, is the mean of the other responses
-  to it (siblings), or is paid for with continuations, too. A **fill** makes a token's advantage from the values at the
-  cuts around it: the change of the value over its segment by default; with `linear_advantage`, the paper's words, the
-  line between the advantages at the cuts. With **reuse** the continuations are trained on as well.
-- **Kappa** is what training a token costs, in generated tokens.
+- **Difference**: the first minus the second, a mean over paired seeds with its 95% t interval. Accuracy is in points,
+  most of it averaged over the budget of generated tokens or seconds: how fast an arm learns and where it ends,
+  together. Factors (x) are of gradient noise, tr Σ, at equal cost: below 1 is better.
+- **Holm p**: p of an exact sign-flip test, adjusted for the comparisons of the study. **Found**: `above` or `below`
+  where it is less than .05; `unresolved` means that no difference was shown, not that there is none. A `pilot` has
+  fewer than 8 seeds: nothing is claimed, and it stands last.
+- **TRePO** estimates the value of a prefix from K **continuations**, responses sampled on from a **cut** in the
+  response. With stride 4 there is a cut every 4 tokens. The value of the prompt itself (the root) is the mean reward
+  of the other responses to it, its siblings, or of continuations that cost tokens (a paid root). A fill rule turns
+  values at cuts into token advantages: by default a segment's change of value; with `linear_advantage`, the paper's
+  words, a line between the advantages at the cuts. With **reuse** the continuations are trained on as well.
+- **Kappa** is the cost of training a token over that of generating one.
 
 Whether the estimators are what they are said to be is enumerated: [certificate](certificate/report.md), by
 `python -m ablations run certificate`.
 """
 
 
-def summarize(results: StudyResults, folder: Path, command: str) -> None:
+def summarize(results: StudyResults, folder: Path, command: str, answer: str) -> None:
     """Writes ``summary.json``."""
     found = comparisons.verdicts(results, results.study.comparisons)
     rows = [
@@ -49,7 +52,7 @@ def summarize(results: StudyResults, folder: Path, command: str) -> None:
         "question": results.study.question,
         "scale": results.study.scale,
         "command": command,
-        "reading": comparisons.reading(results),
+        "answer": answer,
         "comparisons": rows,
     }
     (folder / SUMMARY).write_text(json.dumps(summary, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
@@ -69,11 +72,10 @@ def write() -> Path:
 
 
 def _section(folder: str, summary: dict[str, Any]) -> str:
-    columns = ("comparison", "difference", "Holm p", "predicted", "found", "seeds")
     rows = [
         [row["comparison"], row["difference"], row["p"], row["predicted"], row["found"], str(row["seeds"])]
         for row in summary["comparisons"]
     ]
-    where = f"Scale {summary['scale']}, [report]({folder}/report.md), `{summary['command']}`"
-    read = f"{summary['reading']}\n\n" if summary.get("reading") else ""
-    return f"## {summary['question']}\n\n{where}\n\n{read}{comparisons.markdown(columns, rows)}\n"
+    where = f"Scale {summary['scale']}. [Report]({folder}/report.md). `{summary['command']}`"
+    table = f"{markdown(comparisons.COLUMNS, rows)}\n\n" if rows else ""
+    return f"## {summary['question']}\n\n{summary.get('answer', '')}\n\n{table}{where}\n"

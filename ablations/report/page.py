@@ -1,0 +1,158 @@
+"""``report.md``: on its first page question, answer, one figure and the planned comparisons; below them the rest."""
+
+from collections.abc import Sequence
+
+from ablations.analysis import arm_table, comparisons, continuations
+from ablations.analysis.comparisons import ENOUGH_SEEDS
+from ablations.analysis.tables import Table
+from ablations.records.study_results import StudyResults
+from ablations.report.answer_figure import ANSWER
+from ablations.study import Comparison
+
+HEADINGS = ("By task", "By arm", "Gradient noise", "Credit", "Values", "Time")  # of tables, in this order
+GUIDE = "[tables/README.md](tables/README.md) says what the columns of all tables mean."
+COLUMNS = (
+    "Units stand in brackets behind a column's name. 'low' and 'high' are the limits of a 95% interval. What is empty "
+    "is not known or not resolved. Arms have the names that they have in cells.csv."
+)
+TRAINED = (
+    "Brackets are 95% t intervals over training seeds, not corrected for the number of comparisons. All seeds have "
+    "the same problems; the intervals do not cover others."
+)
+MEASURED = (
+    "Brackets are 95% t intervals over seeds, not corrected for the number of comparisons. Each seed draws other "
+    "prompts and responses, the same for all arms."
+)
+NOISE = (
+    "Compare the noise of gradients, tr Σ, between arms of equal mean G only: REINFORCE, RLOO and ReMax with one loss "
+    "denominator; rescaled advantages have another G."
+)
+
+
+def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, str]) -> str:
+    """The page.
+
+    Args:
+        tables: those that were written; figures: captions by file name.
+    """
+    study = results.study
+    planned = comparisons.verdicts(results, study.comparisons)
+    lines = [
+        f"# {study.question}",
+        answer(results),
+        *(figure(name, caption) for name, caption in figures.items() if name == ANSWER),
+        *(
+            ["## Planned comparisons", comparisons.shown(planned), comparisons.legend(planned, "planned comparisons")]
+            if planned
+            else []
+        ),
+        "## Details",
+        *([study.source] if study.source else []),
+        *(["\n".join(["Predicted, and why:\n", *reasons])] if (reasons := comparisons.reasons(planned)) else []),
+        *(link(table) for table in tables if table.heading == "Details"),
+        GUIDE,
+        *_others(results, "Controls", study.controls),
+        *_others(results, "Exploratory", study.exploratory),
+    ]
+    for heading in HEADINGS:
+        if own := [link(table) for table in tables if table.heading == heading]:
+            theory = continuations.theory(results) if heading == "Gradient noise" and study.kappas else ""
+            lines += [f"## {heading}", *own, *([theory] if theory else [])]
+    lines += [
+        *(["## Figures"] if set(figures) - {ANSWER} else []),
+        *(figure(name, caption) for name, caption in figures.items() if name != ANSWER),
+        "## Limits",
+        "\n".join(f"- {limit}" for limit in limits(results)),
+        "## How it was made",
+        f"    {command(results)}",
+        making(results),
+        *(link(table) for table in tables if table.heading == "How it was made"),
+    ]
+    return "\n\n".join(lines) + "\n"
+
+
+def answer(results: StudyResults) -> str:
+    """What the study found: in its own words or, without such, how many arms gained and what was compared."""
+    parts = [comparisons.answer(results)]
+    starts = {arm for each in results.study.comparisons for arm in each.against} & set(results.groups)
+    if not comparisons.reading(results) and not starts:
+        parts.insert(0, arm_table.sentence(results))
+    seeds = _fewest(results)
+    if results.smoke:
+        parts.insert(0, "A **smoke run** at tiny sizes: its numbers mean nothing.")
+    if seeds < ENOUGH_SEEDS:
+        parts.append(
+            f"This is a **pilot**, with fewer than {ENOUGH_SEEDS} seeds per arm: it shows no more than a trend."
+        )
+    return " ".join(filter(None, parts))
+
+
+def link(table: Table) -> str:
+    """A table's file and what stands in it."""
+    path = f"tables/{table.name}.csv"
+    return f"[{path}]({path}) {table.says}"
+
+
+def figure(name: str, caption: str) -> str:
+    """An image with its caption."""
+    return f"![{name.removesuffix('.png')}]({name})\n\n{caption}"
+
+
+def guide(results: StudyResults, tables: Sequence[Table]) -> str:
+    """What the columns of the tables mean, as a page beside them."""
+    parts = [f"## {table.name}.csv\n\nIt {table.says} {table.guide}".strip() for table in tables]
+    return "\n\n".join([f"# Tables of {results.study.label(results.smoke)}", COLUMNS, *parts]) + "\n"
+
+
+def limits(results: StudyResults) -> list[str]:
+    """What to keep in mind when reading the answer."""
+    counts = {arm: len(results.of(arm)) for arm in results.study.arm_names}
+    found = [
+        TRAINED if results.arms else MEASURED,
+        *([NOISE] if any(results.first(arm, "gradient/norm_sq") for arm in results.arms) else []),
+        *results.study.notes,
+    ]
+    if len(set(counts.values())) > 1:
+        found.append("Finished seeds: " + ", ".join(f"{arm} {n}" for arm, n in counts.items()) + ".")
+    return found
+
+
+def command(results: StudyResults) -> str:
+    """What runs these cells again."""
+    seeds, scale = results.seeds, results.study.scale
+    parts = ["python -m ablations run", results.study.name]
+    if scale != "tiny":
+        parts.append(f"--scale {scale}")
+    if seeds != list(results.study.seeds):
+        counted = seeds == list(range(len(seeds)))
+        parts.append(f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}")
+    return " ".join([*parts, *(["--smoke"] if results.smoke else [])])
+
+
+def making(results: StudyResults) -> str:
+    """Code, cost and files of the cells."""
+    commits = sorted({cell.commit for cell in results.cells})
+    tokens = sum(cell.generated for cell in results.cells)
+    seconds = sum(cell.seconds for cell in results.cells)
+    hours = results.study.hours
+    budget = f"; the stated budget, with trials, is {hours:g} hours of two cores" if hours else ""
+    mixed = " (mixed: not all cells ran the same code)" if len(commits) > 1 else ""
+    trials = ", [tuning.csv](tuning.csv) a row per trial" if results.study.tuning and not results.smoke else ""
+    return (
+        f"Commit {', '.join(commits)}{mixed}. {len(results.cells)} cells generated {tokens:,.0f} tokens in "
+        f"{seconds:,.0f} seconds with evaluation, one thread per cell{budget}. [cells.csv](cells.csv) has a row per "
+        f"cell, [curves.csv](curves.csv) its curves{trials}."
+    )
+
+
+def _others(results: StudyResults, title: str, wanted: Sequence[Comparison]) -> list[str]:
+    """Comparisons that are adjusted among themselves."""
+    found = comparisons.verdicts(results, wanted)
+    if not found:
+        return []
+    said = comparisons.controls(found) if title == "Controls" else "These were chosen after the results were seen."
+    return [f"## {title}", f"{said} {comparisons.others(found)}", comparisons.shown(found)]
+
+
+def _fewest(results: StudyResults) -> int:
+    return min(len(results.of(arm)) for arm in results.study.arm_names)
