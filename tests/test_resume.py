@@ -16,7 +16,7 @@ from lit_rl.errors import UsageError
 
 @pytest.mark.parametrize("algorithm, killed_in", [("GRPO", 2), ("PPO", 3)])
 def test_resume_is_bitwise(tmp_path, algorithm, killed_in):
-    """Killed by SIGKILL in an iteration: right after a validation, with SGD's momentum; while a critic is pretrained."""
+    """Killed in the middle of an iteration: behind a validation, with SGD's momentum; in a critic's pretraining."""
     command = [sys.executable, interrupted.__file__, str(tmp_path / "killed"), algorithm, str(killed_in)]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     last = tmp_path / "killed" / "last.ckpt"
