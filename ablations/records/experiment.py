@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 from collections.abc import Iterable
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,10 @@ def identity(run: "Run") -> tuple[str, int, str]:
 
 
 def commit() -> str:
-    """The commit of the code that runs, with ``+dirty`` if its files differ from it; ``unknown`` without git."""
+    """The commit of the code that runs, with ``+dirty`` if its files differ from it.
+
+    Outside its repository, as from a wheel, the package's version; ``unknown`` where it is not even installed.
+    """
     root = Path(__file__).resolve().parents[2]
 
     def git(*args: str) -> str:
@@ -117,6 +121,11 @@ def commit() -> str:
         ).stdout.strip()
 
     try:
-        return git("rev-parse", "HEAD")[:12] + ("+dirty" if git("status", "--porcelain", "--", *CODE) else "")
+        if Path(git("rev-parse", "--show-toplevel")).samefile(root):  # and not one that an environment lies in
+            return git("rev-parse", "HEAD")[:12] + ("+dirty" if git("status", "--porcelain", "--", *CODE) else "")
     except (OSError, subprocess.CalledProcessError):
+        pass
+    try:
+        return f"lit-rl {version('lit-rl')}"
+    except PackageNotFoundError:
         return "unknown"

