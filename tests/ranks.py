@@ -6,6 +6,7 @@ checkpoint. FOLDER's parent holds what RTO and ABC need, see :func:`ingredients`
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,15 +28,16 @@ from lit_rl.tasks import Additive
 
 LENGTH, PROMPTS = 12, 8
 ROWS = {"reuse": 384}  # of an optimizer step, where it is not the rows trained on; ranks have different numbers of them
+MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
 VARIANTS: dict[str, dict[str, Any]] = {
-    "shared": {"class": "PPO", "critic": "shared", "samples": 2},
+    "shared": {"class": "PPO", "critic": "shared", "samples": 2, "schedule": "cosine", "optimizer": MOMENTUM},
     "pretraining": {"class": "PPO", "critic_pretraining": 2, "pretraining_passes": 1, "samples": 2},
     "adapters": {"class": "PPO", "samples": 2, "kl_coefficient": 0.1, "kl": "k3_loss"},
     "offline": {"class": "OnlineDPO", "sampling": "reference"},
     # one optimizer step without a reference: old log-probabilities and entropies come from the loss itself
     "reuse": {"class": "TRePO", "cuts": Stride(3), "reuse": True, "normalizer": "token_mean", "reference": False},
 }
-RESUMED = ["PPO", "adapters"]
+RESUMED = ["PPO", "adapters", "shared"]
 NAMES = [*(name for name in algorithms.__all__ if name != "Algorithm"), *VARIANTS]
 
 
@@ -116,6 +118,7 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
     )
     keep, bar = Keep(), IterationProgress()
     bar.enable()  # Lightning disables it in all processes but the first
+    budget = Budget(generated_tokens=10**4, seconds=1e6)
     options = {**TRAINER_DEFAULTS, "max_epochs": iterations, "check_val_every_n_epoch": 1, "gradient_clip_val": 1e-3}
     trainer = Trainer(
         **options,
@@ -126,7 +129,7 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
         logger=CSVLogger(folder, name=name, version=iterations),
         enable_checkpointing=False,
         callbacks=[
-            *(bar, RewardCallback(), GradientVariance(1), Memory(), Budget(seconds=1e6), keep),
+            *(bar, RewardCallback(), GradientVariance(1), Memory(), budget, keep),
             Diagnostics(probe_every_n_iterations=1, probe_prompts=PROMPTS // ranks, probe_samples=4),
         ],
     )
@@ -135,6 +138,7 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     weights = trainer.strategy.lightning_module_state_dict()
     torch.save(keep.groups, folder / f"{name}{iterations}-{trainer.global_rank}.pt")
+    torch.save(budget.state_dict(), folder / f"{name}{iterations}-{trainer.global_rank}-budget.pt")
     if trainer.is_global_zero:
         found = {"metrics": metrics, "gradient": keep.gradient, "weights": weights}
         torch.save(found, folder / f"{name}{iterations}.pt")

@@ -75,6 +75,14 @@ def test_groups_stay_on_one_rank(results, name, strategy):
 
 
 @each_strategy
+def test_all_ranks_have_spent_the_same(results, strategy):
+    """Though their clocks differ: their learning rates are one."""
+    for name in ranks.NAMES:
+        first, second = (torch.load(results / strategy / f"{name}1-{rank}-budget.pt") for rank in (0, 1))
+        assert first == second and first["spent"] > 0
+
+
+@each_strategy
 @pytest.mark.parametrize("name", ranks.RESUMED)
 def test_metrics_are_logged_against_the_iteration(results, name, strategy):
     """Those of validation too, of which one rank has twice the batches."""
