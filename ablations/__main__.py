@@ -1,20 +1,23 @@
-"""``python -m ablations list|run|report|ui``."""
+"""``python -m ablations list|run|compare|report|ui``."""
 
 import argparse
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from ablations.records.study_results import FOLDER
-from ablations.studies import STUDIES, find
+from ablations.studies import CERTIFICATE, STUDIES, find
+from ablations.studies.from_files import METRICS, check_same_problems, compared
+from ablations.studies.own import listed
+from ablations.study import Study
+from ablations.sweep.arm_check import complete
 from ablations.sweep.stopping import Stopped, stoppable
 from ablations.sweep.tuning import trials, tuned
 from lit_rl.errors import UsageError
 from lit_rl.ranges import Count, Port, Seed, fault
-
-CERTIFICATE = "certificate"  # a study without runs
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,17 +32,24 @@ def _parser() -> Parser:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the studies and their questions")
     run = commands.add_parser("run", help="run the cells that are not finished yet, then report")
-    run.add_argument("study")
-    run.add_argument(
-        "--jobs", type=_integer(Count), default=os.cpu_count(), help="cells at a time (default: number of cores)"
-    )
-    run.add_argument(
-        "--seeds", type=_integer(Seed), nargs="+", help="a count, or two or more seeds (default: the study's)"
-    )
+    compare = commands.add_parser("compare", help="run configurations of lit_rl fit against each other, then report")
     report = commands.add_parser("report", help="write results/STUDY from what MLflow has")
-    report.add_argument("study")
     for command in (run, report):
+        command.add_argument("study", help="a name that `list` shows, or the import path of one of your own")
         command.add_argument("--scale", default="tiny", help="tiny, mid or small (default: tiny)")
+    compare.add_argument(
+        "files", nargs="+", help="YAML files, the first one the baseline (fit --print_config makes one)"
+    )
+    compare.add_argument("--name", help="of results and runs (default: of the files' names)")
+    compare.add_argument("--metric", choices=METRICS, default=METRICS[0], help="that decides")
+    for command, seeds in ((run, "the study's"), (compare, "5")):
+        command.add_argument(
+            "--jobs", type=_integer(Count), default=os.cpu_count(), help="cells at a time (default: number of cores)"
+        )
+        command.add_argument(
+            "--seeds", type=_integer(Seed), nargs="+", help=f"a count, or two or more seeds (default: {seeds})"
+        )
+    for command in (run, compare, report):
         command.add_argument("--smoke", action="store_true", help="tiny sizes, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")
     ui.add_argument("--port", type=_integer(Port), default=5000)
@@ -103,23 +113,36 @@ def _main(args: Sequence[str] | None) -> int:
         for study in STUDIES.values():
             print(f"{study.name}{'' if study.scale == 'tiny' else f' --scale {study.scale}'}: {study.question}")
         print(f"{CERTIFICATE}: Is every estimator what it is said to be? Enumerated, without training.")
+        for path, question in listed(Path()):
+            print(f"{path}: {question}")
         return 0
     if options.command == "ui":
         _ui(options.port)
         return 0
+    if options.command == "compare":
+        return _run(compared(options.files, options.name, options.metric, {*STUDIES, CERTIFICATE}), options)
     if options.study == CERTIFICATE:
         from lit_rl.commands.verify import verify
 
         return verify(["--report", str(FOLDER / CERTIFICATE)])
-    study = find(options.study, options.scale)
+    return _run(find(options.study, options.scale), options)
+
+
+def _run(study: Study, options: argparse.Namespace) -> int:
+    """Runs a study unless it is only to be reported, and reports it."""
     code = 0
-    if options.command == "run":
+    if options.command != "report":
         from ablations.sweep.runner import run
 
+        seeds = _seeds(options.seeds)
+        if study.command:  # of the user's
+            settings = complete(study, options.smoke)
+            if options.command == "compare":
+                check_same_problems(study, settings)
         if (tried := trials(study)) is not None and not options.smoke:
             code = run(tried, None, options.jobs, False)
         if not code:
-            code = run(tuned(study, options.smoke), _seeds(options.seeds), options.jobs, options.smoke)
+            code = run(tuned(study, options.smoke), seeds, options.jobs, options.smoke)
     from ablations.report.study_report import report
 
     try:

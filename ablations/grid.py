@@ -35,8 +35,8 @@ class Cell:
         return _digest(self.config)
 
     @property
-    def iterations(self) -> int:
-        return int(self.config["trainer"]["max_epochs"])
+    def trained(self) -> bool:
+        return _trains(self.config)
 
     def __str__(self) -> str:
         return f"{self.arm}, seed {self.seed}"
@@ -53,10 +53,10 @@ def cells(study: Study, seeds: Sequence[int] | None = None, smoke: bool = False)
 
 def cell(study: Study, arm: Arm, seed: int, smoke: bool = False) -> Cell:
     config = merge(study.base, arm.config)
-    untrained = config["trainer"]["max_epochs"] == 0
+    trained = _trains(config)
     if smoke:
         config = merge(config, study.smoke)
-    if untrained:
+    if not trained:
         config = merge(config, {"trainer": {"max_epochs": 0}})
     made = {stage.name: preparation(stage, seed, smoke) for stage in arm.stages}
     config = filled(config, {name: each.folder for name, each in made.items()})
@@ -74,6 +74,10 @@ def preparation(stage: Stage, seed: int, smoke: bool) -> Preparation:
     """What makes a stage for the cells of a seed. Cells share it where its arguments don't name the seed."""
     args = tuple(arg.replace("{seed}", str(seed)) for arg in (*stage.args, *(stage.smoke if smoke else ())))
     return Preparation(f"mlruns/stages/{stage.name}-{_digest(args)}", args)
+
+
+def _trains(config: Config) -> bool:
+    return bool(config.get("trainer", {}).get("max_epochs") != 0)
 
 
 def _digest(x: Any) -> str:

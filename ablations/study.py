@@ -3,12 +3,21 @@
 Data and their checks alone; :mod:`ablations.grid` makes cells of them.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 from ablations.config import Config, merge, nested
+
+SMOKE: Config = {
+    "data.prompts_per_iteration": 4,
+    "data.rows_per_microbatch": 4,
+    "data.eval_prompts": 8,
+    "trainer.max_epochs": 2,
+    "trainer.check_val_every_n_epoch": 1,
+}
 
 
 @dataclass(frozen=True)
@@ -143,6 +152,7 @@ class Study:
         scale: ``tiny``, ``mid`` or ``small``.
         smoke: settings merged last with ``--smoke``, to try the study out in seconds.
         notes: limits of the answer, for the report.
+        command: what runs it, behind ``python -m ablations``; empty for a study of the package.
         reading: of the outcomes that were found.
     """
 
@@ -161,9 +171,10 @@ class Study:
     hours: float | None = None
     kappas: tuple[float, ...] = ()
     scale: str = "tiny"
-    smoke: Config = field(default_factory=dict)
+    smoke: Config = field(default_factory=SMOKE.copy)
     notes: tuple[str, ...] = ()
     reading: Reading | None = None
+    command: str = ""
 
     def __post_init__(self) -> None:
         for name in ("base", "smoke"):
@@ -191,12 +202,19 @@ class Study:
         return f"{self.key}-smoke" if smoke else self.key
 
     @property
+    def how(self) -> str:
+        """What runs it, behind ``python -m ablations``."""
+        return self.command or f"run {self.name}" + ("" if self.scale == "tiny" else f" --scale {self.scale}")
+
+    @property
     def key(self) -> str:
         """The name, with the scale if it isn't the smallest."""
         return self.name if self.scale == "tiny" else f"{self.name}-{self.scale}"
 
 
 def _faults(study: Study) -> Iterator[str]:
+    if not re.fullmatch(r"[\w.-]+", study.name):
+        yield "its name is that of a folder, too: letters, digits, - and _"
     if not study.arms:
         yield "it has no arms"
     twice = [name for name, count in Counter(study.arm_names).items() if count > 1]

@@ -83,7 +83,8 @@ def test_a_seed_reaches_the_weights_and_the_data():
 
 def test_smoke_comes_last_but_trains_no_untrained_arm():
     tried = cells(study(smoke={"trainer.max_epochs": 1, "data.eval_prompts": 2}), [0], smoke=True)
-    assert [cell.iterations for cell in tried] == [0, 1]
+    assert [cell.config["trainer"]["max_epochs"] for cell in tried] == [0, 1]
+    assert [cell.trained for cell in tried] == [False, True]
     assert all(cell.config["data"]["eval_prompts"] == 2 for cell in tried)
 
 

@@ -21,6 +21,7 @@ from lit_rl.errors import UsageError
 from lit_rl.tracking.address import has_database, tracking_uri
 
 FOLDER = Path("results")
+DEFAULTS: Config = {"model": {"init_args": {}}, "data": {"prompts_per_iteration": 32}}
 MOST_ARMS = 30  # of a table or figure with a row each
 CELLS, CURVES_CSV = "cells.csv", "curves.csv"
 TEST = ("test/accuracy", "test/accuracy_flexible", "test/accuracy_sampled")
@@ -69,8 +70,8 @@ class StudyResults:
         return [cell for cell in self.cells if cell.arm == arm]
 
     def config(self, arm: str) -> Config:
-        """The arm's settings."""
-        return merge(self.study.base, self.study.arm(arm).config)
+        """The arm's settings, with the defaults that a report reads."""
+        return merge(DEFAULTS, merge(self.study.base, self.study.arm(arm).config))
 
     def value(self, cell: CellResult, metric: str) -> float | None:
         """Of :mod:`ablations.records.metric_values`."""
@@ -142,10 +143,9 @@ def load(study: Study, smoke: bool) -> StudyResults:
     if not cells:
         cells, outdated = _read_csv(study, smoke)
     if not cells:
-        command = f"python -m ablations run {study.name}{'' if study.scale == 'tiny' else f' --scale {study.scale}'}"
         raise UsageError(
             f"{study.key} has no finished cells, neither in MLflow nor in {FOLDER / study.label(smoke)}; run them with "
-            f"`{command}{' --smoke' if smoke else ''}`"
+            f"`python -m ablations {study.how}{' --smoke' if smoke else ''}`"
         )
     cells.sort(key=lambda cell: (study.arm_names.index(cell.arm), cell.seed))
     return StudyResults(study, smoke, tuple(cells), outdated)

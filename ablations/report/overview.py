@@ -27,7 +27,8 @@ tables and limits. `python -m ablations report STUDY` writes a report and this p
   values at cuts into token advantages: by default a segment's change of value; with `linear_advantage`, the paper's
   words, a line between the advantages at the cuts. With **reuse** the continuations are trained on as well.
 - **Kappa** is the cost of training a token over that of generating one.
-
+"""
+CERTIFICATE = """\
 Whether the estimators are what they are said to be is enumerated: [certificate](certificate/report.md), by
 `python -m ablations run certificate`.
 """
@@ -59,15 +60,18 @@ def summarize(results: StudyResults, folder: Path, command: str, answer: str) ->
 
 
 def write() -> Path:
-    """Writes the page."""
+    """Writes the page: the package's studies in their order, and behind them those of one's own."""
     path, order = FOLDER / "README.md", list(STUDIES)
-    found = {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in FOLDER.glob(f"*/{SUMMARY}")}
+    read = {file.parent.name: json.loads(file.read_text(encoding="utf-8")) for file in FOLDER.glob(f"*/{SUMMARY}")}
+    found = {name: summary for name, summary in read.items() if "comparisons" in summary}  # the others are not ours
 
-    def place(name: str) -> tuple[bool, int]:
-        return any(row["found"] == PILOT for row in found[name]["comparisons"]), order.index(name)
+    def place(name: str) -> tuple[bool, int, str]:
+        pilot = any(row["found"] == PILOT for row in found[name]["comparisons"])
+        return pilot, order.index(name) if name in order else len(order), name
 
-    parts = [_section(name, found[name]) for name in sorted(found.keys() & order, key=place)]
-    path.write_text("\n".join([TITLE, *parts]), encoding="utf-8")
+    certified = [CERTIFICATE] if (FOLDER / "certificate" / "report.md").is_file() else []
+    parts = [_section(name, found[name]) for name in sorted(found, key=place)]
+    path.write_text("\n".join([TITLE, *certified, *parts]), encoding="utf-8")
     return path
 
 

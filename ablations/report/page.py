@@ -119,10 +119,8 @@ def limits(results: StudyResults) -> list[str]:
 
 def command(results: StudyResults) -> str:
     """What runs these cells again."""
-    seeds, scale = results.seeds, results.study.scale
-    parts = ["python -m ablations run", results.study.name]
-    if scale != "tiny":
-        parts.append(f"--scale {scale}")
+    seeds = results.seeds
+    parts = ["python -m ablations", results.study.how]
     if seeds != list(results.study.seeds):
         counted = seeds == list(range(len(seeds)))
         parts.append(f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}")

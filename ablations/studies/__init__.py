@@ -1,6 +1,7 @@
 """The studies, by name: a file a study, of what ``parts.py`` has.
 
-They may import a study's definition alone. Begin with ``quickstart.py``.
+They may import a study's definition alone. Begin with ``quickstart.py``. Studies outside the package are found by
+``own.py``.
 """
 
 import difflib
@@ -9,6 +10,7 @@ from ablations.studies import (
     all_algorithms,
     binary_math,
     binary_math_larger,
+    own,
     position_credit,
     quickstart,
     sampling_budget,
@@ -17,6 +19,8 @@ from ablations.studies import (
 )
 from ablations.study import Study
 from lit_rl.errors import UsageError
+
+CERTIFICATE = "certificate"  # a study without runs
 
 STUDIES: dict[str, Study] = {
     study.key: study
@@ -36,17 +40,24 @@ STUDIES: dict[str, Study] = {
 
 
 def find(name: str, scale: str = "tiny") -> Study:
-    """The study of that name and scale.
+    """The study of that name and scale, or at that import path.
 
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it can't be loaded.
     """
     scales = {study.scale: study for study in STUDIES.values() if study.name == name}
     if scale in scales:
         return scales[scale]
     if scales:
         raise UsageError(f"--scale {scale}: {name} has {', '.join(scales)}")
+    if (study := own.load(name, {*STUDIES, CERTIFICATE})) is not None:
+        if scale not in ("tiny", study.scale):
+            raise UsageError(f"--scale {scale}: {name} has {study.scale}")
+        return study
     names = list(dict.fromkeys(study.name for study in STUDIES.values()))
     near = difflib.get_close_matches(name, names, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""
-    raise UsageError(f"no study '{name}'{hint}; `python -m ablations list` names them: {', '.join(names)}")
+    raise UsageError(
+        f"no study '{name}'{hint}, and no such module (your own goes by its import path, my_study for my_study.py); "
+        f"`python -m ablations list` names them: {', '.join(names)}"
+    )

@@ -3,8 +3,7 @@
 from typing import Any
 
 from ablations.config import Config
-from ablations.studies.parts import SMOKE
-from ablations.study import Arm, Comparison, Stage, Study
+from ablations.study import SMOKE, Arm, Comparison, Stage, Study
 
 TASKS = ("GSM8KStyle", "KeyToken")
 PRETRAINING = 30  # iterations, on top of the others' 50

@@ -6,7 +6,6 @@ from ablations.metric_names import MEMORY, OVER_TOKENS
 from ablations.studies.parts import (
     ONE_START,
     QUIET,
-    SMOKE,
     TEST,
     TWO_STEPS,
     UNLIMITED,
@@ -17,7 +16,7 @@ from ablations.studies.parts import (
     controls,
     cuts,
 )
-from ablations.study import Arm, Comparison, Reading, Study, Tuning
+from ablations.study import SMOKE, Arm, Comparison, Reading, Study, Tuning
 
 START, BASELINE = "start", "RLOO"
 UPDATES = 40

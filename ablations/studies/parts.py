@@ -17,13 +17,6 @@ QUIET: Config = {
     "transcripts.every_n_iterations": 0,
     "checkpoint.every_n_epochs": 1000,
 }
-SMOKE: Config = {
-    "data.prompts_per_iteration": 4,
-    "data.rows_per_microbatch": 4,
-    "data.eval_prompts": 8,
-    "trainer.max_epochs": 2,
-    "trainer.check_val_every_n_epoch": 1,
-}
 UNLIMITED: Config = {"budget.generated_tokens": None}
 WORDS = "GSM8KStyle"
 TWO_STEPS: Config = {"data.task": WORDS, "data.task.steps": 2, "model.max_new_tokens": 64}

@@ -1,7 +1,7 @@
 """A first look: do the response-level algorithms un-teach the errors of the warm start?"""
 
-from ablations.studies.parts import SMOKE, TWO_STEPS
-from ablations.study import Arm, Comparison, Study
+from ablations.studies.parts import TWO_STEPS
+from ablations.study import SMOKE, Arm, Comparison, Study
 
 GROUPS = {"data.prompts_per_iteration": 16}  # x 4 responses
 SINGLES = {"data.prompts_per_iteration": 64}  # x 1 response

@@ -4,7 +4,7 @@ from typing import Any
 
 from ablations.config import Config
 from ablations.metric_names import OVER_SECONDS
-from ablations.studies.parts import QUIET, SMOKE, TWO_STEPS, WORDS, Algorithm, cuts, position_credit
+from ablations.studies.parts import QUIET, TWO_STEPS, WORDS, Algorithm, cuts, position_credit
 from ablations.study import Arm, Comparison, Prediction, Reading, Study, Tuning
 
 EARLY = "KeyToken"
@@ -79,7 +79,6 @@ STUDY = Study(
     seeds=tuple(range(10, 34)),
     tuning=Tuning((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (100, 101, 102, 103)),
     hours=1.0,
-    smoke=SMOKE,
     reading=Reading(
         "On word problems TRePO and GRPO are not told apart at equal seconds. Where an early token decides, TRePO is "
         "ahead of GRPO at the rate that GRPO's trials chose, but not of GRPO at the next higher one, which these "

@@ -69,7 +69,7 @@ class ToldProgress(PhaseProgress):
 
 def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: str, run_id: str) -> Failure | None:
     """Runs a cell and ends its MLflow run, as FINISHED only after everything is done."""
-    _be_silent()
+    be_silent()
     patience.tell = lambda line: tell(Status(str(cell), "", 0, 0, None, line))
     os.environ["MLFLOW_TRACKING_URI"] = uri
     torch.set_num_threads(1)
@@ -88,7 +88,7 @@ def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: s
     return None
 
 
-def _be_silent() -> None:
+def be_silent() -> None:
     """The terminal is the runner's: warnings go to MLflow as metrics, errors as artifacts."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.stderr = open(os.devnull, "w")  # noqa: SIM115
@@ -113,7 +113,7 @@ def _run(cell: Cell, logger: CellLogger, tell: Callable[[Status], None]) -> None
     trainer.callbacks.insert(0, ToldProgress(str(cell), tell))  # ModelCheckpoint has to stay last
     if not cell.frozen:
         trainer.validate(model, data, verbose=False)  # curves begin before the first iteration
-    if cell.iterations:
+    if cell.trained:
         started = time.perf_counter()
         trainer.fit(model, data)
         spent = {"time/fit": time.perf_counter() - started}

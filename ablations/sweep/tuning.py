@@ -43,6 +43,7 @@ def trials(study: Study) -> Study | None:
     return replace(
         study,
         name=f"{study.name}-tuning",
+        command=study.how,
         arms=arms,
         baseline=arms[0].name,
         comparisons=(),
@@ -131,6 +132,6 @@ def scores(study: Study) -> dict[tuple[str, float], float]:
     if missing:
         raise UsageError(
             f"{study.key}: the trials of its learning rates are not finished ({len(missing)} are missing, "
-            f"{missing[0]} for one); `python -m ablations run {study.name}` runs them"
+            f"{missing[0]} for one); `python -m ablations {study.how}` runs them"
         )
     return {key: sum(values) / len(values) for key, values in found.items()}

@@ -51,6 +51,25 @@ def warm_up() -> None:
         forkserver.ensure_running()
 
 
+def aside(function: Callable[..., Any], *args: Any) -> Any:
+    """What a function returns in a worker. It must not raise."""
+    reader, writer = CONTEXT.Pipe(duplex=False)
+    process = CONTEXT.Process(target=_call, args=(writer, function, args))
+    with _blocked():
+        process.start()
+    writer.close()
+    try:
+        return reader.recv()
+    finally:
+        process.kill()
+        process.join()
+
+
+def _call(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    writer.send(function(*args))
+
+
 def work_off(tasks: Sequence[Task], jobs: int, show: Callable[[Status], None]) -> None:
     """Does the tasks that no other runner does, ``jobs`` at a time; waits for the others and takes over what is left.
 

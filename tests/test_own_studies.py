@@ -1,0 +1,129 @@
+"""Studies outside the package: named by import path, listed from their source, mistakes in one line."""
+
+import subprocess
+import sys
+
+import pytest
+
+from ablations import studies
+from ablations.__main__ import main
+from ablations.grid import cells
+from ablations.studies import own
+from ablations.study import Arm, Study
+from ablations.sweep import arm_check
+from lit_rl.errors import UsageError
+
+TWO = "arms=(Arm('a', {'model': 'RLOO'}), Arm('b', {'model': 'GRPO'}))"
+HEAD = "from ablations.study import Arm, Comparison, Study\n"
+MINE = HEAD + f"STUDY = Study('mine', 'Is it?', {TWO})\nOTHER = Study('other', question='Or else?', {TWO})\n"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """A working directory; what is imported from it is forgotten."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", ".")])
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def test_a_module_has_studies(here):
+    (here / "my_study.py").write_text(MINE)
+    package = here / "my_package"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "deep.py").write_text(MINE)
+    found = studies.find("my_study")
+    assert (found.name, found.command, found.baseline) == ("mine", "run my_study", "a")
+    assert studies.find("my_study.STUDY") == own.replace(found, command="run my_study.STUDY")
+    assert studies.find("my_study.OTHER").question == "Or else?"
+    assert studies.find("my_package.deep.OTHER").how == "run my_package.deep.OTHER"
+    assert studies.find("quickstart").how == "run quickstart"
+    assert [cell.trained for cell in cells(found, [0])] == [True, True]
+
+
+def test_one_of_the_package_goes_before(here):
+    (here / "quickstart.py").write_text(MINE)
+    assert studies.find("quickstart") is studies.STUDIES["quickstart"]
+    assert studies.find("quickstart.STUDY").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "said"),
+    [
+        ("1 / 0\n", "wrong", "wrong cannot be imported (wrong.py, line 1): ZeroDivisionError: division by zero"),
+        ("import no_such_thing\n", "wrong", "wrong cannot be imported (wrong.py, line 1): ModuleNotFoundError"),
+        ("def broken(:\n", "wrong", "wrong cannot be imported: SyntaxError"),
+        ("raise SystemExit('enough')\n", "wrong.STUDY", "SystemExit: enough"),
+        ("x = 1\n", "wrong", "wrong has no Study called STUDY; define STUDY = Study(...)"),
+        (MINE.replace("STUDY", "FIRST"), "wrong", "it has wrong.FIRST, wrong.OTHER"),
+        (MINE + "x = 1\n", "wrong.x", "wrong has no Study called x"),
+        (
+            MINE.replace("'mine'", "'quickstart'"),
+            "wrong",
+            "wrong: its study is called quickstart, as one of the package",
+        ),
+        (MINE.replace("'mine'", "'certificate'"), "wrong", "its study is called certificate"),
+        (MINE.replace("'mine'", "'a/b'"), "wrong", "(wrong.py, line 2): study a/b: its name"),
+        (MINE.replace("'b', {", "'a', {"), "wrong", "(wrong.py, line 2): study mine: two arms are called a"),
+        (HEAD + "STUDY = Study('mine', '?')\n", "wrong", "study mine: it has no arms"),
+        (
+            HEAD + "Arm('a', {'model.x': 1, 'model': {'class_path': 'B'}}).but('b', {'model': 'C'})",
+            "wrong",
+            "wrong: model: C",
+        ),
+        (MINE, "wrnog", "no study 'wrnog', and no such module"),
+        (MINE, "../wrong", "no study '../wrong'"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_a_mistake_in_a_module_is_one_line(here, capsys, source, path, said, command):
+    (here / "wrong.py").write_text(source)
+    assert main([command, path]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("ablations: ") and said in line
+    assert {each.name for each in here.iterdir()} <= {"wrong.py", "__pycache__"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"model.learning_rte": 1.0}, "learning_rte"),
+        ({"model": "RLO"}, "RLO"),
+        ({"data.rows_per_microbatch": 3}, "data.rows_per_microbatch"),
+        ({"trainer.max_epochs": "many"}, "max_epochs"),
+        ({"model": "TRePO", "model.cuts": "Stride", "model.cuts.every": 0}, "every"),
+    ],
+)
+def test_a_mistake_in_an_arm_is_told_before_anything_runs(monkeypatch, settings, said):
+    monkeypatch.setattr(arm_check, "warm_up", lambda: None)
+    monkeypatch.setattr(arm_check, "aside", lambda _, configs: [arm_check._settings(*each) for each in configs])
+    arms = (Arm("fine", {"model": "RLOO"}), Arm("wrong", {"model": "RLOO", **settings}))
+    study = Study("mine", "?", arms=arms, base={"data.task": "KeyToken", "trainer.accelerator": "cpu"})
+    with pytest.raises(UsageError, match=rf"^mine, arm wrong: .*{said}"):
+        arm_check.complete(study, smoke=False)
+
+
+def test_studies_are_listed_without_being_imported(here, capsys):
+    (here / "my_study.py").write_text(MINE + "raise RuntimeError\n")
+    (here / "half_written.py").write_text("Study(")
+    (here / "annotated.py").write_text(
+        "import ablations\nMADE: ablations.study.Study = make()\nOTHER = Thing('Study')\n"
+    )
+    (here / "pack").mkdir()
+    (here / "pack/__init__.py").touch()
+    (here / "pack/in_it.py").write_text(MINE)
+    assert list(own.listed(here)) == [
+        ("annotated.MADE", ""),
+        ("my_study", "Is it?"),
+        ("my_study.OTHER", "Or else?"),
+        ("pack.in_it", "Is it?"),
+        ("pack.in_it.OTHER", "Or else?"),
+    ]
+    script = "import sys\nfrom ablations.__main__ import main\nmain(['list'])\nassert 'torch' not in sys.modules\n"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\nmy_study: Is it?\n" in done.stdout and done.stdout.startswith("quickstart: ")
