@@ -61,7 +61,7 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
 def on_page_content(content: str, page: Any, config: Any, files: Any) -> str:
     def mathml(found: re.Match[str]) -> str:
         formula = convert(html.unescape(found[2]), display="block" if found[1] == "div" else "inline")
-        return re.sub(r"<mi>(log|exp)</mi>", r'\g<0><mspace width="0.17em" />', formula)  # else it reads: logp
+        return re.sub(r"<mi>(log|exp|cos)</mi>", r'\g<0><mspace width="0.17em" />', formula)  # else it reads: logp
 
     shown = FORMULA.sub(mathml, content)
     for whole in (NUMBER, OPTION):  # browsers would break them at a minus

@@ -81,6 +81,14 @@ def test_what_is_quoted_from_the_certificate_stands_there():
         assert variance == "-" or float(variance) == pytest.approx(row["relative_variance"], abs=6e-3)
 
 
+def test_intervals_are_quoted_from_reports():
+    reports = "".join(page.read_text() for page in ROOT.glob("results/*/report.md"))
+    known = {(float(low), float(high)) for low, high in re.findall(r"\[[+x]?(-?[\d.]+), [+x]?(-?[\d.]+)\]", reports)}
+    quoted = re.findall(r"[(,] ?\n? *(-?\d+\.\d+) to (-?\d+\.\d+)", ALGORITHMS)
+    pairs = {(float(low), float(high)) for low, high in quoted}
+    assert len(pairs) > 10 and pairs <= known, pairs - known
+
+
 def test_every_algorithm_has_a_section_with_its_paper_code_and_command():
     sections = dict(re.findall(r"^## (\w+)\n(.+?)(?=^## |\Z)", ALGORITHMS, re.DOTALL | re.MULTILINE))
     assert set(sections) == {*algorithms.__all__} - {"Algorithm"}
