@@ -1,6 +1,6 @@
-"""What happens beside training: scoring, checkpoints, and observers that change neither weights nor random numbers.
+"""What happens beside training: scoring, checkpoints, and observers, which change neither weights nor random numbers.
 
-They import algorithms, the oracle and what stands below them, not the data module. Begin with ``reward.py``.
+They may import algorithms, the oracle and what stands below them, but not the data module. Begin with ``reward.py``.
 """
 
 from lit_rl.callbacks.budget import Budget

@@ -20,11 +20,12 @@ UNWRITTEN = "mlflow_unwritten"  # key of a checkpoint
 class IterationCheckpoint(ModelCheckpoint):
     """Lightning's ModelCheckpoint, which also saves the last iteration when it is not one of every n.
 
-    With ``every_n_epochs`` 0, and no other trigger, nothing is saved. Files are written and read by
-    :class:`lit_rl.checkpoint_io.WholeCheckpointIO`, unless the Trainer has a plugin of its own for it.
+    With ``every_n_epochs`` 0 and no other trigger, nothing is saved. Files are written and read by
+    :class:`lit_rl.checkpoint_io.WholeCheckpointIO`, unless the Trainer has a plugin of its own for that.
 
-    What a checkpoint has, MLflow has: metrics are written before. Where MLflow is away, the iteration is saved together
-    with what could not be written, and then :class:`lit_rl.tracking.patience.Away` is raised.
+    Metrics are written before the checkpoint: what a checkpoint contains, MLflow contains too. If MLflow is away, the
+    iteration is saved together with what could not be written, and then :class:`lit_rl.tracking.patience.Away` is
+    raised.
     """
 
     _told: Interrupted | None = None  # to end

@@ -1,4 +1,4 @@
-"""Learned credit against exact credit, on tasks whose response tree can be enumerated."""
+"""Compares learned with exact credit, on tasks whose responses can all be enumerated."""
 
 from typing import Any
 
@@ -15,27 +15,32 @@ from lit_rl.tasks.position_credit import PositionTask, calibration_slope, credit
 
 
 class Credit(Ranged, Callback, setting="credit"):
-    """Logs, for each position t of the response, counted from 0, on the rows that training uses, as it weighs them:
+    """Compares the credit that each position gets in training with the exact credit, on tasks that can be enumerated.
+
+    For each position t of the response, counted from 0, on the rows and with the weights of training, it logs:
 
     - ``credit/correlation/t``, ``credit/slope/t``: of the advantages with the exact ones, over the rows,
-    - ``credit/share/t``: the position's share of the gradient, |g_t| / sum |g_t| with g_t the mean of A_t psi_t,
-    - ``credit/exact/t``: the same of the exact expectation,
-    - ``credit/recovered/t``: g_t . e_t / |e_t|^2, with e_t the exact g_t: how much of it the estimate has; its mean is
-      1 for an unbiased estimator and 0 for one that learns nothing there,
-    - ``credit/resolved/t``: Var[V(s_t)] / Var[r], the share of the reward's variance that t tokens have decided,
-    - ``credit/kl/t``: sum_s p(s) KL(pi(.|s) || pi_start(.|s)) over the states before position t, in nats; with
-      ``model.reference`` alone,
+    - ``credit/share/t``: the position's share of the gradient, |g_t| / sum |g_t|, where g_t is the mean of A_t psi_t,
+    - ``credit/exact/t``: the same of the exact gradient,
+    - ``credit/recovered/t``: g_t . e_t / |e_t|^2, where e_t is the exact g_t. Its mean is 1 for an unbiased estimator
+      and 0 for one that learns nothing at this position,
+    - ``credit/resolved/t``: Var[V(s_t)] / Var[r], the share of the reward's variance that the first t tokens decide,
+    - ``credit/kl/t``: sum_s p(s) KL(pi(.|s) || pi_start(.|s)) over the states before position t, in nats; only with
+      ``model.reference``.
 
-    and of all positions together
+    Of all positions together it logs:
 
     - ``credit/cosine``: of the gradient with the exact one, ``credit/signal``: g . e / |e|^2,
-    - ``credit/norm_sq``: the squared norm of the exact one,
+    - ``credit/norm_sq``: the squared norm of the exact gradient,
     - ``credit/objective``: the exact mean reward.
 
-    An observer: it draws no random number and changes no weight.
+    It draws no random number and changes no weight.
 
     Args:
-        every_n_iterations: how often, from the first iteration on; 0 never.
+        every_n_iterations: measure every so many iterations, beginning with the first; 0 never.
+
+    Raises:
+        UsageError: the task cannot be enumerated, or there are several processes.
     """
 
     def __init__(self, every_n_iterations: Whole = 0) -> None:
@@ -48,12 +53,16 @@ class Credit(Ranged, Callback, setting="credit"):
         algorithm: Any = pl_module
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(data.task, PositionTask):
-            raise UsageError("credit.every_n_iterations: exact credit takes a task of position credit; set it to 0")
+            raise UsageError(
+                "credit.every_n_iterations: exact credit needs a task that can be enumerated (KeyToken); set it to 0"
+            )
         if trainer.world_size > 1 or pl_module.device_mesh is not None:
-            raise UsageError("credit.every_n_iterations: credit is measured in one process, without fsdp2; set it to 0")
+            raise UsageError(
+                "credit.every_n_iterations: credit is measured only with one process and without fsdp2; set it to 0"
+            )
         if algorithm.plan.max_new_tokens != data.task.length:
             raise UsageError(
-                f"credit.every_n_iterations: exact credit is of responses of {data.task.length} tokens; set "
+                f"credit.every_n_iterations: exact credit needs responses of {data.task.length} tokens; set "
                 f"model.max_new_tokens to {data.task.length}"
             )
 

@@ -9,14 +9,15 @@ from lit_rl.ranges import Ranged, Several, Whole
 
 
 class GradientVariance(Ranged, Callback, setting="gradient_variance"):
-    """Logs ``gradient/*`` of :class:`lit_rl.functional.variance.GradientStatistics`, a prompt's group being the unit.
+    """Measures the noise of the gradient from the gradients of single groups, and logs it as ``gradient/*``.
 
-    It measures before the iteration's first update, at the weights that sampled, and is an observer: weights, random
-    numbers and ``.grad`` stay as they were.
+    The metrics are those of :class:`lit_rl.functional.variance.GradientStatistics`; the independent unit is the group
+    of a prompt. It measures before the first update of an iteration, at the weights that sampled. It changes neither
+    weights nor random numbers nor ``.grad``.
 
     Args:
-        every_n_iterations: how often, from the first iteration on; 0 measures never.
-        groups: measure on the first so many groups of each rank only; None takes all.
+        every_n_iterations: measure every so many iterations, beginning with the first; 0 never.
+        groups: measure only the first so many groups of each process; null measures all.
     """
 
     def __init__(self, every_n_iterations: Whole = 10, groups: Several | None = None) -> None:

@@ -85,14 +85,14 @@ def _handle(signals: Any, handler: Any) -> None:
 
 
 class Interruption(Callback):
-    """While training, a signal is acted upon at the end of the iteration.
+    """Acts on signals at the end of the iteration.
 
-    SIGTERM and SIGINT save the iteration and end the run, which is KILLED in MLflow, with exit code 143 or 130. The
-    second one ends it at once: what was saved before is there. In a job of SLURM, the signal that is sent before its
+    SIGTERM and SIGINT save the iteration and end the run with exit code 143 or 130; its status in MLflow is KILLED. A
+    second signal ends the run at once; earlier checkpoints remain. In a SLURM job, the signal that is sent before its
     time is over (``sbatch --signal=USR1@90``) saves the iteration, ends the run and requeues the job, whose command
-    then goes on.
+    then continues.
 
-    It is :class:`lit_rl.callbacks.IterationCheckpoint` that looks whether a signal has come, and saves.
+    :class:`lit_rl.callbacks.IterationCheckpoint` checks whether a signal has come, and saves.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""What a run keeps in memory, and what to lower when there is not enough."""
+"""What a run keeps in memory, and which settings to lower when there is not enough."""
 
 import resource
 import sys

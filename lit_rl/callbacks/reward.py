@@ -1,4 +1,4 @@
-"""Scoring: the only place where a training rollout gets its reward."""
+"""Scoring: the only place where a sampled response gets its reward."""
 
 import time
 from collections.abc import Callable
@@ -19,19 +19,20 @@ from lit_rl.tasks.scoring import check_call, check_scores, score_rows, texts_of
 
 
 class RewardCallback(Callback):
-    """Writes ``rollouts.rewards`` at the start of an iteration, probes included, before advantages are computed.
+    """Scores all responses of an iteration, probes included, before advantages are computed.
 
     Args:
-        scorer: ``(example, ids, text) -> float``, by its import path on the command line; None takes the task's own
-            score. Evaluation always takes the task's.
-        model: a reward model to score by, as a folder that ``fit-reward`` has written or a hub name. The task's score
-            of the same samples is logged as ``train/task_score``: where it falls while ``train/reward`` rises, the
-            policy exploits the reward model.
-        shuffle: a control in which nothing can be learned: an iteration's rewards, of each rank, in another order.
+        scorer: a function ``(example, ids, text) -> float`` that gives the reward; on the command line its import path.
+            null takes the task's own score. Evaluation always takes the task's score.
+        model: a reward model that gives the reward: a folder written by ``fit-reward``, or a name on the hub. The
+            task's score of the same responses is logged as ``train/task_score``. If it falls while ``train/reward``
+            rises, the policy exploits the reward model.
+        shuffle: give the rewards of an iteration to its responses in a random order (on each process). A control:
+            nothing can be learned from it.
 
     Raises:
-        UsageError: both are given, or ``scorer`` takes other arguments; in an iteration, what scores raises an error or
-            gives no number (see :func:`lit_rl.tasks.scoring.score_rows`).
+        UsageError: both ``scorer`` and ``model`` are given, or ``scorer`` takes other arguments; in an iteration, the
+            scorer raises an error or returns no number (see :func:`lit_rl.tasks.scoring.score_rows`).
     """
 
     def __init__(

@@ -14,11 +14,11 @@ FILE = "transcripts.json"
 
 
 class Transcripts(Ranged, Callback, setting="transcripts"):
-    """Adds the first responses of an iteration to the table ``transcripts.json`` of the MLflow run.
+    """Adds some responses with their rewards to the table ``transcripts.json`` of the MLflow run.
 
     Args:
         responses: how many, each to another prompt.
-        every_n_iterations: how often, from the first iteration on; 0 adds none.
+        every_n_iterations: add them every so many iterations, beginning with the first; 0 never.
     """
 
     def __init__(self, responses: Whole = 3, every_n_iterations: Whole = 10) -> None:

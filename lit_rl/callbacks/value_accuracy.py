@@ -1,4 +1,4 @@
-"""How near an algorithm's values of prefixes are to the truth, taken from many continuations."""
+"""How accurate an algorithm's values of prefixes are, compared with many continuations."""
 
 from dataclasses import replace
 from typing import Any
@@ -18,25 +18,32 @@ from lit_rl.sampling.base import SamplingPlan
 
 
 class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
-    """Logs, for prefixes of t tokens, t = ``stride``, 2 ``stride``, ..., of the responses to the first prompts:
+    """Measures how accurate an algorithm's values of prefixes are.
 
-    - ``value_accuracy/mae/t``: the mean of |V_hat(s_t) - V(s_t)|, with V the mean reward of ``continuations`` new
-      responses from there, and V_hat the critic's value, or the mean of TRePO's own continuations where it has cut,
-    - ``value_accuracy/ranking/t``: of the pairs of one prompt's prefixes whose V differ by more than ``margin``, the
-      share that V_hat puts in the right order, 1/2 for equal values (2410.01679 compares critics in this way),
+    It takes the prefixes of t = ``stride``, 2 ``stride``, ... tokens of the responses to the first prompts. V(s_t) is
+    the mean reward of ``continuations`` new responses from there. V_hat(s_t) is the critic's value, or the mean of
+    TRePO's own continuations where it has a cut. It logs:
+
+    - ``value_accuracy/mae/t``: the mean of |V_hat(s_t) - V(s_t)|,
+    - ``value_accuracy/ranking/t``: the share of the pairs of one prompt's prefixes, among those whose V differ by more
+      than ``margin``, that V_hat puts in the right order; equal values count 1/2 (as in 2410.01679),
     - ``value_accuracy/spread/t``: the mean of |V(s_t) - mean V|, the error of the best constant,
 
-    and the same over all t, ``value_accuracy/mae`` and so on. V has a standard error of at most 1 / (2 sqrt n).
+    and the same over all t, as ``value_accuracy/mae`` and so on. V has a standard error of at most 1 / (2 sqrt n),
+    where n is ``continuations``.
 
-    Nothing is measured while a critic is pretrained. An observer: its tokens are in no budget, and it changes no weight
-    and draws no random number of training's.
+    Nothing is measured while a critic is pretrained. The measurement counts towards no budget, changes no weight and
+    draws no random number of training.
 
     Args:
-        every_n_iterations: how often, from the first iteration on; 0 never.
-        prompts: the first so many of each iteration.
-        stride: tokens between the prefixes.
-        continuations: of each prefix (n).
-        margin: of V, below which two prefixes count as equal.
+        every_n_iterations: measure every so many iterations, beginning with the first; 0 never.
+        prompts: measure on the first so many prompts of the iteration.
+        stride: tokens between two prefixes.
+        continuations: new responses from each prefix (n).
+        margin: two prefixes whose V differ by less count as equal.
+
+    Raises:
+        UsageError: the algorithm has no values of prefixes, or there are several processes.
     """
 
     def __init__(
@@ -54,7 +61,7 @@ class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
         if stage != "fit" or not self.every_n_iterations:
             return
         if trainer.world_size > 1:
-            raise UsageError("value_accuracy.every_n_iterations: measured in one process; set it to 0")
+            raise UsageError("value_accuracy.every_n_iterations: it is measured only with one process; set it to 0")
         algorithm: Any = pl_module
         if self.stride >= algorithm.plan.max_new_tokens:
             raise UsageError(

@@ -1,6 +1,7 @@
-"""From prompts to rollouts to micro-batches: the phase of an iteration that samples.
+"""From prompts to responses to micro-batches: the sampling phase of an iteration.
 
-It takes algorithms, callbacks' progress and what stands below them, and no command line. Begin with ``module.py``.
+It may import algorithms, the callbacks' progress and what stands below them, but no command line. Begin with
+``module.py``.
 """
 
 from lit_rl.data.module import TRAINER_DEFAULTS, RolloutDataModule

@@ -1,4 +1,4 @@
-"""The micro-batches of an iteration: which row of its rollouts is trained on when."""
+"""The micro-batches of an iteration: which rows of its rollouts are trained on together, and when."""
 
 from collections.abc import Sequence
 
@@ -11,10 +11,11 @@ from lit_rl.rollouts import Rollouts
 
 
 class MicroBatches(Dataset):
-    """An iteration's rollouts as micro-batches: ``schedule`` [passes * micro-batches, rows] of numbers of trained rows.
+    """An iteration's rollouts as micro-batches.
 
-    Rows are looked up when they are asked for, after scores and advantages have been filled in and pairs chosen. The
-    number -1 fills a micro-batch up, with a row that has no token of its own.
+    ``schedule`` [passes * micro-batches, rows] holds the numbers of trained rows. Rows are looked up when they are
+    asked for: after scores and advantages have been filled in and pairs chosen. The number -1 fills up a micro-batch,
+    with a row that has no token of its own.
     """
 
     def __init__(self, rollouts: Rollouts, schedule: Tensor, window_tokens: Sequence[float | None]) -> None:
@@ -34,7 +35,7 @@ class MicroBatches(Dataset):
 
 
 def shuffled(count: int, steps: int, step: int, passes: int, unit: int, rng: np.random.Generator) -> Tensor:
-    """Numbers of rows [passes * steps, step]: each of ``count`` once a pass; -1 fills up to whole optimizer steps.
+    """Numbers of rows [passes * steps, step], each of ``count`` once per pass; -1 fills up to whole optimizer steps.
 
     Args:
         count: rows of this rank.
@@ -49,10 +50,12 @@ def shuffled(count: int, steps: int, step: int, passes: int, unit: int, rng: np.
 
 
 def groups_together(steps: Tensor, groups: Tensor | None) -> Tensor:
-    """The numbers of each optimizer step [steps, rows], groups together, for a micro-batch reads a prompt once.
+    """The numbers of each optimizer step [steps, rows], sorted so that groups stand together.
+
+    A micro-batch reads each prompt once, so this saves work.
 
     Args:
-        groups: the group of each trained row [N]; None where numbers are in the order of their groups.
+        groups: the group of each trained row [N]; None if numbers are in the order of their groups.
     """
     if groups is None:
         return steps.sort(1).values

@@ -1,4 +1,4 @@
-"""The data module: prompts in, rollouts out, once an iteration."""
+"""The data module: draws prompts and samples responses, once in each iteration."""
 
 import os
 import time
@@ -42,24 +42,28 @@ TRAIN, VAL, TEST, PROBE = range(4)  # random streams never shared
 
 
 class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
-    """Draws prompts, has them answered, and serves the answers as micro-batches.
+    """Draws prompts, samples responses to them, and serves these as micro-batches.
 
-    ``train_dataloader`` is the sampling phase of an iteration: Lightning calls it at the start of every epoch (with
-    ``reload_dataloaders_every_n_epochs=1``, which is required), so rollouts always come from the current weights.
+    ``train_dataloader`` is the sampling phase of an iteration. Lightning calls it at the start of every epoch (with
+    ``reload_dataloaders_every_n_epochs=1``, which is required), so responses always come from the current weights.
 
     Args:
-        task: where prompts and rewards come from; None takes ``GSM8KStyle()``.
-        sampler: what generates; None takes ``LocalSampler()``.
-        prompts_per_iteration: over all ranks; each rank takes every n-th, with all of a prompt's responses.
-        rows_per_microbatch: responses in one forward and backward. An optimizer step takes
+        task: where prompts and rewards come from; null takes ``GSM8KStyle``.
+        sampler: what generates responses; null takes ``LocalSampler``.
+        prompts_per_iteration: prompts of an iteration, over all processes. All responses to a prompt stay on one
+            process.
+        rows_per_microbatch: responses in one forward and backward pass. An optimizer step takes
             ``trainer.accumulate_grad_batches`` micro-batches.
-        eval_prompts: validation and test problems; None takes the whole split.
+        eval_prompts: problems used for validation and for testing; null takes the whole split.
         eval_rows: problems evaluated at once.
-        seed: of the prompts' order and of all sampling; None takes ``seed_everything``'s.
+        seed: seed of the order of prompts and of all sampling; null takes ``seed_everything``.
         stream: another number gives other samples for the same prompts.
-        too_long: what to do with prompts that, with ``model.max_new_tokens``, are beyond the model's positions:
-            ``error`` refuses the run; ``drop`` leaves them out of every split, says how many, and logs their number as
-            ``prompts/too_long``.
+        too_long: what happens with prompts that, together with ``model.max_new_tokens``, are longer than the model
+            allows. ``error``: the run is refused. ``drop``: they are left out of every split; their number is printed
+            and logged as ``prompts/too_long``.
+
+    Raises:
+        UsageError: settings under which an iteration cannot be sampled or trained on; before the first iteration.
     """
 
     def __init__(
@@ -88,7 +92,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
 
     @never_the_end
     def setup(self, stage: str) -> None:
-        """Looks at all that can be known before the first iteration."""
+        """Checks all that can be known before the first iteration."""
         trainer: Any = self.trainer
         algorithm = self._algorithm
         splits: dict[Split, int | None] = {"test": self.eval_prompts} if stage == "test" else {"val": self.eval_prompts}
@@ -136,13 +140,14 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         return rollouts
 
     def _order(self, epoch: int, n: int) -> list[int]:
-        """The permutation in which the training prompts are drawn for the ``epoch``-th time."""
+        """The order in which the training prompts are drawn for the ``epoch``-th time."""
         return np.random.default_rng([self.seed, epoch]).permutation(n).tolist()
 
     def _schedule(self, algorithm: Algorithm) -> Tensor:
-        """Numbers of trained rows [passes * micro-batches, rows]: each once a pass, shuffled; pairs together.
+        """Numbers of trained rows [passes * micro-batches, rows]: each once per pass, shuffled; pairs stay together.
 
-        Continuations are as many as the responses make them, and every rank takes the same number of optimizer steps.
+        The number of continuations depends on the responses; still, every rank takes the same number of optimizer
+        steps.
         """
         trainer: Any = self.trainer
         plan = algorithm.plan
@@ -156,7 +161,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         return groups_together(numbers, groups).reshape(-1, self.rows_per_microbatch)
 
     def _window_tokens(self, schedule: Tensor) -> list[float]:
-        """For each micro-batch: the mean response tokens a row over its optimizer step and all ranks."""
+        """For each micro-batch: the mean number of response tokens per row, over its optimizer step and all ranks."""
         trainer: Any = self.trainer
         tokens = self.rollouts.mask[self.rollouts.trained].sum(1).double().cpu()[schedule] * (schedule >= 0)
         steps = tokens.reshape(-1, trainer.accumulate_grad_batches * self.rows_per_microbatch).mean(1)
@@ -174,7 +179,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
 
     @never_the_end
     def _evaluation_loader(self, split: Split, stream: int) -> DataLoader:
-        """Batches of (stream, index, example); each rank its own part."""
+        """Batches of (stream, index, example); each rank has its own part."""
         prompts = self.prompts.of(split)
         trainer: Any = self.trainer
         n = min(len(prompts), self.eval_prompts or len(prompts))
@@ -186,7 +191,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
     def evaluate(
         self, policy: CausalPolicy, plan: SamplingPlan, batch: Sequence[tuple[int, int, Example]]
     ) -> tuple[Rollouts, Tensor, Tensor]:
-        """One sampled and one greedy response a problem (the probes), with the strict and the flexible scores [N]."""
+        """One sampled and one greedy response (the probes) to each problem, with strict and flexible scores [N]."""
         plan = SamplingPlan(samples=1, greedy=True, temperature=plan.temperature, max_new_tokens=plan.max_new_tokens)
         examples = [example for _, _, example in batch]
         rollouts = self.sample(policy, plan, examples, [(stream, index) for stream, index, _ in batch])
@@ -199,12 +204,12 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
     def probe(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
         """Unscored responses to the first prompts of this rank's iteration, for observers.
 
-        They come from streams of their own and are counted nowhere, so that no training response changes.
+        They come from random streams of their own and are counted nowhere, so that no training response changes.
         """
         return self._sample_first(policy, plan, prompts, PROBE)
 
     def again(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
-        """The iteration's own samples of its first prompts once more, unscored, with what else the plan wants of them.
+        """The iteration's samples of its first prompts once more, unscored, together with what else the plan asks for.
 
         For observers: they are counted nowhere.
         """
@@ -222,7 +227,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
     def sample(
         self, policy: CausalPolicy, plan: SamplingPlan, examples: Sequence[Example], streams: Sequence[tuple[int, int]]
     ) -> Rollouts:
-        """Unscored responses to the examples' prompts by the plan, under the trainer's precision."""
+        """Unscored responses to the examples' prompts by the plan, in the trainer's precision."""
         prompts = [policy.encode_prompt(example["prompt"]) for example in examples]
         check_length(policy, prompts, plan.max_new_tokens, "model.max_new_tokens")
         trainer: Any = self.trainer

@@ -1,4 +1,4 @@
-"""Prompts that are too long for the model: told before the first iteration, or left out."""
+"""Prompts that are too long for the model: reported before the first iteration, or left out."""
 
 import sys
 from collections.abc import Sequence
@@ -17,14 +17,14 @@ TEMPLATE = 256  # more tokens than a chat template adds; a token of a prompt sta
 
 
 class Prompts:
-    """A task's prompts, looked through once for those that the model has no positions for.
+    """A task's prompts, checked once for those that are longer than the model allows.
 
     Args:
         task: whose prompts.
         too_long: ``error`` refuses the run; ``drop`` leaves them out of every split.
 
     Attributes:
-        left_out: prompts by split, of the splits that have been looked through.
+        left_out: the number of prompts left out, by split, for the splits that have been checked.
     """
 
     def __init__(self, task: Task, too_long: TooLong) -> None:
@@ -33,18 +33,18 @@ class Prompts:
         self._kept: dict[Split, Dataset] = {}
 
     def of(self, split: Split) -> Dataset:
-        """The prompts of a split, those that were left out apart."""
+        """The prompts of a split, without those that were left out."""
         return self._kept[split] if split in self._kept else self.task.prompts(split)
 
     def look(self, split: Split, policy: CausalPolicy, max_new_tokens: int, first: int | None, tell: bool) -> None:
-        """Looks through a split.
+        """Checks a split.
 
         Args:
-            first: how many prompts of it are used; None is all.
-            tell: say how many are left out.
+            first: how many of its prompts are used; None is all.
+            tell: print how many are left out.
 
         Raises:
-            UsageError: a prompt that is used, with ``max_new_tokens``, is beyond the model's positions; or all are.
+            UsageError: a prompt that is used, with ``max_new_tokens``, is longer than the model allows; or all are.
         """
         prompts, most = self.task.prompts(split), positions(policy)
         self._kept[split], self.left_out[split] = prompts, 0
@@ -58,15 +58,15 @@ class Prompts:
             return
         if len(long) == len(used):
             raise UsageError(
-                f"model.max_new_tokens is {max_new_tokens}: with the shortest prompt of the split {split}, of "
-                f"{min(lengths)} tokens, that is beyond the {most} positions of the model; lower it"
+                f"model.max_new_tokens is {max_new_tokens}: with the shortest prompt of the split {split}, "
+                f"of {min(lengths)} tokens, that is more than the {most} tokens that the model can read; lower it"
             )
         if self.too_long == "error":
             row = long[0]
             raise UsageError(
                 f"data.task: {len(long)} of {len(used)} prompts of the split {split} are too long, the first of them "
-                f"with {lengths[row]} tokens: with model.max_new_tokens {max_new_tokens} that is beyond the {most} "
-                "positions of the model; set data.too_long drop, or lower model.max_new_tokens"
+                f"with {lengths[row]} tokens: with model.max_new_tokens {max_new_tokens} that is more than the {most} "
+                "tokens that the model can read; set data.too_long drop, or lower model.max_new_tokens"
             )
         out = set(long)
         self._kept[split] = prompts.select([i for i in used if i not in out])

@@ -1,4 +1,4 @@
-"""What Lightning's Trainer may be told, for iterations to be what they are."""
+"""Which settings of Lightning's Trainer are compatible with sampling in every iteration."""
 
 import re
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ OF_A_TRAINER = (
 
 
 def check_ranges(flags: Mapping[str, Any]) -> None:
-    """That numbers are in their ranges.
+    """Checks that numbers are in their ranges.
 
     Raises:
         UsageError: one is not.
@@ -56,31 +56,33 @@ def check_fit(flags: Mapping[str, Any]) -> None:
             "trainer.reload_dataloaders_every_n_epochs must be 1: each iteration samples from the current weights"
         )
     if flags["fast_dev_run"]:
-        raise UsageError("trainer.fast_dev_run cuts iterations short; set trainer.max_epochs 1 instead")
+        raise UsageError("trainer.fast_dev_run would cut iterations short; set trainer.max_epochs 1 instead")
     if flags["limit_train_batches"] is not None and repr(flags["limit_train_batches"]) != "1.0":  # 1 is one batch
-        raise UsageError("trainer.limit_train_batches would drop responses; set data.prompts_per_iteration instead")
+        raise UsageError(
+            "trainer.limit_train_batches would leave out responses; set data.prompts_per_iteration instead"
+        )
     check_precision(flags)
     if flags["max_steps"] != -1:
         raise UsageError("trainer.max_steps: a resumed run would stop early; set trainer.max_epochs (iterations)")
 
 
 def check_precision(flags: Mapping[str, Any]) -> None:
-    """That log-probabilities are not rounded, nor other than the samples'.
+    """Checks that the precision neither rounds log-probabilities nor makes them differ from those at sampling.
 
     Raises:
-        UsageError: they would be.
+        UsageError: it does.
     """
     precision = _SAME.get(str(flags["precision"]), str(flags["precision"]))
     if precision in ("16-true", "bf16-true"):
         raise UsageError(
-            f"trainer.precision {precision} would round log-probabilities; take bf16-mixed, or set model.policy.dtype"
+            f"trainer.precision {precision} would round log-probabilities; set bf16-mixed, or model.policy.dtype"
         )
     if precision not in PRECISIONS:
-        raise UsageError(f"trainer.precision {precision} is none that this code is for; take {' or '.join(PRECISIONS)}")
+        raise UsageError(f"trainer.precision {precision} is not supported; set {' or '.join(PRECISIONS)}")
 
 
 def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> None:
-    """:func:`check_ranges` and :func:`check_fit` of a Trainer, that it scores, and shares an iteration evenly.
+    """Checks a Trainer: ranges, :func:`check_fit`, that something scores, and that processes share an iteration evenly.
 
     Args:
         trainer: that is to fit.
@@ -89,7 +91,7 @@ def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> 
         rows: of a micro-batch.
 
     Raises:
-        UsageError: something won't do.
+        UsageError: a setting is not compatible.
     """
     flags = {name: getattr(trainer, name) for name in OF_A_TRAINER}
     check_ranges(flags)
@@ -103,11 +105,11 @@ def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> 
         raise UsageError("trainer.use_distributed_sampler must be false: each process draws its own prompts")
     if prompts % trainer.world_size:
         raise UsageError(
-            f"data.prompts_per_iteration is {prompts}, not a multiple of the {trainer.world_size} processes; a "
-            "prompt's responses stay on one"
+            f"data.prompts_per_iteration is {prompts}, not a multiple of the {trainer.world_size} processes; "
+            "change it, because all responses to a prompt stay on one process"
         )
     if plan.pairs and rows % 2:
-        raise UsageError(f"data.rows_per_microbatch is {rows}; pairs never part: an even number")
+        raise UsageError(f"data.rows_per_microbatch is {rows}, but OnlineDPO trains on pairs; set an even number")
     if plan.reuse:
         return  # the number of continuations varies, and steps are filled up
     trained = prompts // trainer.world_size * plan.trained_rows
