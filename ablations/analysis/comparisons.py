@@ -139,7 +139,7 @@ def _metrics(found: Sequence[Verdict]) -> str:
 def reasons(found: Sequence[Verdict]) -> list[str]:
     """What was predicted, and why."""
     return [
-        f"- {each.comparison}: {each.comparison.predicted or 'no prediction'}, for {each.comparison.because}."
+        f"- {each.comparison}: {each.comparison.predicted or 'no prediction'}, because {each.comparison.because}."
         for each in found
         if each.comparison.because
     ]

@@ -3,6 +3,7 @@
 from typing import Any
 
 from ablations.config import Config
+from ablations.studies.parts import SMALL_MODELS
 from ablations.study import SMOKE, Arm, Comparison, Stage, Study
 
 TASKS = ("GSM8KStyle", "KeyToken")
@@ -40,7 +41,7 @@ def _arms(task: str) -> tuple[Arm, ...]:
 STUDY = Study(
     name="all_algorithms",
     question="With its default settings, does every algorithm learn, and at what cost in tokens, time and memory?",
-    source="2506.02553 compares these families on paper; the settings are the command line's, tuned for none of them.",
+    source="2506.02553 compares these families on paper. The settings are the command line's defaults, tuned for none.",
     baseline="GSM8KStyle start",
     primary_metric="test/accuracy_sampled",
     comparisons=(
@@ -55,14 +56,14 @@ STUDY = Study(
     base={"trainer.max_epochs": 50, "trainer.accelerator": "cpu"},
     smoke={**SMOKE, "gradient_variance.every_n_iterations": 1},
     notes=(
-        "Mechanism, not language models: 0.4M parameters; on GSM8KStyle reinforcement learning un-teaches errors that "
-        "the warm start was taught (data/warmstart/README.md).",
-        "A run with each algorithm's defaults, not a ranking: they are matched neither in tokens nor in responses (32 "
-        "prompts an iteration, with one response for REINFORCE, ReMax, PPO, RTO and ABC and four for the others), and "
-        "no learning rate was tuned.",
+        f"{SMALL_MODELS} Here it has 0.4M parameters. On GSM8KStyle reinforcement learning unlearns errors that the "
+        "warm start was taught (data/warmstart/README.md).",
+        "These are runs with each algorithm's defaults, not a ranking: no learning rate was tuned.",
+        "Arms have neither equal tokens nor equal responses: 32 prompts in an iteration, with one response for "
+        "REINFORCE, ReMax, PPO, RTO and ABC and four for the others.",
         f"'PPO, pretrained' has {50 + PRETRAINING} iterations, of which it spends at most {PRETRAINING} on its critic.",
-        "RTO's DPO policy and ABC's reward model are made by the commands that a user has, for each seed from its "
-        "policy's start; ABC's reward itself is the task's. Their time stands behind the plus.",
+        "RTO's DPO policy and ABC's reward model are made by the commands that users have, for each seed from its "
+        "policy's start. ABC's reward itself is the task's. Their time stands behind the plus.",
         "Peak memory is that of the whole process, with its libraries.",
     ),
 )

@@ -6,6 +6,7 @@ from ablations.metric_names import MEMORY, OVER_TOKENS
 from ablations.studies.parts import (
     ONE_START,
     QUIET,
+    SMALL_MODELS,
     TEST,
     TWO_STEPS,
     UNLIMITED,
@@ -77,22 +78,22 @@ def _controls() -> tuple[Arm, ...]:
 
 STUDY = Study(
     name="binary_math",
-    question="On word problems with a reward of 0 or 1 for the whole response: is that enough, and whose samples are "
-    "best spent at equal generated tokens?",
-    source="The first open question of 2506.02553, and its claim that TRePO takes GRPO's memory.",
+    question="Is a reward of 0 or 1 for the whole response enough on word problems, and which algorithm makes the best "
+    "use of its samples at equal generated tokens?",
+    source="The first open question of 2506.02553, and its claim that TRePO needs as much memory as GRPO.",
     baseline=BASELINE,
     primary_metric=f"{OVER_TOKENS}val/accuracy_sampled",
     comparisons=(
-        between("TRePO", "PPO", "above", "a critic that starts at 0 is no baseline for most of the budget"),
+        between("TRePO", "PPO", "above", "for most of the budget a critic that starts at 0 is no baseline"),
         between("TRePO", "GRPO", "below", "the continuations cost half of the samples"),
-        between("TRePO", "online DPO", "", "a pair of samples is trained on, another objective"),
-        between("PPO, pretrained", "PPO", "above", "the policy does not start on a critic that knows nothing"),
-        between("TRePO, linear_advantage", "TRePO", "below", "most tokens are given noise alone"),
+        between("TRePO", "online DPO", "", "online DPO trains on a pair of samples, for another objective"),
+        between("PPO, pretrained", "PPO", "above", "the policy does not start with a critic that knows nothing"),
+        between("TRePO, linear_advantage", "TRePO", "below", "most tokens get nothing but noise"),
         between("TRePO", "GRPO", "equal", "neither has a critic", "TRePO (16 rows) against GRPO (32), memory", MEMORY),
     ),
     controls=(
         *control_comparisons(BASELINE, START),
-        between("supervised", START, "equal", "it goes on with the warm start's own lessons", metric=TEST),
+        between("supervised", START, "equal", "it continues the training of the warm start", metric=TEST),
     ),
     exploratory=(
         between("PPO, 8 x 4", "PPO"),
@@ -112,35 +113,36 @@ STUDY = Study(
     hours=1.5,
     smoke={**SMOKE, **UNLIMITED},
     reading=Reading(
-        "One reward a response is enough to un-teach what the warm start was taught wrong: from 38 % of its samples "
-        "right REINFORCE, PPO and TRePO come to 83 to 91 %. At equal generated tokens TRePO learns more slowly than "
-        "GRPO and PPO, but ends above GRPO and beside PPO; and PPO's lead is that of its 32 prompts an update, for at "
-        "its rate with the 8 prompts of RLOO, four responses each, it is where RLOO is, and REINFORCE is not.",
+        "One reward per response is enough to correct what the warm start was taught wrong: from 38 % correct "
+        "samples, REINFORCE, PPO and TRePO reach 83 to 91 %. At equal generated tokens TRePO learns more slowly than "
+        "GRPO and PPO, but ends above GRPO and close to PPO. PPO's lead comes from its 32 prompts per update: with "
+        "RLOO's 8 prompts and four responses to each, no difference between PPO and RLOO was shown, while REINFORCE "
+        "stays above RLOO.",
         ("below", "below", "unresolved", *["below"] * 4, "unresolved", "unresolved", "above", "unresolved"),
     ),
     notes=(
-        "Mechanism, not language models: 0.4M parameters and problems of two steps, and the warm start was taught "
-        "wrong operators on purpose (data/warmstart/README.md): reinforcement learning un-teaches a planted error. The "
-        "supervised control, which sees the same wrong demonstrations, can't.",
+        f"{SMALL_MODELS} Here it has 0.4M parameters, and problems have two steps.",
+        "The warm start was taught wrong operators on purpose (data/warmstart/README.md). Reinforcement learning "
+        "unlearns this planted error; the supervised control sees the same wrong demonstrations, and cannot.",
         ONE_START,
-        f"Arms are matched in generated tokens an update, about {TOKENS:,} at the start, and in the whole budget of "
-        f"{TOKENS * UPDATES:,}. In responses an update they are not: 32 of most, 16 of ReMax and TRePO, 8 of TRePO "
-        "with random cuts; nor in prompts: 32 of REINFORCE and PPO, one response each, 16 of ReMax, 8 of RLOO, GRPO "
-        "and DPO, four responses each, 4 of TRePO, 2 of it with random cuts. Gradients differ from prompt to prompt, "
-        "so that more prompts have less noise; REINFORCE and PPO with 8 x 4 say how much of a difference that is.",
-        "Critic pretraining is paid from the budget; PPO's critic learns at its default rate.",
-        "TRePO cuts every 16 of about 45 tokens, with one continuation a cut; with linear_advantage, the paper's "
-        "words, at one token in eight at random, for an advantage is exact only where two cuts are neighbours.",
-        "Shuffled rewards teach nothing, and at RLOO's learning rate their noise alone ruins the policy: that control "
-        "is below its start, not at it. Rates were chosen by the accuracy over the whole budget: most arms at 1e-3 "
-        "rise early and fall back in its second half.",
-        "An update's rows are one pass, so that memory is that of 16 rows of TRePO and of 32 of GRPO; wall_clock has "
-        "32 of both, and no difference.",
-        "An earlier run (its report: commit 571139d), on the same seeds, tuned on one seed without the highest rate: "
-        "TRePO had -7.1 [-9.7, -4.4] "
-        "against PPO, and pretrained PPO -9.9 [-22.5, +2.6]; a second tuning seed gave PPO a higher rate. The other "
-        "differences were as they are.",
-        "Loss denominators are the algorithms' own (the gradients at frozen policies have one for all). Offline DPO "
-        "samples its pairs from the start; its samples count as generated.",
+        f"Arms have equal generated tokens: about {TOKENS:,} per update at the start, and {TOKENS * UPDATES:,} in all.",
+        "Responses per update differ: 32 of most, 16 of ReMax and TRePO, 8 of TRePO with random cuts.",
+        "Prompts per update differ: 32 of REINFORCE and PPO (one response each), 16 of ReMax, 8 of RLOO, GRPO and "
+        "DPO (four responses each), 4 of TRePO, 2 of TRePO with random cuts. More prompts mean less noise; the arms "
+        "'8 x 4', with 8 prompts and four responses to each, show how much.",
+        "Critic pretraining is paid from the budget. PPO's critic learns at its default rate.",
+        "TRePO cuts every 16 of about 45 tokens, with one continuation per cut. With linear_advantage it cuts at one "
+        "token in eight at random, because an advantage is exact only between neighbouring cuts.",
+        "Shuffled rewards teach nothing; at RLOO's learning rate their noise ruins the policy, so that this control "
+        "ends below its start.",
+        "Learning rates were chosen by accuracy over the whole budget: most arms at 1e-3 rise early and fall back "
+        "later.",
+        "Memory is that of an update in one pass, 16 rows of TRePO and 32 of GRPO; wall_clock has 32 of both, and no "
+        "difference.",
+        "An earlier run (report: commit 571139d), on the same seeds, was tuned on one seed without the highest rate. "
+        "Against PPO, TRePO had -7.1 [-9.7, -4.4] and pretrained PPO -9.9 [-22.5, +2.6]; a second tuning seed gave "
+        "PPO a higher rate. The other differences were the same.",
+        "Loss denominators are the algorithms' own, but the same for all at frozen policies. Offline DPO's samples "
+        "come from the start, and count as generated.",
     ),
 )

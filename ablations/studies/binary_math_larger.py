@@ -5,7 +5,7 @@ from typing import Any
 
 from ablations.config import Config, merge, nested
 from ablations.studies import binary_math as tiny
-from ablations.studies.parts import ONE_START, UNLIMITED, budget
+from ablations.studies.parts import ONE_START, SMALL_MODELS, UNLIMITED, budget
 from ablations.study import Arm, Reading, Stage, Study, Tuning
 
 SMALL_ARMS = ("GRPO", "PPO", "TRePO", tiny.START)
@@ -65,22 +65,22 @@ MID = _larger(
     tuning=Tuning((3e-5, 1e-4, 3e-4, 1e-3), (100, 101)),
     hours=1.5,
     reading=Reading(
-        "At equal generated tokens TRePO learns more slowly than GRPO, and is not told apart from it at the end; PPO "
-        "is ahead of both on average, with eight times TRePO's prompts an update. A critic that is pretrained at the "
-        "budget's expense costs more than it brings.",
+        "At equal generated tokens TRePO learns more slowly than GRPO; at the end no difference between them was "
+        "shown. PPO is ahead of both on average, with eight times as many prompts per update as TRePO. A critic "
+        "whose pretraining is paid from the budget costs more than it brings.",
         ("below", "below", "below", "below"),
     ),
     notes=(
-        "Mechanism, not language models: 3.2M parameters, problems of four steps in about 80 tokens, and a warm start "
-        "that was taught wrong operators on purpose (data/mid/README.md).",
+        f"{SMALL_MODELS} Here it has 3.2M parameters, and problems have four steps in about 80 tokens. The warm start "
+        "was taught wrong operators on purpose (data/mid/README.md).",
         ONE_START,
-        "Arms are matched in generated tokens an update, about 2,400 at the start, and in the whole budget of 48,000. "
-        "TRePO cuts every 32 tokens, with one continuation a cut. The noise of gradients at this start is "
-        "sampling_budget's matter, at the same scale.",
-        "PPO's responses are to 32 prompts an update, those of RLOO and GRPO to 8, TRePO's to 4: at the tiny scale "
-        "this is all of PPO's lead.",
-        "Each arm's rate is within those tried, TRePO's a third of the others'; the highest ruins every arm. Rewards "
-        "that are shuffled are noise, and ruin the policy at RLOO's rate, as at the tiny scale.",
+        "Arms have equal generated tokens: about 2,400 per update at the start, and 48,000 in all.",
+        "TRePO cuts every 32 tokens, with one continuation per cut.",
+        "Prompts per update differ: 32 of PPO, 8 of RLOO and GRPO, 4 of TRePO. At the tiny scale this is all of "
+        "PPO's lead.",
+        "No chosen rate is at the edge of those tried. TRePO's is a third of the others'; the highest ruins every arm.",
+        "Shuffled rewards are noise, and ruin the policy at RLOO's rate, as at the tiny scale.",
+        "sampling_budget measures the noise of gradients at this start, at the same scale.",
     ),
 )
 
@@ -130,11 +130,11 @@ SMALL = _larger(
         **UNLIMITED,
     },
     notes=(
-        "SmolLM2-135M-Instruct, which scores nothing in this format, after 3,072 demonstrations of problems of three "
-        "steps, wrong operators among them as in data/warmstart.",
+        f"{SMALL_MODELS} Here it is SmolLM2-135M-Instruct, which scores nothing in this format, after 3,072 "
+        "demonstrations of problems of three steps, some with wrong operators as in data/warmstart.",
         ONE_START,
-        "Arms are matched in generated tokens an update, about 2,600 at the start, and in the whole budget of 78,000. "
-        "TRePO cuts every 32 tokens, with one continuation a cut.",
-        "PPO's responses are to 32 prompts an update, GRPO's to 8, TRePO's to 4.",
+        "Arms have equal generated tokens: about 2,600 per update at the start, and 78,000 in all.",
+        "TRePO cuts every 32 tokens, with one continuation per cut.",
+        "Prompts per update differ: 32 of PPO, 8 of GRPO, 4 of TRePO.",
     ),
 )

@@ -23,7 +23,9 @@ TWO_STEPS: Config = {"data.task": WORDS, "data.task.steps": 2, "model.max_new_to
 ROUNDS = 4  # iterations in which the gradient of a frozen policy is measured
 POLICY: Config = {"hidden_size": 32, "layers": 1, "heads": 2}  # of TokenTransformer, on tasks of position credit
 TEST = "test/accuracy_sampled"
-ONE_START = "One warm start for all seeds: the intervals know nothing of others."  # among a study's notes
+# among a study's notes
+ONE_START = "All seeds have the same warm start; the intervals do not cover others."
+SMALL_MODELS = "The models are small: they show a mechanism, and do not stand for large language models."
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def control_comparisons(arm: str, start: str, tasks: Collection[str] = ()) -> tu
             f"{arm}, other samples",
             arm,
             "equal",
-            "the same arm, other samples",
+            "only the random samples differ",
             again if tasks else "",
             tasks=tasks,
         ),
@@ -138,7 +140,7 @@ def control_comparisons(arm: str, start: str, tasks: Collection[str] = ()) -> tu
             f"{arm}, shuffled rewards",
             start,
             "equal",
-            "rewards that belong to other responses say nothing",
+            "the rewards of other responses carry no information",
             shuffled if tasks else "",
             TEST,
             tasks,

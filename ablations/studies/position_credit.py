@@ -8,6 +8,7 @@ from ablations.config import Config
 from ablations.metric_names import OVER_TOKENS, RECOVERED
 from ablations.studies.parts import (
     QUIET,
+    SMALL_MODELS,
     UNLIMITED,
     Algorithm,
     budget,
@@ -109,35 +110,37 @@ def _biased(fill: str, where: str, positions: str, predicted: Prediction, becaus
 
 STUDY = Study(
     name="position_credit",
-    question="Where the tokens that earn the reward are known: which estimators credit them, and what is that worth at "
-    "equal generated tokens?",
-    source="2506.02553 asks whether one reward a response suffices for PPO, GRPO and TRePO; the tasks are ours.",
+    question="On tasks whose exact credit is known: which estimators credit the tokens that earn the reward, and "
+    "what is that worth at equal generated tokens?",
+    source="2506.02553 asks whether one reward per response is enough for PPO, GRPO and TRePO. The tasks are ours.",
     baseline="KeyToken RLOO",
     primary_metric=f"{OVER_TOKENS}val/accuracy_sampled",
     comparisons=(
-        _planned(EXACT, "RLOO", "above", "no estimate of a baseline has less noise than the exact advantage"),
+        _planned(EXACT, "RLOO", "above", "no estimated baseline has less noise than the exact advantage"),
         _planned("REINFORCE", "RLOO", "below", "without a baseline the noise is that of the reward itself"),
         _planned(
             "GRPO",
             "PPO",
             "above",
-            "the group is a baseline at once, a critic that starts at 0 is none yet",
+            "the group is a baseline at once, and a critic that starts at 0 is not yet one",
             ("KeyToken",),
         ),
-        _planned("PPO, pretrained", "PPO", "above", "the policy does not start on a critic that knows nothing"),
-        _planned("TRePO", "RLOO", "below", "with one continuation a cut the noise shrinks by less than tokens grow"),
-        _planned(INTERPOLATED, "TRePO", "below", "three tokens of four are given noise alone"),
+        _planned("PPO, pretrained", "PPO", "above", "the policy does not start with a critic that knows nothing"),
+        _planned(
+            "TRePO", "RLOO", "below", "with one continuation per cut the noise falls by less than the tokens rise"
+        ),
+        _planned(INTERPOLATED, "TRePO", "below", "three tokens of four get nothing but noise"),
     ),
     controls=(
         *control_comparisons("RLOO", "start", CONTROLLED),
-        _biased(LOOKS_AHEAD, "between cuts", "1+3+5+7", "below", "theory leaves half of the gradient there"),
+        _biased(LOOKS_AHEAD, "between cuts", "1+3+5+7", "below", "in theory half of the gradient is left there"),
         _biased(LOOKS_AHEAD, "at cuts", "0+2+4+6", "equal", "no later value enters there"),
         _biased(
             INTERPOLATED,
             "within responses",
             "1+2+3+4+5+6",
             "below",
-            "theory leaves a quarter of the gradient there, the chance that a token's advantage is exact",
+            "in theory a quarter of the gradient is left there, the chance that an advantage is exact",
         ),
     ),
     arms=(
@@ -158,30 +161,30 @@ STUDY = Study(
     hours=2,
     smoke={"trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1, "data.eval_prompts": 8},
     reading=Reading(
-        "Over the five tasks only the fill that interpolates advantages is told apart, 34 points below TRePO's "
-        "own; exact advantages, REINFORCE, RLOO, TRePO and PPO with and without pretraining are not. At the "
-        "best rates runs differ most by whether they settle on a wrong response for good, as 3 of 10 do of RLOO and of "
-        "GRPO on Bottleneck and none of REINFORCE, PPO, TRePO or exact advantages; where hardly any does, on Additive "
-        "and Pairwise, exact advantages are above RLOO and REINFORCE is below it.",
+        "Over the five tasks one difference was shown: TRePO with linearly interpolated advantages scores 34 points "
+        "lower than TRePO's default. None was shown for exact advantages, REINFORCE or TRePO against RLOO, for PPO "
+        "with against without a pretrained critic, or for GRPO against PPO on KeyToken. Runs differ most by whether "
+        "they settle on a wrong response for good: on Bottleneck 3 of 10 runs of RLOO and of GRPO do, and none of "
+        "REINFORCE, PPO, TRePO or exact advantages; on Additive and Pairwise, where hardly any run does, exact "
+        "advantages are above RLOO and REINFORCE is below it.",
         (*["unresolved"] * 5, "below"),
     ),
     notes=(
-        "Mechanism, not language models: a transformer of one layer over 4 tokens, responses of 8 from one prompt.",
-        f"Arms are matched in generated tokens an update, about {TOKENS}, so in responses they are not: 32 of "
-        "REINFORCE, RLOO, GRPO and PPO, 16 of ReMax, 12 of TRePO. A budget is 32 to 64 such updates, those of "
-        "critic pretraining among them; PPO's critic learns at the default rate, which was not tuned.",
-        "Each arm has a learning rate of its own in each task; the tasks with EOS take it over. In an earlier run "
-        "(its report: commit fc63675), on "
-        "the same seeds, one rate served all five tasks, chosen on two seeds; the one best for RLOO on average was too "
-        "high for Pairwise. Over all tasks exact advantages then had +5.2 [+1.7, +8.7] against RLOO, REINFORCE "
-        "-8.2 [-11.5, -4.9], TRePO -3.1 [-7.0, +0.9]; pretrained PPO had -5.3 [-9.7, -0.9] against PPO, TRePO with "
-        "linear_advantage -36.4 [-43.1, -29.7] against TRePO; on KeyToken GRPO had +0.6 [-0.5, +1.6] against PPO.",
-        "Rates that are level in the trials may differ in how many runs settle: RLOO had .811 at 0.03 and .815 at 0.1 "
-        "on Bottleneck, and took the latter. On KeyToken most arms took the highest one, with which a few updates "
-        "solve it.",
-        "The seconds of exact advantages are those of enumerating 65,536 responses: an estimator can't have them.",
-        "TRePO with linear_advantage cuts at random, every other position on average, for at a stride no two cuts are "
-        "neighbours, no advantage is exact and nothing at all is learned.",
-        "The half-trained policies of the gradients are RLOO's after 8 to 24 updates at a rate of 0.003.",
+        f"{SMALL_MODELS} Here a transformer of one layer over 4 tokens answers one prompt with 8 tokens.",
+        f"Arms have equal generated tokens per update, about {TOKENS}, but not equal responses: 32 of REINFORCE, RLOO, "
+        "GRPO and PPO, 16 of ReMax, 12 of TRePO.",
+        "A budget is 32 to 64 updates, critic pretraining included. PPO's critic learns at its default rate.",
+        "Each arm has its own learning rate in each task; tasks with EOS, where responses may end early, share it.",
+        "On Bottleneck, RLOO had .811 at 0.03 and .815 at 0.1 in its trials, and took 0.1; rates that are level in "
+        "trials may differ in how many runs settle. On KeyToken most arms took the highest rate, which solves it in "
+        "a few updates.",
+        "An earlier run (report: commit fc63675), on the same seeds, had one rate for all tasks, chosen on two "
+        "seeds; the best one for RLOO was too high for Pairwise. It found, against RLOO: exact advantages +5.2 "
+        "[+1.7, +8.7], REINFORCE -8.2 [-11.5, -4.9], TRePO -3.1 [-7.0, +0.9]; against PPO: pretrained PPO -5.3 "
+        "[-9.7, -0.9], GRPO on KeyToken +0.6 [-0.5, +1.6]; and linear_advantage against TRePO -36.4 [-43.1, -29.7].",
+        "Exact advantages come from enumerating 65,536 responses, and so do their seconds. No estimator can have them.",
+        "TRePO with linear_advantage cuts every other position at random. At a fixed stride no two cuts are "
+        "neighbours, so that no advantage is exact and nothing is learned.",
+        "Gradients are measured at half-trained policies: RLOO's after 8 to 24 updates at a rate of 0.003.",
     ),
 )

@@ -1,6 +1,6 @@
 """A first look: do the response-level algorithms un-teach the errors of the warm start?"""
 
-from ablations.studies.parts import TWO_STEPS
+from ablations.studies.parts import ONE_START, SMALL_MODELS, TWO_STEPS
 from ablations.study import SMOKE, Arm, Comparison, Study
 
 GROUPS = {"data.prompts_per_iteration": 16}  # x 4 responses
@@ -11,9 +11,9 @@ SHARED = {"model.normalizer": "constant", "model.clip_low": 0.2, "model.clip_hig
 
 STUDY = Study(
     name="quickstart",
-    question="How much does each response-level algorithm improve the warm start, at 64 responses an iteration?",
-    source="The algorithms as published: RLOO 2402.14740, ReMax 2310.10505, GRPO 2402.03300; REINFORCE without a "
-    "baseline. The supervised arm goes on with the warm start's own training, on as many demonstrations.",
+    question="How much does each response-level algorithm improve the warm start, with 64 responses in an iteration?",
+    source="The algorithms as published: RLOO 2402.14740, ReMax 2310.10505, GRPO 2402.03300, and REINFORCE without a "
+    "baseline. The supervised arm continues the training of the warm start, on as many demonstrations.",
     baseline="warm_start",
     primary_metric="test/accuracy_sampled",
     comparisons=tuple(
@@ -42,11 +42,12 @@ STUDY = Study(
     },
     smoke={**SMOKE, "model.max_new_tokens": 48, "gradient_variance.every_n_iterations": 1},
     notes=(
-        "Mechanism, not language models: 0.4M parameters and two-step problems, and the warm start was taught wrong "
-        "operators on purpose (data/warmstart/README.md). Reinforcement learning un-teaches this planted error; the "
-        "supervised control, which sees the same wrong demonstrations, can't.",
-        "One learning rate for all arms, not tuned for any; one warm start, so the intervals know nothing of others.",
-        "Arms are matched in trained responses (64 an iteration, four updates), not in generated tokens: ReMax's "
+        f"{SMALL_MODELS} Here it has 0.4M parameters, and problems have two steps.",
+        "The warm start was taught wrong operators on purpose (data/warmstart/README.md). Reinforcement learning "
+        "unlearns this planted error; the supervised control sees the same wrong demonstrations, and cannot.",
+        "All arms have one learning rate, which was not tuned.",
+        ONE_START,
+        "Arms have equal trained responses (64 in an iteration, four updates), not equal generated tokens: ReMax's "
         "greedy responses come on top, and the supervised control generates none.",
     ),
 )

@@ -5,7 +5,16 @@ from typing import Any, NamedTuple
 
 from ablations.config import Config
 from ablations.metric_names import KAPPA, NOISE, TOKEN
-from ablations.studies.parts import QUIET, TWO_STEPS, WORDS, Algorithm, cuts, half_trained, position_credit
+from ablations.studies.parts import (
+    QUIET,
+    SMALL_MODELS,
+    TWO_STEPS,
+    WORDS,
+    Algorithm,
+    cuts,
+    half_trained,
+    position_credit,
+)
 from ablations.study import Arm, Comparison, Prediction, Reading, Stage, Study
 
 SAMPLES, GROUPS = 4, 24  # responses a prompt, prompts an iteration
@@ -97,34 +106,35 @@ def _planned(
 
 
 TWO, FOUR = trepo(2, 1), trepo(4, 1)
-ONE_SCALE = "All of these estimators are unbiased and of one scale, so their noise is compared as it is."
+ONE_SCALE = "All of these estimators are unbiased and have one scale, so that their noise can be compared directly."
 EARLY, LATE = ("KeyToken, early",), ("Additive", "KeyToken", "Bottleneck", "Parity")
 
 STUDY = Study(
     name="sampling_budget",
     question="Where does TRePO lower the gradient's noise by more than its continuations cost?",
-    source="2506.02553 names the number of continuations and of selected states as open; VinePPO is 2410.01679.",
+    source="2506.02553 leaves open how many continuations and cuts to take. VinePPO (2410.01679) cuts at reasoning "
+    "steps.",
     baseline="KeyToken RLOO",
     primary_metric=f"{NOISE}{TOKEN}",
     comparisons=(
         _planned(
-            "TRePO (stride 4, K = 1) against RLOO, decided early",
+            "TRePO (cuts every 4 tokens, K = 1) against RLOO, an early token decides",
             FOUR,
             RLOO,
             EARLY,
             "below",
-            "behind the token that decides values are certain, and the rest is told that it earned nothing",
+            "after the token that decides, values are certain, and the other tokens are told that they earned nothing",
         ),
         _planned(
-            "TRePO (stride 4, K = 1) against RLOO, decided late",
+            "TRePO (cuts every 4 tokens, K = 1) against RLOO, late tokens decide",
             FOUR,
             RLOO,
             LATE,
             "above",
-            "little is resolved where the values are taken, and they have the noise of one continuation",
+            "little is decided where values are taken, and each has the noise of one continuation",
         ),
         _planned(
-            "TRePO (stride 4, K = 1) with reuse against without, five tasks of 8 tokens",
+            "TRePO (cuts every 4 tokens, K = 1), continuations trained on (reuse) against not",
             trepo(4, 1, reuse=True),
             FOUR,
             TASKS,
@@ -132,28 +142,28 @@ STUDY = Study(
             "the continuations are on-policy responses as well",
         ),
         _planned(
-            "PPO, pretrained against TRePO (stride 2, K = 1), five tasks of 8 tokens",
+            "PPO, pretrained against TRePO (cuts every 2 tokens, K = 1)",
             PRETRAINED,
             TWO,
             TASKS,
             "below",
-            "a fitted critic's values cost nothing more",
+            "the values of a fitted critic cost no further tokens",
         ),
         _planned(
-            "TRePO (stride 2, K = 1) with a paid root against siblings, five tasks of 8 tokens",
+            "TRePO (cuts every 2 tokens, K = 1), prompt's value from continuations against from other responses",
             trepo(2, 1, root="continuations"),
             TWO,
             TASKS,
             "above",
-            "the siblings' mean is free and has less noise",
+            "the mean of the other responses is free and has less noise",
         ),
         _planned(
-            "TRePO (stride 4, K = 4) against RLOO where a trained token costs 4, five tasks of 8 tokens",
+            "TRePO (cuts every 4 tokens, K = 4) against RLOO, training a token costs 4 generated ones",
             trepo(4, 4),
             RLOO,
             TASKS,
             "below",
-            "then continuations, which are not trained on, are cheap",
+            "continuations, which are not trained on, are then cheap",
             f"{KAPPA}4",
         ),
     ),
@@ -172,25 +182,26 @@ STUDY = Study(
     kappas=(1.0, 4.0),
     smoke={"trainer.max_epochs": 2 + PRETRAINING, "data.prompts_per_iteration": 4, "data.rows_per_microbatch": 4},
     reading=Reading(
-        "Where the reward is decided early, continuations pay at once: one a cut takes away a third of RLOO's noise at "
-        "equal generated tokens; where it is decided late, or by the whole response, they cost more than they take "
-        "away until a trained token costs about three generated ones, and on word problems even then. A pretrained "
-        "critic, if nobody pays for its pretraining, has less noise than either, except where the reward is decided "
-        "early.",
+        "Where an early token decides the reward, TRePO's continuations pay: one from each cut (K = 1) lowers the "
+        "noise of the gradient by a third, compared with RLOO at equal generated tokens. Where late tokens or the "
+        "whole response decide, continuations cost more than they save until training a token costs about as much as "
+        "generating three, and on word problems even then. A pretrained critic has less noise than either if its "
+        "pretraining is not charged, except where an early token decides.",
         ("below", "above", "below", "below", "above", "below"),
     ),
     notes=(
-        "Mechanism, not language models: transformers of one layer over 4 tokens (2 where the length differs), half "
-        f"trained, one for each seed, and the embedded policy of 0.4M parameters on {WORDS}, as it was warm-started.",
+        f"{SMALL_MODELS} Here they are half-trained transformers of one layer over 4 tokens (2 where the length "
+        f"differs), one for each seed, and the embedded policy of 0.4M parameters on {WORDS}, as it was warm-started.",
         ONE_SCALE,
-        "KeyToken is decided by the token at position 6 of 8 and, early, at position 2; Bottleneck by three of them.",
-        "A cost per trained token, kappa, is that of training a token over that of decoding one: forward and backward "
-        "beside one step with a cache. It is swept here; where it was measured (the tables Time of wall_clock and "
-        "binary_math, kappa.csv of performance) arms without a critic had 0.5 to 2.",
-        "PPO's critic is as large as the policy; pretrained means ten iterations of as many tokens before, which are "
-        "not charged to it.",
-        f"On {WORDS} the pretrained critic's error is above that of the best constant, and it hardly tells prefixes "
-        "apart: what lowers the noise there is a baseline at about the right height.",
-        f"The policies of {WORDS} are one and the same warm start for all seeds.",
+        "In KeyToken the token at position 6 of 8 decides, in its early variant that at position 2, and in Bottleneck "
+        "three tokens. Comparisons that name no task are means over the five tasks of 8 tokens.",
+        "kappa is the cost of training a token, a forward and backward pass, over that of generating it, one step "
+        "with a cache. It is varied here; measured, it was 0.5 to 2 for arms without a critic (times of wall_clock "
+        "and binary_math, kappa.csv of performance).",
+        "PPO's critic is as large as the policy. Pretrained means ten earlier iterations of as many tokens, not "
+        "charged.",
+        f"On {WORDS} the pretrained critic is less accurate than the best constant and hardly distinguishes prefixes. "
+        "Its noise is low because its baseline is at about the right height.",
+        f"On {WORDS} all seeds have the same policy.",
     ),
 )

@@ -7,6 +7,7 @@ from ablations.config import Config, merge, nested
 from ablations.metric_names import KAPPA, NOISE, TOKEN
 from ablations.studies import sampling_budget as tiny
 from ablations.studies.binary_math_larger import EMBEDDED_MID, ON_A_GPU, SMOLLM2, TAUGHT
+from ablations.studies.parts import SMALL_MODELS
 from ablations.studies.sampling_budget import ONE_SCALE, PRETRAINED, RLOO, WORDS, trepo
 from ablations.study import Arm, Comparison, Prediction, Reading, Stage, Study
 
@@ -31,7 +32,7 @@ def _study(scale: str, stride: int, arms: tuple[Arm, ...], **others: Any) -> Stu
     long, reuse, four = trepo(stride, 1)[0], trepo(stride, 1, reuse=True)[0], trepo(stride, 4)[0]
 
     def planned(arm: str, against: str, predicted: Prediction, because: str, cost: str = TOKEN) -> Comparison:
-        name = f"{arm} against {against}" + ("" if cost == TOKEN else " where a trained token costs 4")
+        name = f"{arm} against {against}" + ("" if cost == TOKEN else ", training a token costs 4 generated ones")
         return Comparison.between(arm, against, predicted, because, name, f"{NOISE}{cost}", (WORDS,))
 
     return replace(
@@ -39,10 +40,10 @@ def _study(scale: str, stride: int, arms: tuple[Arm, ...], **others: Any) -> Stu
         scale=scale,
         baseline=f"{WORDS} RLOO",
         comparisons=(
-            planned(long, "RLOO", "above", "one continuation a cut is noisy and costs as many tokens again"),
+            planned(long, "RLOO", "above", "one continuation per cut is noisy and costs as many tokens again"),
             planned(reuse, long, "below", "the continuations are on-policy responses as well"),
-            planned("PPO, pretrained", long, "below", "a fitted critic's values cost nothing more"),
-            planned(four, "RLOO", "below", "then continuations, which are not trained on, are cheap", f"{KAPPA}4"),
+            planned("PPO, pretrained", long, "below", "the values of a fitted critic cost no further tokens"),
+            planned(four, "RLOO", "below", "continuations, which are not trained on, are then cheap", f"{KAPPA}4"),
         ),
         arms=arms,
         seeds=tuple(range(8)),
@@ -64,17 +65,19 @@ MID = _study(
     ),
     hours=2.0,
     reading=Reading(
-        "On responses of 70 to 150 tokens one continuation a cut costs more than it takes away; training on the "
-        "continuations, too, wins most of that back. A pretrained critic has about a quarter of that noise, though "
-        "its values are further from the truth than a constant: it is the height of the baseline that counts.",
+        "On responses of 70 to 150 tokens, one continuation from each cut (K = 1) costs more than it saves: at equal "
+        "generated tokens TRePO's gradient has more noise than RLOO's. Training on the continuations as well (reuse) "
+        "wins most of that back. A pretrained critic has about a quarter of TRePO's noise, although its values are "
+        "further from the truth than a constant: what counts is the height of the baseline.",
         ("above", "below", "below", "unresolved"),
     ),
     notes=(
-        "Mechanism, not language models: the embedded policy of 3.2M parameters as it was warm-started, on problems of "
+        f"{SMALL_MODELS} Here it is the embedded policy of 3.2M parameters, as it was warm-started, on problems of "
         "four to eight steps in 70 to 150 tokens.",
         ONE_SCALE,
         "All seeds measure one and the same policy.",
-        "Values are those of one prompt's four responses a seed. Seconds were taken on a machine that had other work.",
+        "Values are those of one prompt's four responses per seed.",
+        "Seconds were taken on a machine that had other work.",
     ),
 )
 
@@ -95,10 +98,10 @@ SMALL = _study(
     base=merge(tiny.STUDY.base, nested(ON_A_GPU)),
     hours=None,
     reading=Reading(
-        "With SmolLM2-135M, too, one continuation a cut costs more than it takes away: at equal generated tokens there "
-        "is half as much noise again as RLOO's, and a pretrained critic has less than half of TRePO's. Neither "
-        "training on the continuations nor four of them where a trained token costs four makes up for it, as far as "
-        "eight seeds can tell.",
+        "With SmolLM2-135M, too, one continuation from each cut (K = 1) costs more than it saves: at equal generated "
+        "tokens TRePO's gradient has half as much noise again as RLOO's. A pretrained critic has less than half of "
+        "TRePO's noise. Neither training on the continuations (reuse), nor four continuations per cut where training "
+        "a token costs as much as generating four, makes up for it as far as eight seeds can tell.",
         ("above", "unresolved", "below", "unresolved"),
     ),
     smoke={
@@ -111,12 +114,12 @@ SMALL = _study(
         "value_accuracy.continuations": 2,
     },
     notes=(
-        "SmolLM2-135M-Instruct after 3,072 demonstrations of problems of three steps, wrong operators among them: it "
-        "gets 27 % of its samples right. It was taught anew on a second machine, so that seeds 5 to 7 start from "
-        "another one than seeds 0 to 4; all arms of a seed start from the same. The eight "
-        "seeds measure two policies, not eight.",
+        f"{SMALL_MODELS} Here it is SmolLM2-135M-Instruct after 3,072 demonstrations of problems of three steps, some "
+        "with wrong operators; 27 % of its samples are right.",
+        "The eight seeds measure two policies, not eight: it was taught again on a second machine, so that seeds 5 "
+        "to 7 have another start than seeds 0 to 4. All arms of a seed have the same start.",
         ONE_SCALE,
-        "One H100, mixed precision in bf16. Values are those of one prompt's four responses a seed. Seconds are of "
-        "cells that shared the GPU.",
+        "Values are those of one prompt's four responses per seed.",
+        "One H100, mixed precision in bf16. Seconds are those of cells that shared the GPU.",
     ),
 )

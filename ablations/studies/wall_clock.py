@@ -4,7 +4,7 @@ from typing import Any
 
 from ablations.config import Config
 from ablations.metric_names import OVER_SECONDS
-from ablations.studies.parts import QUIET, TWO_STEPS, WORDS, Algorithm, cuts, position_credit
+from ablations.studies.parts import QUIET, SMALL_MODELS, TWO_STEPS, WORDS, Algorithm, cuts, position_credit
 from ablations.study import Arm, Comparison, Prediction, Reading, Study, Tuning
 
 EARLY = "KeyToken"
@@ -48,15 +48,17 @@ def _planned(arm: str, task: str, predicted: Prediction, because: str, against: 
 
 STUDY = Study(
     name="wall_clock",
-    question="Can TRePO's continuations be paid from wall-clock time, beside GRPO's iterations?",
+    question="Are TRePO's continuations worth their time, compared with GRPO at equal seconds?",
     source="The third open question of 2506.02553.",
     baseline=f"{WORDS} GRPO",
     primary_metric=f"{OVER_SECONDS}val/accuracy_sampled",
     comparisons=(
         _planned("TRePO, one cut", WORDS, "below", "much is decided by the last steps, and continuations take time"),
-        _planned("TRePO, more cuts", WORDS, "below", "one continuation a cut is noisy, and each takes time"),
-        _planned("TRePO, one cut", EARLY, "above", "behind the key token half of the response is told that it is done"),
-        _planned("TRePO, more cuts", EARLY, "above", "the key token is found out among eight"),
+        _planned("TRePO, more cuts", WORDS, "below", "one continuation per cut is noisy, and each takes time"),
+        _planned(
+            "TRePO, one cut", EARLY, "above", "half of the response learns that the key token has already decided"
+        ),
+        _planned("TRePO, more cuts", EARLY, "above", "the key token is one of only eight in its segment"),
         _planned("TRePO, one cut, reuse", WORDS, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
         _planned("TRePO, one cut, reuse", EARLY, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
     ),
@@ -80,34 +82,35 @@ STUDY = Study(
     tuning=Tuning((1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1), (100, 101, 102, 103)),
     hours=1.0,
     reading=Reading(
-        "On word problems TRePO and GRPO are not told apart at equal seconds. Where an early token decides, TRePO is "
-        "ahead of GRPO at the rate that GRPO's trials chose, but not of GRPO at the next higher one, which these "
-        "trials had found level, nor of RLOO: what is resolved there is a learning rate, not the worth of "
-        "continuations.",
+        "On word problems no difference between TRePO and GRPO was shown at equal seconds. On KeyToken, where an "
+        "early token decides the reward, TRePO is ahead of GRPO at the learning rate that GRPO's trials chose. No "
+        "difference was shown from GRPO at the next higher rate, which these trials had found level, nor from RLOO: "
+        "what is resolved is a learning rate, not the worth of continuations.",
         ("unresolved", "unresolved", "above", "above", *["unresolved"] * 6, "above"),
     ),
     notes=(
-        "Mechanism, not language models: 0.4M parameters and problems of two steps (45 tokens) from a warm start that "
-        "was taught wrong operators, and a transformer of one layer on KeyToken, responses of 32 tokens of which the "
-        "fourth, one of 16, decides.",
-        f"Every arm samples {PROMPTS} x {SAMPLES} responses an iteration and takes a step on them (with reuse, one on "
-        "as many rows for every 32 of them); continuations come on top. A run ends with the iteration in which its "
-        f"{SECONDS[WORDS]} or {SECONDS[EARLY]} seconds are spent.",
-        "KeyToken's size and the number of seeds were chosen in a pilot on seeds 0 to 7, which are not used again: at "
-        "the rates that are best there, a run finds the key token or, more rarely, settles on another one for good.",
-        "An earlier run (its report: commit 03e13dc), on seeds 0 to 7 with a key token of 4 in 4 seconds and one "
-        "tuning seed, had found TRePO with "
-        "more cuts below GRPO on word problems, -4.2 [-8.1, -0.3], and nothing on KeyToken, which every arm had solved "
-        "in a quarter of its seconds: +0.1 [-1.4, +1.7] and -0.7 [-2.8, +1.4]. So KeyToken was made harder, and both "
-        "tasks were run again on new seeds with more rates and more tuning seeds; the first finding did not hold.",
-        "On KeyToken GRPO had .628 at 0.01 and .609 at 0.03 in its trials, and took the lower rate; TRePO took the "
-        "highest tried. So GRPO at 0.03 was added afterwards, and all of KeyToken's arms ran again with it, for their "
-        "seconds are those of one day; before (commit fc63675), TRePO had +24.9 [+11.9, +37.8] and, with more cuts, "
-        "+28.1 [+16.7, "
-        "+39.6] against GRPO. Of 24 runs 3 of RLOO, of TRePO and of TRePO with more cuts settle on a wrong token for "
-        "good, and 1 of GRPO at either rate.",
+        f"{SMALL_MODELS} On word problems it has 0.4M parameters and a warm start that was taught wrong operators; "
+        "problems have two steps (45 tokens). On KeyToken it is a transformer of one layer; the fourth of 32 tokens, "
+        "one of 16, decides.",
+        f"Every arm samples {PROMPTS} x {SAMPLES} responses in an iteration and takes one step on them (with reuse, "
+        "one for every 32 rows). Continuations come on top.",
+        f"A run ends with the iteration in which its {SECONDS[WORDS]} (word problems) or {SECONDS[EARLY]} seconds "
+        "(KeyToken) are spent.",
+        "KeyToken's size and the number of seeds were chosen in a pilot on seeds 0 to 7, which are not used again. "
+        "At the rates that are best there, a run finds the key token or, more rarely, settles on another one for "
+        "good.",
+        "An earlier run (report: commit 03e13dc), on seeds 0 to 7 with a key token of 4 in 4 seconds and one tuning "
+        "seed, found TRePO with more cuts below GRPO on word problems, -4.2 [-8.1, -0.3], which did not hold on new "
+        "seeds with more rates and tuning seeds. On KeyToken it found nothing, +0.1 [-1.4, +1.7] and -0.7 [-2.8, "
+        "+1.4], because every arm had solved it in a quarter of its seconds; so KeyToken was made harder.",
+        "On KeyToken GRPO had .628 at 0.01 and .609 at 0.03 in its trials, and took 0.01; TRePO took the highest "
+        "rate. GRPO at 0.03 was added afterwards, and all arms of KeyToken ran again with it on one day. Before "
+        "(commit fc63675), against GRPO, TRePO had +24.9 [+11.9, +37.8] and, with more cuts, +28.1 [+16.7, +39.6].",
+        "Of 24 runs on KeyToken, 3 of RLOO, of TRePO and of TRePO with more cuts settle on a wrong token for good, "
+        "and 1 of GRPO at either rate.",
         "On word problems all arms but the one with reuse stop rising or fall back before the end.",
-        "Seconds are those of one thread of this machine, where decoding is bound by overhead a step, as on a GPU with "
-        "few rows; another machine has another kappa. Runs differ from machine to machine in their iterations.",
+        "Seconds are those of one thread of this machine, where the overhead of a step bounds decoding, as on a GPU "
+        "with few rows. On another machine kappa, the cost of training a token over generating one, and the number "
+        "of iterations are different.",
     ),
 )
