@@ -110,6 +110,7 @@ def test_what_has_changed_is_said_and_logged_and_what_cant_change_is_refused(lit
         ("model", "init_args", "policy", "init_args", "layers"): 2,
         ("model", "init_args", "policy"): None,
         ("model", "init_args", "reference"): False,
+        ("model", "init_args", "optimizer"): {"class_path": "torch.optim.SGD", "init_args": {"momentum": 0.9}},
         ("seed_everything",): 1,
         ("data", "task", "init_args", "position"): 3,
         ("data", "prompts_per_iteration"): 8,

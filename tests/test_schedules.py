@@ -206,3 +206,8 @@ def test_a_mistake_is_one_line_and_no_run_is_made(args, said, lit_rl, tmp_path):
     code, _, err = lit_rl("fit", *small, "--checkpoint.dirpath=checkpoints", *args)
     [line] = [line for line in err.splitlines() if line.startswith("lit_rl:")]
     assert code == 2 and said in line and not (tmp_path / "checkpoints").exists()
+
+
+def test_the_settings_of_an_optimizer_have_a_help(lit_rl):
+    code, out, _ = lit_rl("fit", "--model.optimizer.help=SGD")
+    assert code == 0 and "--optimizer.momentum MOMENTUM" in out

@@ -42,7 +42,7 @@ class Parser(LightningArgumentParser):
             action
             for action in self._actions
             for group, _, name in [action.dest.partition(".")]
-            if group in ("checkpoint", "optimizer", "lr_scheduler")
+            if group == "checkpoint"
             or (group == "trainer" and name.split(".")[0] not in SHOWN_TRAINER_FLAGS)
             or (group in ("diagnostics", "value_accuracy") and name != "every_n_iterations")
         ]
