@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from ablations.records.study_results import FOLDER
 from ablations.studies import CERTIFICATE, STUDIES, find
-from ablations.studies.from_files import METRICS, check_same_problems, compared
+from ablations.studies.from_files import DEFAULT, METRICS, check_same_problems, compared
 from ablations.studies.own import listed
 from ablations.study import Study
 from ablations.sweep.arm_check import complete
@@ -41,7 +41,7 @@ def _parser() -> Parser:
         "files", nargs="+", help="YAML files, the first one the baseline (fit --print_config makes one)"
     )
     compare.add_argument("--name", help="of results and runs (default: of the files' names)")
-    compare.add_argument("--metric", choices=METRICS, default=METRICS[0], help="that decides")
+    compare.add_argument("--metric", choices=METRICS, default=DEFAULT, help="that decides (default: %(default)s)")
     for command, seeds in ((run, "the study's"), (compare, "5")):
         command.add_argument(
             "--jobs", type=_integer(Count), default=os.cpu_count(), help="cells at a time (default: number of cores)"

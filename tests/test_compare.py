@@ -7,7 +7,7 @@ import yaml
 
 from ablations.__main__ import main
 from ablations.grid import cells
-from ablations.studies.from_files import METRICS, check_same_problems, compared
+from ablations.studies.from_files import DEFAULT, check_same_problems, compared
 from ablations.study import Arm, Study
 from lit_rl.errors import UsageError
 
@@ -46,14 +46,14 @@ def test_files_are_arms_and_a_study_has_its_own_seeds_loggers_and_folders(here):
         "trainer": {**SMALL["trainer"], "logger": {"class_path": "x.Logger"}, "callbacks": [{"class_path": "x.Mine"}]},
         "checkpoint": {"dirpath": "somewhere", "every_n_epochs": 5},
     }
-    study = compared([write(here / "one.yaml"), write(here / "b" / "two.yaml", of_a_run)], None, METRICS[0], ())
+    study = compared([write(here / "one.yaml"), write(here / "b" / "two.yaml", of_a_run)], None, DEFAULT, ())
     assert (study.name, study.baseline, study.arm_names) == ("compare-one-two", "one", ("one", "two"))
     assert [(each.arms, each.against) for each in study.comparisons] == [(("two",), ("one",))]
     one, two = cells(study, [3])
     assert one.config == {**SMALL, "seed_everything": 3}
     trainer = {**SMALL["trainer"], "callbacks": [{"class_path": "x.Mine"}]}
     assert two.config == {**one.config, "trainer": trainer, "checkpoint": {"every_n_epochs": 5}}
-    same = compared([write(here / "a" / "x.yaml"), write(here / "b" / "x.yaml")], "named", METRICS[1], ())
+    same = compared([write(here / "a" / "x.yaml"), write(here / "b" / "x.yaml")], "named", "test/accuracy", ())
     assert same.name == "named" and same.arm_names == (str(here / "a/x"), str(here / "b/x"))
     assert same.how == f"compare {here}/a/x.yaml {here}/b/x.yaml --name named --metric test/accuracy"
 

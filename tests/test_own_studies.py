@@ -1,7 +1,9 @@
 """Studies outside the package: named by import path, listed from their source, mistakes in one line."""
 
+import csv
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -13,6 +15,7 @@ from ablations.study import Arm, Study
 from ablations.sweep import arm_check
 from lit_rl.errors import UsageError
 
+ROOT = Path(__file__).parents[1]
 TWO = "arms=(Arm('a', {'model': 'RLOO'}), Arm('b', {'model': 'GRPO'}))"
 HEAD = "from ablations.study import Arm, Comparison, Study\n"
 MINE = HEAD + f"STUDY = Study('mine', 'Is it?', {TWO})\nOTHER = Study('other', question='Or else?', {TWO})\n"
@@ -127,3 +130,19 @@ def test_studies_are_listed_without_being_imported(here, capsys):
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "\nmy_study: Is it?\n" in done.stdout and done.stdout.startswith("quickstart: ")
+
+
+def test_the_study_of_the_readme_is_typed_in(here, capsys):
+    """As a file of the working directory, at tiny sizes: every arm is run and reported."""
+    block = "```python\n# own_study.py\n" + (ROOT / "examples/own_study.py").read_text() + "```\n"
+    assert all(block in (ROOT / page).read_text() for page in ("README.md", "docs/own_study.md"))
+    code = block.removeprefix("```python\n").removesuffix("```\n")
+    (here / "own_study.py").write_text(code)
+    study = studies.find("own_study")
+    assert len(code.splitlines()) <= 25 and len(study.seeds) >= 8 and study.comparisons
+    assert len({arm.task for arm in study.arms}) == 2 and len(study.arms) == 6
+    assert main(["run", "own_study", "--smoke", "--seeds", "1", "--jobs", "2"]) == 0, capsys.readouterr().err
+    report = (here / "results/own_study-smoke/report.md").read_text()
+    assert "python -m ablations run own_study --seeds 1 --smoke" in report
+    with (here / "results/own_study-smoke/cells.csv").open() as file:
+        assert [row["arm"] for row in csv.DictReader(file)] == list(study.arm_names)

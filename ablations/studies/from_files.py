@@ -15,11 +15,15 @@ from lit_rl.errors import UsageError
 
 MOST = 7  # files, whose six comparisons with the first one are adjusted together
 FIT = ("seed_everything", "ckpt_path", "weights_only", "verbose", "config", "print_config")  # of a command, not an arm
-METRICS = (  # that a comparison may be decided by, the default first
-    *("test/accuracy_sampled", "test/accuracy", "test/accuracy_flexible"),
-    *(f"{over}val/accuracy_sampled" for over in (OVER_TOKENS, OVER_SECONDS)),
-    MEMORY,
-)
+METRICS = {  # that a comparison may be decided by, the default first
+    "test/accuracy_sampled": "sampled test accuracy",
+    "test/accuracy": "greedy test accuracy",
+    "test/accuracy_flexible": "test accuracy by a lenient reading",
+    f"{OVER_TOKENS}val/accuracy_sampled": "validation accuracy over the budget of tokens",
+    f"{OVER_SECONDS}val/accuracy_sampled": "validation accuracy over the budget of seconds",
+    MEMORY: "peak memory",
+}
+DEFAULT = next(iter(METRICS))
 
 
 def compared(files: Sequence[str], name: str | None, metric: str, taken: Collection[str]) -> Study:
@@ -50,7 +54,7 @@ def compared(files: Sequence[str], name: str | None, metric: str, taken: Collect
     baseline, *others = names
     return Study(
         name=name or re.sub(r"[^\w.-]+", "-", "-".join(["compare", *names]))[:100],
-        question=f"Does {_either(others)} differ from {baseline} in {metric}?",
+        question=f"Does {_either(others)} differ from {baseline} in {METRICS[metric]}?",
         source=f"Settings of {', '.join(files)}.",
         arms=tuple(Arm(each, _settings(file)) for each, file in zip(names, files, strict=True)),
         primary_metric=metric,
@@ -62,7 +66,7 @@ def compared(files: Sequence[str], name: str | None, metric: str, taken: Collect
                 "compare",
                 *map(shlex.quote, files),
                 *([f"--name {name}"] if name else []),
-                *([f"--metric {metric}"] if metric != METRICS[0] else []),
+                *([f"--metric {metric}"] if metric != DEFAULT else []),
             ]
         ),
     )
