@@ -164,6 +164,18 @@ def test_a_run_with_any_optimizer_of_torch_goes_on_bitwise(name, tmp_path):
     assert not torch.equal(*(w["policy.model.lm_head.weight"] for w in (whole, resumable(tmp_path / "x", None)[0])))
 
 
+class Own(RLOO):
+    def configure_optimizers(self):
+        return optim.SGD(self.parameters(), lr=0.5)
+
+
+def test_an_algorithm_may_configure_its_optimizer_itself():
+    seen = Rates()
+    seen.on_train_epoch_end = lambda *_: None  # no rate of ours to log
+    train(Own, TASK, 2, callbacks=(seen,), samples=2)
+    assert seen.rates == [[0.5]] * 4
+
+
 def test_what_cannot_train_is_a_line():
     for optimizer in (*(OPTIMIZERS[name] for name in UNFIT), optim.Muon, partial(optim.SGD, momentum=-1), 3):
         with pytest.raises(UsageError, match="^model.optimizer"):
