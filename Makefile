@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo verify test torture soak symbolic peers benchmarks smollm2 real lint docs warmstart mid
+.PHONY: help demo verify test torture soak symbolic peers benchmarks smollm2 real lint docs notebooks warmstart mid
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -42,6 +42,9 @@ lint: $(READY)  ## ruff and mypy
 
 docs: $(READY)  ## the documentation: site/index.html, to be opened in a browser
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build -q --strict
+
+notebooks: $(READY)  ## runs the notebooks of examples/ and writes their outputs (half a minute)
+	@$(PY) tests/notebooks.py examples/*.ipynb
 
 warmstart: $(READY)  ## trains data/warmstart anew (about ten minutes)
 	@$(PY) -m lit_rl.commands.warmstart tiny

@@ -14,7 +14,13 @@ from lit_rl import algorithms
 
 ROOT = Path(__file__).resolve().parents[1]
 ALGORITHMS = (ROOT / "docs/algorithms.md").read_text()
-PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("results/**/*.md"), *ROOT.glob("data/*/README.md")]
+PAGES = [
+    *ROOT.glob("*.md"),
+    *ROOT.glob("examples/*.md"),
+    *ROOT.glob("docs/**/*.md"),
+    *ROOT.glob("results/**/*.md"),
+    *ROOT.glob("data/*/README.md"),
+]
 
 
 def dead_links(page: Path) -> list[str]:
