@@ -1,4 +1,4 @@
-"""The known ways in which fine-tuning by RL goes wrong, looked for while it runs."""
+"""Looks for the known ways in which fine-tuning by RL goes wrong, while it runs."""
 
 import math
 import sys
@@ -45,53 +45,41 @@ Total = Callable[[Tensor], Tensor]  # the sum over ranks
 
 
 class Diagnostics(Ranged, Callback, setting="diagnostics"):
-    """Measures four signatures of failure on the samples of an iteration, before its first update.
+    """Looks for four signatures of failure in the samples of an iteration, before its first update.
 
-    Logs ``diagnostic/<metric>`` where it is defined, and ``diagnostic/flag/<signature>``, 0 or 1, where a metric of the
-    signature is; the first flag is also a line on the terminal. The limit of a metric is the argument of its name. r is
-    a response's return, G the samples a prompt, K the continuations a cut.
+    It logs each metric as ``diagnostic/<metric>`` where it is defined, and ``diagnostic/flag/<signature>``, 0 or 1. The
+    first flag of a signature is also a line on the terminal. docs/diagnostics.md defines all metrics.
 
-    ``critic_initialisation``, of a critic that is not being pretrained, with its values V and its targets R. Flag:
-    ``explained_variance`` below its limit, or the absolute ``value_bias`` above its own.
+    - ``critic_initialisation``: a critic that is not being pretrained explains less of the returns than a constant
+      (``explained_variance``), or is off by a constant (``value_bias``).
+    - ``insufficient_sampling``: values (``cut_error``) or baselines (``group_error``) are means of too few samples.
+    - ``poor_baseline``: most groups have advantages of 0 (``zero_advantage``), or the gradient is much noisier than
+      with a baseline from probes, which are more responses to some of the prompts (``trace_ratio``).
+    - ``kl_collapse``: two at once of ``entropy_ratio``, ``distinct``, ``clip_fraction``, ``kl_slope`` and
+      ``length_ratio`` are beyond their limits. Not measured if another policy is sampled.
 
-    - ``explained_variance``: 1 - Var(R - V) / Var(R); ``value_bias``: mean(V - R) / sd(R); ``value_slope``: of R on V,
-    - with ``_early``, ``_middle`` or ``_late`` behind: the same of the tokens in a third of their response.
-
-    ``insufficient_sampling``, where G or K is at least 2. Flag: either error above ``sampling_error``.
-
-    - ``cut_error``: mean over cuts of s^2 / K, s^2 the variance of a cut's continuations, over Var(r) of all samples,
-    - ``cut_reliability``: the correlation over cuts of two halves' means, corrected to K by Spearman and Brown,
-    - ``group_error``: mean over prompts of s^2 / G over Var(r), where a prompt's samples are compared with each other.
-
-    ``poor_baseline``. Flag: ``zero_advantage`` or ``trace_ratio`` above its limit.
-
-    - ``zero_advantage``: the share of groups whose advantages are all 0; ``probe_tokens``: of all probes so far,
-    - ``zero_advantage_expected``, with probes, more responses to some of the prompts: the share to expect where a
-      prompt's samples are compared, an unbiased estimate of E[p^G + (1 - p)^G], p a prompt's rate of success,
-    - ``trace_ratio``, with probes: tr Sigma of the groups' gradients, over that of the same samples with r minus the
-      mean reward of the prompt's probes (over their deviation, if the algorithm has ``scale_by_std``).
-
-    ``kl_collapse``, unless another policy is sampled. Flag: two at once beyond their limits; the length is where it has
-    grown or shrunk by its limit's factor.
-
-    - ``entropy_ratio``, ``length_ratio``: nats a token and tokens a response, over those of the first iteration
-      measured (entropy that the loss alone computes is that of the iteration before),
-    - ``distinct``: different responses of a group over G, where G is at least 2; ``clip_fraction``: one iteration ago,
-    - ``kl_slope``: the least squares slope, in nats an iteration, of the mean of log pi(response) / pi_ref(response)
-      over the last ``kl_window`` measured iterations, once there are so many.
-
-    An observer: it takes no random number from training and changes no weight; without probes it takes no forward pass.
+    It takes no random number from training and changes no weight. Without probes it takes no forward pass.
 
     Args:
-        every_n_iterations: how often, from the first iteration on; 0 never.
-        probe_every_n_iterations: how often probes are drawn, in iterations that are measured; 0 never. Their tokens
-            are in no budget.
-        probe_prompts: the first so many prompts of each rank.
-        probe_samples: probes a prompt, at least ``model.samples``.
-        explained_variance, value_bias, sampling_error, trace_ratio, zero_advantage: limits, see above.
-        entropy_ratio, distinct, clip_fraction, kl_slope, length_ratio: limits of ``kl_collapse``; the first two are
-            the least, the others the most that is no sign.
-        kl_window: measured iterations.
+        every_n_iterations: measure every so many iterations, beginning with the first; 0 never.
+        probe_every_n_iterations: draw probes every so many iterations, if these are measured; 0 never. Their tokens
+            count towards no budget.
+        probe_prompts: draw probes for the first so many prompts of each process.
+        probe_samples: probes per prompt, at least ``model.samples``.
+        explained_variance: lower limit of 1 - Var(R - V) / Var(R), with V the critic's values and R its targets.
+        value_bias: upper limit of the absolute mean(V - R) / sd(R).
+        sampling_error: upper limit of the squared standard error of a mean over the variance of the returns.
+        trace_ratio: upper limit of the gradient's noise over that with a baseline from probes.
+        zero_advantage: upper limit of the share of groups whose advantages are all 0.
+        entropy_ratio: lower limit of the entropy per token over that of the first measured iteration.
+        distinct: lower limit of the share of different responses in a group.
+        clip_fraction: upper limit of the share of tokens whose gradient is clipped.
+        kl_slope: upper limit of the rise of the KL divergence, in nats an iteration.
+        length_ratio: factor by which responses may grow or shrink, relative to the first measured iteration.
+        kl_window: measured iterations over which ``kl_slope`` is fitted.
+
+    Raises:
+        UsageError: ``probe_samples`` is below ``model.samples``.
     """
 
     def __init__(

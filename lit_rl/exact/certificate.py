@@ -1,4 +1,4 @@
-"""The certificate: each estimator's exact expectation against what it is supposed to be."""
+"""The certificate: compares the exact expectation of each estimator with what theory says it is."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ Build = Callable[..., Algorithm]  # takes policy, max_new_tokens and reference
 
 @dataclass(frozen=True)
 class Claim:
-    """That an estimator on a task has a certain expectation."""
+    """The claim that an estimator on a task has a certain expectation."""
 
     estimator: str
     build: Build
@@ -33,19 +33,19 @@ class Claim:
 
 @dataclass(frozen=True)
 class Certificate:
-    """What was found. |.| is the norm over all parameters, g the exact gradient of J = E[r], G = E[estimate].
+    """What was found. |.| is the norm over all parameters, g the exact gradient of J = E[r], and G = E[estimate].
 
     Attributes:
         relative_bias: |G - g| / |g|.
-        cosine: of G and g; None where G is 0.
+        cosine: of G and g; None if G is 0.
         trace_cov: trace of the covariance of one prompt's gradient.
-        tokens: sampled for a prompt on average, greedy probes and continuations included.
-        relative_variance: trace_cov / |G|^2; None where G is 0.
+        tokens: sampled for one prompt on average, greedy responses and continuations included.
+        relative_variance: trace_cov / |G|^2; None if G is 0.
         expected: "unbiased", the formula of the expectation, or "no closed form".
         distance_to_expected: |G - formula| / |g|; None without a formula.
-        standard_error: of the two distances, where G was estimated from samples; None where it is exact.
-        outcomes: sets of rollouts enumerated, or sampled.
-        holds: the expectation is met; without a formula: the bias is there.
+        standard_error: of the two distances, if G was estimated from samples; None if it is exact.
+        outcomes: the number of sets of rollouts that were enumerated or sampled.
+        holds: the expectation agrees with the formula; without a formula, that there is a bias.
     """
 
     estimator: str
@@ -63,7 +63,7 @@ class Certificate:
 
 
 def certify(claim: Claim) -> Certificate:
-    """Puts a claim to the test, see :func:`judge`."""
+    """Tests a claim, see :func:`judge`."""
     tree, found = examine(claim)
     return judge(claim, tree, found)
 
@@ -79,7 +79,10 @@ def examine(claim: Claim) -> tuple[Tree, Moments]:
 
 
 def judge(claim: Claim, tree: Tree, found: Moments) -> Certificate:
-    """Within 1e-9 of the expected gradient, or 4 standard errors where it could only be sampled."""
+    """Compares moments with a claim: within 1e-9 |g|, or within 4 standard errors where G was only sampled.
+
+    Without a formula, the claim holds if the bias is above 1e-6, or above 4 standard errors.
+    """
     gradient, mean = tree.gradient(), found.mean
     size, length = float(gradient.norm()), float(mean.norm())
     vanishes = length < TOLERANCE * size
@@ -118,7 +121,7 @@ def describe(task: PositionTask) -> str:
 
 
 def position_shares(tree: Tree, found: Moments) -> list[float]:
-    """What the mean keeps of each g_t: its part at position t, projected on g_t, in units of |g_t|."""
+    """The share of each g_t that the mean keeps: its part at position t, projected on g_t, over |g_t|."""
     depth, exact = tree.depth, tree.position_gradients()
     kept = [tree.gradient(found.weights * (depth == t)[:, None]) for t in range(tree.task.length)]
     return [float(k @ g / (g @ g)) for k, g in zip(kept, exact, strict=True)]

@@ -87,7 +87,7 @@ def _trepo(**settings: Any) -> Build:
 
 
 def _prefixes() -> list[Claim]:
-    """Fills and cuts that leave the gradient as it is, and the cut that does not."""
+    """Fill rules and cut rules that leave the gradient as it is, and the cut rule that does not."""
     half, both = Bernoulli(0.5), (GATE, SUM_EOS)
     rules: dict[str, CutRule] = {"entropy": UNDECIDED, "boundary": Boundary((0,))}
     return [
@@ -104,7 +104,7 @@ def _prefixes() -> list[Claim]:
 
 
 def _interpolations() -> list[Claim]:
-    """The fills that interpolate, cut at every second token."""
+    """The fill rules that interpolate, with a cut before every second token."""
     cut = [t % 2 == 0 for t in range(GATE.length)]
     length = [min(2, GATE.length - (t - t % 2)) for t in range(GATE.length)]
     share = [1 - t % 2 / n for t, n in enumerate(length)]
@@ -138,7 +138,7 @@ def _reuse() -> list[Claim]:
 
 
 def _critics() -> list[Claim]:
-    """PPO with critics that are no good, and its descendants with other models that are none."""
+    """PPO with random critics, and its descendants with other random models."""
     decay, both = 0.5, (PAIRS, SUM_EOS)
 
     def ppo(task: PositionTask, offset: float | None = None, **settings: Any) -> Build:
@@ -188,7 +188,7 @@ def _penalties() -> list[Claim]:
 
 
 def _machinery() -> list[Claim]:
-    """The same by a transformer's gradients, and by the sampler where there is too much to enumerate."""
+    """The same with the gradients of a transformer, and sampled where there is too much to enumerate."""
     return [
         Claim("RLOO G=2", partial(RLOO, samples=2), PAIRS, UNBIASED, _transformer),
         Claim("TRePO segment_td", _trepo(), PAIRS, UNBIASED, _transformer),

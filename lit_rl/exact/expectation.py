@@ -1,7 +1,7 @@
-"""The expectation and the noise of an algorithm's gradient, by the algorithm's own ``prepare`` and ``loss``.
+"""Expectation and noise of an algorithm's gradient, computed by the algorithm's own ``prepare`` and ``loss``.
 
-Every set of rollouts that the algorithm's plan can draw for a prompt is built, goes through the algorithm, and counts
-with its probability. What an estimator is supposed to be is nowhere repeated here.
+Every set of rollouts that the algorithm's plan can draw for a prompt is built, passes through the algorithm, and counts
+with its probability. No formula of an estimator is repeated here.
 """
 
 import itertools
@@ -29,11 +29,11 @@ class Moments:
 
     Attributes:
         mean: E[g], in the direction of ascent: [D].
-        weights: of each edge's psi in that mean: [X, V].
+        weights: the weight of each edge's psi in that mean: [X, V].
         trace_cov: E|g|^2 - |E g|^2.
         tokens: sampled for it on average, probes included.
-        outcomes: sets of rollouts that were enumerated, or sampled.
-        exact: enumerated.
+        outcomes: the number of sets of rollouts that were enumerated or sampled.
+        exact: whether they were enumerated.
     """
 
     mean: Tensor
@@ -57,11 +57,17 @@ class Branch(NamedTuple):
 
 
 def moments(algorithm: Algorithm, tree: Tree, samples: int = SAMPLES, seed: int = 0) -> Moments:
-    """Exact moments, or where there are more than 200,000 outcomes, those of ``samples`` groups of the sampler's.
+    """Exact moments of an algorithm's gradient; above 200,000 outcomes, those of ``samples`` sampled groups.
 
     Args:
-        algorithm: with the policy, and the temperature, that the tree was grown from; a float64 policy makes the
-            result exact to rounding.
+        algorithm: with the policy and the temperature that the tree was grown from. With a float64 policy the result is
+            exact up to rounding.
+        tree: of the task.
+        samples: groups to sample if there is too much to enumerate.
+        seed: of these samples.
+
+    Raises:
+        UsageError: the algorithm trains on demonstrations, or its loss has no term ``policy``.
     """
     branches = _branches(algorithm, tree)
     exact = branches is not None
@@ -81,7 +87,7 @@ def moments(algorithm: Algorithm, tree: Tree, samples: int = SAMPLES, seed: int 
 
 
 def cut_chances(plan: SamplingPlan, tree: Tree) -> Tensor:
-    """How likely the plan cuts each leaf before each token: [S, T]."""
+    """The probability that the plan cuts each leaf before each token: [S, T]."""
     ids, lengths = tree.ids, tree.lengths
     if plan.cuts is None:
         return torch.zeros(ids.shape, dtype=torch.float64)
@@ -95,7 +101,7 @@ def _branches(algorithm: Algorithm, tree: Tree) -> list[Branch] | None:
     """Everything that one sample with its continuations can be; None where that makes too many outcomes."""
     plan, k = algorithm.plan, algorithm.plan.continuations
     if plan.demonstrations:
-        raise UsageError("model: it trains on demonstrations, which no policy samples; there is nothing to verify")
+        raise UsageError("model: it trains on demonstrations, which no policy samples, so there is nothing to verify")
     probability, lengths, width = tree.probability(), tree.lengths, tree.ids.shape[1]
     chance, words, p = cut_chances(plan, tree).tolist(), tree.ids.tolist(), probability.tolist()
     below: dict[tuple[int, ...], list[int]] = {}  # leaves by prefix
@@ -218,7 +224,9 @@ def _weights_of(algorithm: Algorithm, tree: Tree, rollouts: Rollouts) -> Tensor:
     with torch.enable_grad():
         terms = algorithm.loss(trained, logprobs)
     if "policy" not in terms:
-        raise UsageError(f"model: the loss of {type(algorithm).__name__} has no term 'policy'; name its terms so")
+        raise UsageError(
+            f"model: the loss of {type(algorithm).__name__} has no term 'policy'; give its main term this name"
+        )
     descent = (
         torch.autograd.grad(terms["policy"], logprobs)[0] * groups
     )  # the mean over groups is the training gradient

@@ -1,4 +1,4 @@
-"""Expectations in closed form: what an estimator's mean gradient is, if not the gradient of J."""
+"""Expectations in closed form: what an estimator's mean gradient is, if it is not the gradient of J."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from lit_rl.exact.tree import Tree
 
 
 class Formula(NamedTuple):
-    """A name to print, and the gradient [D] it stands for; None where there is none and a bias must show."""
+    """A name to print, and the gradient [D] that it stands for; None if no formula is known and a bias must show."""
 
     name: str
     gradient: Callable[[Tree], Tensor] | None

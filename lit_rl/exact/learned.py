@@ -1,4 +1,4 @@
-"""The certificate's stand-ins for what is learned elsewhere, none any good: critics, a DPO policy, a reward model."""
+"""The certificate's random stand-ins for what is learned elsewhere: critics, a DPO policy, a reward model."""
 
 import math
 import tempfile
@@ -40,7 +40,7 @@ def randomly(critic: Critic, policy: CausalPolicy) -> None:
 
 
 def exactly(task: PositionTask, offset: float) -> Callable[[Critic, CausalPolicy], None]:
-    """The true values of a table's states, and as much more."""
+    """Gives a critic the true values of a table's states, plus ``offset``."""
 
     def fill(critic: Critic, policy: CausalPolicy) -> None:
         tree = grow(policy, task)
@@ -53,7 +53,7 @@ def exactly(task: PositionTask, offset: float) -> Callable[[Critic, CausalPolicy
 
 
 def random_errors(tree: Tree) -> Tensor:
-    """What :func:`randomly` is off by, along every leaf: [S, T]."""
+    """The errors of the critic of :func:`randomly`, along every leaf: [S, T]."""
     critic = Critic(tree.policy).double()
     randomly(critic, tree.policy)
     with torch.no_grad():
@@ -132,12 +132,12 @@ def attentive_model(vocabulary: int) -> RewardModel:
 
 
 def attention(tree: Tree) -> Tensor:
-    """What :func:`attentive_model` attends to along every leaf: [S, T]."""
+    """The attention of :func:`attentive_model`'s last token along every leaf: [S, T]."""
     model = attentive_model(tree.task.vocabulary).double()
     with torch.no_grad():
         return model.attention(tree.rollouts(torch.arange(len(tree.ids)))).double()
 
 
 def at_reference(build: Build) -> Build:
-    """The estimator where the policy still is its reference."""
+    """The estimator at the point where the policy still equals its reference."""
     return lambda **kwargs: build(**{**kwargs, "reference": True})

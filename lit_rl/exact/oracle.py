@@ -1,4 +1,4 @@
-"""An algorithm that knows: the bound that estimates of credit are compared with."""
+"""An algorithm with exact advantages: the bound that estimates of credit are compared with."""
 
 from torch import Tensor
 
@@ -9,12 +9,13 @@ from lit_rl.tasks.position_credit import PositionTask
 
 
 class ExactAdvantage(Algorithm):
-    """A token weighs Q(s_t, a_t) - V(s_t), from the tree of all responses under the weights in training.
+    """Weighs a token by its exact advantage Q(s_t, a_t) - V(s_t), from the tree of all responses.
 
-    The gradient's mean is REINFORCE's; what is left of its noise is that of the states visited.
+    The tree is that under the weights in training. The mean gradient is that of REINFORCE; what is left of the noise
+    comes from the states that are visited.
 
     Args:
-        task: the one trained on, ``data.task``.
+        task: the task that is trained on, ``data.task``.
     """
 
     def __init__(self, task: PositionTask, **kwargs) -> None:

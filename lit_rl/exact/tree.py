@@ -1,7 +1,7 @@
 """The tree of all responses to a prompt under a policy: probabilities, values, advantages and gradients, exactly.
 
-Beside the notation of :mod:`lit_rl.rollouts`: ``A`` tokens besides EOS, ``X`` states (the prefixes that go on), ``S``
-leaves (finished responses), ``D`` parameters. Everything is float64, as far as the model's own code goes along.
+Notation beside that of :mod:`lit_rl.rollouts`: ``A`` tokens besides EOS, ``X`` states (prefixes that go on), ``S``
+leaves (finished responses), ``D`` parameters. Everything is float64 as far as the model's own code allows.
 """
 
 import copy
@@ -25,7 +25,8 @@ MOST_LEAVES = 2**18
 class Tree:
     """All responses to a task's prompt. Made by :func:`grow`.
 
-    States are numbered by depth, then in lexicographic order; an edge, a token in a state, is state * V + token.
+    States are numbered by depth, then in lexicographic order. An edge is a token in a state, numbered state * V +
+    token.
     """
 
     task: PositionTask
@@ -62,11 +63,11 @@ class Tree:
         return torch.where(edges >= 0, self.logprobs.reshape(-1)[edges.clamp(min=0)], 0.0).sum(1).exp()
 
     def edges(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """The edges along responses [N, T']; -1 behind the end."""
+        """The edges along responses [N, T']; -1 after the end."""
         return _edges(self.task, ids, lengths)
 
     def along(self, table: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """A table of edges [X, V] or of states [X], looked up along responses: [N, T'], 0 behind the end."""
+        """Values of edges [X, V] or of states [X], looked up along responses: [N, T'], 0 after the end."""
         edges = self.edges(ids, lengths)
         where = edges if table.dim() == 2 else edges // self.task.vocabulary
         return torch.where(edges >= 0, table.reshape(-1)[where.clamp(min=0)], 0.0)
@@ -78,7 +79,7 @@ class Tree:
         return number[self.edges(ids, lengths).gather(1, lengths[:, None] - 1).squeeze(1)]
 
     def resolved(self) -> Tensor:
-        """F_t = Var[V(s_t)] / Var[r], the share of the reward's variance that t tokens have decided: [T + 1].
+        """F_t = Var[V(s_t)] / Var[r], the share of the reward's variance that the first t tokens decide: [T + 1].
 
         The value of a finished response is its reward.
         """
@@ -100,9 +101,12 @@ class Tree:
         return torch.cat([part.reshape(-1) for part in parts])
 
     def score_gradient(self, returns: Tensor) -> Tensor:
-        """E[sum_t f_t psi_t] for any function f of the response: [D]; f of every leaf [S], or of its tokens [S, T].
+        """E[sum_t f_t psi_t] for any function f of the response: [D].
 
-        With the rewards it is the gradient of J, by another way than :meth:`gradient`.
+        With the rewards as f it is the gradient of J, computed in another way than by :meth:`gradient`.
+
+        Args:
+            returns: f of every leaf [S], or of its tokens [S, T].
         """
         edges = self.edges(self.ids, self.lengths)
         there = edges >= 0

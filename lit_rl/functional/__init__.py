@@ -1,4 +1,4 @@
-"""The estimators' arithmetic: tensors in, tensors out.
+"""The arithmetic of the estimators: functions from tensors to tensors.
 
-It imports torch and the ranges of numbers, and no model. Begin with ``advantages.py`` and ``prefix_values.py``.
+They import torch and the ranges of numbers, and no model. Begin with ``advantages.py`` and ``prefix_values.py``.
 """

@@ -1,35 +1,35 @@
-"""Response-level advantages: what a response's return is compared with."""
+"""Response-level advantages: what the return of a response is compared with."""
 
 import torch
 from torch import Tensor
 
 
 def leave_one_out(returns: Tensor, group: Tensor) -> Tensor:
-    """RLOO (2402.14740): A_i = r_i - mean of the other returns of its group.
+    """The advantages of RLOO (2402.14740): A_i = r_i - the mean of the other returns of its group.
 
     Args:
-        returns: [N].
-        group: [N] group of each row; a group has at least two rows.
+        returns: [N], in units of the reward.
+        group: [N] the group of each row; a group has at least two rows.
 
     Returns:
-        [N]; exactly 0 in a group without spread.
+        [N]; exactly 0 in a group whose returns are all equal.
     """
     count = group_sum(torch.ones_like(returns), group)
     return group_relative(returns, group) * count / (count - 1)
 
 
 def group_relative(returns: Tensor, group: Tensor, scale_by_std: bool = False) -> Tensor:
-    """GRPO (2402.03300): A_i = r_i - mean of its group, divided by the group's standard deviation if asked.
+    """The advantages of GRPO (2402.03300): A_i = r_i - the mean of its group, over the standard deviation if asked.
 
-    Without the scaling it is Dr.GRPO's (2503.20783), (1 - 1/G) times :func:`leave_one_out`. The deviation is the sample
-    one (n - 1), as in the public implementations.
+    Without the division these are Dr.GRPO's advantages (2503.20783), (1 - 1/G) times :func:`leave_one_out`. The
+    deviation is that of a sample (n - 1), as in public implementations, and nothing is added to it.
 
     Args:
-        returns: [N].
-        group: [N] group of each row.
+        returns: [N], in units of the reward.
+        group: [N] the group of each row.
 
     Returns:
-        [N]; exactly 0 in a group without spread (no epsilon is added to the deviation).
+        [N]; exactly 0 in a group whose returns are all equal.
     """
     count = group_sum(torch.ones_like(returns), group)
     centred = returns - group_sum(returns, group) / count
@@ -41,12 +41,12 @@ def group_relative(returns: Tensor, group: Tensor, scale_by_std: bool = False) -
 
 
 def group_sum(x: Tensor, group: Tensor) -> Tensor:
-    """The sum of x [N] over each row's group, for every row: [N]."""
+    """The sum of x [N] over the group of each row, for every row: [N]."""
     return x.new_zeros(int(group.max()) + 1).index_add(0, group, x)[group]
 
 
 def zero_advantage_share(advantages: Tensor, group: Tensor) -> Tensor:
-    """The share of groups in which every advantage [N, T] is 0: they teach nothing."""
+    """The share of groups in which all advantages [N, T] are 0. Nothing is learned from these."""
     live = group_sum((advantages != 0).any(1).to(advantages), group) > 0
     weight = 1 / group_sum(torch.ones_like(group, dtype=advantages.dtype), group)
     return ((~live) * weight).sum() / weight.sum()

@@ -1,4 +1,4 @@
-"""What a critic's values are good for, and what they are fitted by."""
+"""Advantages from a critic's values, and the loss that fits these values."""
 
 import torch
 from torch import Tensor
@@ -7,21 +7,21 @@ from lit_rl.functional.losses import rows_mean
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, decay: float) -> Tensor:
-    """Generalized advantages (1506.02438), undiscounted: A_t = sum_l decay^l (r_{t+l} + V(s_{t+l+1}) - V(s_{t+l})).
+    """Generalized advantages without discount (1506.02438): A_t = sum_l decay^l (r_{t+l} + V(s_{t+l+1}) - V(s_{t+l})).
 
-    The sum is over the tokens in the mask, and V is 0 behind the last one.
-    With ``decay`` 1 it is the reward-to-go minus V(s_t), unbiased for any V that is fixed before sampling; below 1, an
-    error e of V adds (1 - decay) sum_{l >= 1} decay^(l-1) e(s_{t+l}). gamma is 1: with another one, the gradient is of
-    nothing (2506.02553).
+    The sum is over the tokens in the mask; V is 0 after the last one. With ``decay`` 1 this is the reward-to-go minus
+    V(s_t), which is unbiased for any V that is fixed before sampling. Below 1, an error e of V adds (1 - decay) sum_{l
+    >= 1} decay^(l-1) e(s_{t+l}). The discount gamma is 1: with another discount the result is not the gradient of any
+    objective (2506.02553).
 
     Args:
-        rewards: [N, T] what each token earns; the reward of a token outside the mask goes to the one before.
+        rewards: [N, T] what each token earns; the reward of a token outside the mask goes to the token before it.
         values: [N, T] V(s_t).
-        mask: [N, T] bool; tokens outside are passed over, at no decay.
-        decay: lambda, 0..1.
+        mask: [N, T] bool; tokens outside are skipped, without decay.
+        decay: lambda, 0 to 1.
 
     Returns:
-        [N, T], 0 outside the mask.
+        [N, T] in units of the reward, 0 outside the mask.
     """
     advantages = torch.zeros_like(rewards + values)
     behind = torch.zeros_like(advantages[:, 0])  # the advantage of the next token in the mask
@@ -39,7 +39,10 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, decay: float) -> Tensor:
 
 
 def whiten(x: Tensor, mask: Tensor) -> Tensor:
-    """(x - mean) / sd over the mask: [N, T], 0 outside it; the advantages' own samples are in mean and deviation."""
+    """Shifts and scales x to mean 0 and standard deviation 1 over the mask: [N, T], 0 outside it.
+
+    The mean and the deviation contain the very samples that are scaled, which biases the gradient.
+    """
     count = mask.sum()
     centred = torch.where(mask, x - (x * mask).sum() / count, 0.0)
     deviation = (centred.square().sum() / (count - 1).clamp(min=1)).sqrt()
@@ -49,12 +52,17 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
 def value_loss(
     values: Tensor, old_values: Tensor, targets: Tensor, mask: Tensor, denominator: Tensor, clip: float | None
 ) -> Tensor:
-    """mean_i (1/d_i) sum_t max((V - R)^2, (V_old + clamp(V - V_old, -clip, clip) - R)^2) / 2, PPO's.
+    """The value loss of PPO, half a squared error that is clipped around the old values.
+
+    mean_i (1/d_i) sum_t max((V - R)^2, (V_old + clamp(V - V_old, -clip, clip) - R)^2) / 2
 
     Args:
-        values, old_values, targets, mask: [N, T].
-        denominator: [N], of :func:`lit_rl.functional.losses.row_denominator`.
-        clip: None leaves the values free.
+        values: [N, T] V in training.
+        old_values: [N, T] V when the responses were sampled.
+        targets: [N, T] R.
+        mask: [N, T] bool.
+        denominator: [N] d_i, of :func:`lit_rl.functional.losses.row_denominator`.
+        clip: in units of the reward; None does not clip.
     """
     errors = (values - targets).square()
     if clip is not None:

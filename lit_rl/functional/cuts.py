@@ -1,7 +1,7 @@
-"""Where prefixes of a response are cut, to be continued from there.
+"""Cut rules: where responses are cut, so that continuations can be sampled from there.
 
-A cut at t ends the prefix before token t. A rule must be decidable from that prefix or be independent of the response:
-then the value of the prefix is a baseline that leaves the gradient unbiased (2410.01679 cuts at reasoning steps).
+A cut at t ends the prefix before token t. A rule must depend on that prefix only, or be independent of the response.
+Then the value of the prefix is a baseline that leaves the gradient unbiased. 2410.01679 cuts at reasoning steps.
 """
 
 import math
@@ -22,9 +22,9 @@ class CutRule(Ranged, ABC, setting="model.cuts"):
 
     @abstractmethod
     def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
-        """The probability [N, T] of a cut before each token, independent over tokens.
+        """The probability [N, T] of a cut before each token; cuts are independent over tokens.
 
-        Position 0, the prompt itself, and positions at or behind ``lengths`` are left to the caller.
+        Position 0, the prompt itself, and positions from ``lengths`` on are left to the caller.
 
         Args:
             ids: [N, T] response tokens.
@@ -33,7 +33,7 @@ class CutRule(Ranged, ABC, setting="model.cuts"):
         """
 
     def check(self, length: int, vocabulary: int) -> None:
-        """That it can cut a response of at most ``length`` tokens, out of ``vocabulary`` ones.
+        """Checks that the rule can cut a response of at most ``length`` tokens, out of ``vocabulary`` ones.
 
         Raises:
             UsageError: it never can.
@@ -69,7 +69,7 @@ class Bernoulli(CutRule):
 
 @dataclass(frozen=True)
 class Entropy(CutRule):
-    """Where the policy is undecided: the entropy of pi(. | s_t) is above a threshold in nats."""
+    """Cuts where the policy is undecided: where the entropy of pi(. | s_t) is above a threshold, in nats."""
 
     threshold: NonNegative = 1.0
     needs_entropy = True
@@ -87,13 +87,13 @@ class Entropy(CutRule):
 
 @dataclass(frozen=True)
 class Boundary(CutRule):
-    """Behind each of the given tokens: with the newline's, VinePPO's reasoning steps (2410.01679)."""
+    """Cuts behind each of the given tokens; with that of the newline, at VinePPO's reasoning steps (2410.01679)."""
 
     token_ids: tuple[Whole, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.token_ids:
-            raise UsageError("model.cuts.token_ids is empty; give the ids of the tokens to cut behind")
+            raise UsageError("model.cuts.token_ids is empty; give the ids of the tokens behind which to cut")
 
     def check(self, length: int, vocabulary: int) -> None:
         if max(self.token_ids) >= vocabulary:
@@ -110,9 +110,9 @@ class Boundary(CutRule):
 
 @dataclass(frozen=True)
 class Relative(CutRule):
-    """At fractions of the finished response, j/segments: a control, biased where lengths vary.
+    """Cuts at fractions j / segments of the finished response: a control, which is biased where lengths vary.
 
-    Whether it cuts at t tells something of the tokens behind t.
+    Whether it cuts at t reveals something about the tokens behind t.
     """
 
     segments: Several = 4
@@ -124,7 +124,7 @@ class Relative(CutRule):
 
 
 def cut_positions(cuts: Tensor) -> Tensor:
-    """A mask of cuts [N, T] as positions [N, M], ascending, padded with -1; position 0 always is one."""
+    """A mask of cuts [N, T] as positions [N, M], ascending, padded with -1; position 0 always is one of them."""
     cuts = cuts.clone()
     cuts[:, 0] = True
     count = cuts.sum(1)

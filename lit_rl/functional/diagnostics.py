@@ -1,4 +1,7 @@
-"""What tells a run that goes wrong from one that learns; sums come first, so that those of several ranks add up."""
+"""Statistics that tell a run that goes wrong from one that learns.
+
+They are computed from sums, so that the sums of several ranks can be added.
+"""
 
 from typing import NamedTuple
 
@@ -7,12 +10,12 @@ from torch import Tensor
 
 
 class Agreement(NamedTuple):
-    """How an estimate x agrees with its target y over n pairs; NaN where a denominator has no spread.
+    """How an estimate x agrees with its target y over n pairs; NaN where a denominator is 0 up to rounding.
 
     Attributes:
-        explained_variance: 1 - Var(y - x) / Var(y): 1 is perfect up to a constant, 0 as good as any constant.
+        explained_variance: 1 - Var(y - x) / Var(y); 1 is perfect up to a constant, 0 as good as any constant.
         bias: mean(x - y) / sd(y).
-        slope: Cov(x, y) / Var(x), of y = a + slope x by least squares: 1 is calibrated.
+        slope: Cov(x, y) / Var(x), of y = a + slope x by least squares; 1 is calibrated.
         correlation: Pearson's, Cov(x, y) / (sd(x) sd(y)).
     """
 
@@ -23,7 +26,10 @@ class Agreement(NamedTuple):
 
 
 def pair_sums(x: Tensor, y: Tensor) -> Tensor:
-    """What :func:`agreement` takes, (n, sum x, sum y, sum x^2, sum y^2, sum x y): [6] float64, of any equal shapes."""
+    """The sums that :func:`agreement` takes: (n, sum x, sum y, sum x^2, sum y^2, sum x y), [6] float64.
+
+    x and y have any shape, the same for both.
+    """
     x, y = x.double().flatten(), y.double().flatten()
     sums = [x.sum(), y.sum(), x.square().sum(), y.square().sum(), (x * y).sum()]
     return torch.stack([torch.tensor(len(x), dtype=x.dtype, device=x.device), *sums])
@@ -47,9 +53,10 @@ def _beyond_rounding(variance: Tensor, mean_square: Tensor) -> Tensor:
 
 
 def ordered_right(guess: Tensor, truth: Tensor, group: Tensor, margin: float) -> Tensor:
-    """For each pair of one group whose truths differ by more than ``margin``, whether the guesses stand in their order.
+    """Whether guesses are in the order of the truths, for pairs of a group whose truths differ by more than ``margin``.
 
-    1 where they do, 1/2 where they are equal, 0 otherwise: [pairs], from [N] each.
+    Returns:
+        [pairs] 1 where they are, 1/2 where the guesses are equal, 0 otherwise; from inputs [N] each.
     """
     first, second = torch.triu_indices(len(group), len(group), 1, device=group.device)
     difference = truth[first] - truth[second]
@@ -58,37 +65,37 @@ def ordered_right(guess: Tensor, truth: Tensor, group: Tensor, margin: float) ->
 
 
 def thirds(mask: Tensor) -> Tensor:
-    """Which third of its row's n tokens each one lies in, floor(3 t / n) for t = 0, 1, ...: [N, T], -1 off the mask."""
+    """The third of its row's n tokens that each token lies in, floor(3 t / n): [N, T], -1 outside the mask."""
     third = 3 * (mask.cumsum(1) - 1) // mask.sum(1, keepdim=True).clamp(min=1)
     return torch.where(mask, third, -1)
 
 
 def squared_errors(returns: Tensor) -> Tensor:
-    """The squared standard error of each row's mean, s^2 / K with s^2 the sample variance (K - 1): [C, K] -> [C].
+    """The squared standard error of each row's mean, s^2 / K: [C, K] -> [C].
 
-    Unbiased for the variance of the mean of K independent returns, K at least 2.
+    s^2 is the sample variance (K - 1). Unbiased for the variance of the mean of K independent returns; K is at least 2.
     """
     k = returns.shape[1]
     return (returns - returns.mean(1, keepdim=True)).square().sum(1) / (k * (k - 1))
 
 
 def half_means(returns: Tensor) -> tuple[Tensor, Tensor]:
-    """The means of each row's first and of its next floor(K / 2) returns: [C, K] -> [C], [C]."""
+    """The means of the first floor(K / 2) returns of each row, and of its next floor(K / 2): [C, K] -> [C], [C]."""
     half = returns.shape[1] // 2
     return returns[:, :half].mean(1), returns[:, half : 2 * half].mean(1)
 
 
 def spearman_brown(correlation: float, factor: float) -> float:
-    """The reliability f r / (1 + (f - 1) r) of a mean of f times as many draws as the means that correlate at r."""
+    """The reliability f r / (1 + (f - 1) r) of a mean over f times as many draws, if two means correlate at r."""
     scale = 1 + (factor - 1) * correlation
     return factor * correlation / scale if scale else -torch.inf
 
 
 def alike_probability(rewards: Tensor, samples: int) -> Tensor:
-    """The probability sum_v P(r = v)^G that all G rewards of a prompt are equal; p^G + (1 - p)^G for 0 and 1.
+    """The probability sum_v P(r = v)^G that all G rewards of a prompt are equal; p^G + (1 - p)^G for rewards 0 and 1.
 
-    Unbiased, which no power of an estimate of p is: the share of the size-G subsets of the K rewards that are all
-    alike, sum_v C(n_v, G) / C(K, G) with n_v of them equal to v.
+    It is estimated without bias, by the share of the subsets of size G of the K rewards that are all equal: sum_v
+    C(n_v, G) / C(K, G), with n_v rewards equal to v. (A power of an estimate of p would be biased.)
 
     Args:
         rewards: [P, K], independent given the prompt, K at least G.
@@ -104,11 +111,11 @@ def alike_probability(rewards: Tensor, samples: int) -> Tensor:
 
 
 def distinct_responses(ids: Tensor, filled: Tensor, group: Tensor) -> int:
-    """How many responses are different ones, counted in each group and added up.
+    """The number of different responses, counted in each group and added up.
 
     Args:
         ids: [N, T].
-        filled: [N, T] bool, where the response has a token; what stands elsewhere does not matter.
+        filled: [N, T] bool, where the response has a token; the rest is ignored.
         group: [N].
     """
     return len(torch.unique(torch.cat([group[:, None], torch.where(filled, ids, -1)], 1), dim=0))

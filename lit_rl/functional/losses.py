@@ -1,4 +1,4 @@
-"""The shared losses of token log-probabilities, and their denominators."""
+"""The losses that algorithms share, from log-probabilities of tokens, and what they are divided by."""
 
 from typing import Literal
 
@@ -9,15 +9,17 @@ Normalizer = Literal["row_sum", "sequence_mean", "token_mean", "constant"]
 
 
 def row_denominator(mask: Tensor, normalizer: Normalizer, window_tokens: float | None, constant: float) -> Tensor:
-    """d_i [N] such that a loss is mean_i (1/d_i) sum_t l_it.
+    """d_i [N], such that a loss is mean_i (1/d_i) sum_t l_it.
 
-    ``row_sum``: 1, the policy gradient itself. ``sequence_mean``: the row's length, GRPO's; it weighs a token of a long
-    response less (2503.20783). ``token_mean``: the mean length over one optimizer step, DAPO's (2503.14476).
-    ``constant``: a number, Dr.GRPO's.
+    - ``row_sum``: 1, the policy gradient itself.
+    - ``sequence_mean``: the length of the row, GRPO's; it gives the tokens of long responses less weight (2503.20783).
+    - ``token_mean``: the mean length over one optimizer step, DAPO's (2503.14476).
+    - ``constant``: a number, Dr.GRPO's (2503.20783).
 
     Args:
-        mask: [N, T].
-        window_tokens: mean response tokens a row over one optimizer step and all ranks; None takes these rows'.
+        mask: [N, T] bool.
+        window_tokens: mean number of response tokens per row over one optimizer step and all ranks; None takes these
+            rows.
         constant: the number for ``constant``.
     """
     lengths = mask.sum(1).float()
@@ -37,15 +39,20 @@ def policy_gradient_loss(
     clip_low: float | None = None,
     clip_high: float | None = None,
 ) -> Tensor:
-    """-mean_i (1/d_i) sum_t min(rho_t A_t, clip(rho_t, 1 - low, 1 + high) A_t), rho_t = pi(a_t|s_t) / pi_old(a_t|s_t).
+    """The clipped loss of PPO (1707.06347), with two clipping ranges after DAPO (2503.14476).
 
-    On the weights that sampled, rho = 1 and the gradient is the score function's, -mean_i (1/d_i) sum_t A_t psi_t,
-    clipped or not. The clipped form is PPO's (1707.06347), with two ranges after DAPO (2503.14476).
+    -mean_i (1/d_i) sum_t min(rho_t A_t, clip(rho_t, 1 - low, 1 + high) A_t), where rho_t = pi(a_t|s_t) /
+    pi_old(a_t|s_t). On the weights that sampled, rho = 1 and the gradient is that of the score function, -mean_i
+    (1/d_i) sum_t A_t psi_t, whether clipped or not.
 
     Args:
-        logprobs, old_logprobs, advantages, mask: [N, T].
-        denominator: [N], of :func:`row_denominator`.
-        clip_low, clip_high: None leaves that side unclipped.
+        logprobs: [N, T] log pi, with a gradient.
+        old_logprobs: [N, T] log pi_old.
+        advantages: [N, T] A_t.
+        mask: [N, T] bool.
+        denominator: [N] d_i, of :func:`row_denominator`.
+        clip_low: None does not clip below.
+        clip_high: None does not clip above.
     """
     ratio = (logprobs - old_logprobs).exp()
     surrogate = ratio * advantages
@@ -66,14 +73,18 @@ def clipped_fraction(
 def kl_loss(
     logprobs: Tensor, reference: Tensor, mask: Tensor, denominator: Tensor, kind: Literal["k2", "k3"]
 ) -> Tensor:
-    """A penalty whose on-policy gradient pulls pi to the reference; with d = log pi - log pi_ref, a token's is
+    """A penalty whose on-policy gradient pulls pi towards the reference, per token with d = log pi - log pi_ref.
 
-    ``k2``: d^2 / 2, whose gradient is that of KL(pi || ref); ``k3``: exp(-d) - 1 + d, whose gradient is that of
-    KL(ref || pi). (k1 = d has gradient 0 in expectation, and is offered in the reward instead.)
+    - ``k2``: d^2 / 2; its gradient is that of KL(pi || ref).
+    - ``k3``: exp(-d) - 1 + d; its gradient is that of KL(ref || pi).
+
+    (k1 = d has gradient 0 in expectation; it is offered as a part of the reward instead.)
 
     Args:
-        logprobs, reference, mask: [N, T].
-        denominator: [N], of :func:`row_denominator`.
+        logprobs: [N, T] log pi, with a gradient.
+        reference: [N, T] log pi_ref.
+        mask: [N, T] bool.
+        denominator: [N] d_i, of :func:`row_denominator`.
     """
     d = logprobs - reference
     per_token = d.square() / 2 if kind == "k2" else (-d).exp() - 1 + d
@@ -81,7 +92,7 @@ def kl_loss(
 
 
 def rows_mean(per_token: Tensor, mask: Tensor, denominator: Tensor) -> Tensor:
-    """mean_i (1/d_i) sum_t x_it over the mask."""
+    """mean_i (1/d_i) sum_t x_it, over the mask."""
     return ((per_token * mask).sum(1) / denominator).mean()
 
 

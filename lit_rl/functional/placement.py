@@ -1,7 +1,7 @@
-"""Where in a response a reward is paid: token rewards [N, T] of the same sum, whatever the placement.
+"""Where in a response its reward is paid: token rewards [N, T] with the same sum, whatever the placement.
 
-Weighted by the full return, all placements of one reward are the same update. With reward-to-go a placement that knows
-the future is biased: a token is paid for what was already decided before it (2506.02553).
+If tokens are weighted by the full return, all placements of a reward give the same update. With reward-to-go, a
+placement that depends on later tokens is biased: a token does not get what was paid before it (2506.02553).
 """
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 def last(total: Tensor, mask: Tensor) -> Tensor:
-    """All of it at the last token in the mask.
+    """Pays the whole reward at the last token in the mask.
 
     Args:
         total: [N] the response's reward.
@@ -22,16 +22,16 @@ def last(total: Tensor, mask: Tensor) -> Tensor:
 
 
 def weighted(total: Tensor, weights: Tensor, mask: Tensor, beta: float = 1.0) -> Tensor:
-    """beta w_t / sum w of it at token t, the rest at the last one.
+    """Pays beta w_t / sum w of the reward at token t, and the rest at the last token.
 
-    With the attention of a reward model as weights it is ABC's redistribution (2402.00782). Not causal, if the weights
-    depend on the whole response.
+    With the attention of a reward model as weights it is ABC's redistribution (2402.00782). It is not causal if the
+    weights depend on the whole response.
 
     Args:
         total: [N].
         weights: [N, T], not negative.
         mask: [N, T] bool.
-        beta: 0..1.
+        beta: 0 to 1.
     """
     inside = torch.where(mask, weights, 0.0)
     sums = inside.sum(1, keepdim=True)
@@ -40,15 +40,15 @@ def weighted(total: Tensor, weights: Tensor, mask: Tensor, beta: float = 1.0) ->
 
 
 def uniform(total: Tensor, mask: Tensor) -> Tensor:
-    """As much at each token, r / length. Not causal: the length is only known at the end."""
+    """Pays the same at each token, r / length. Not causal: the length is known only at the end."""
     return weighted(total, torch.ones_like(mask, dtype=total.dtype), mask)
 
 
 def causal(earned: Tensor, total: Tensor, mask: Tensor) -> Tensor:
-    """What each token is known to earn at once, the rest at the last one.
+    """Pays each token what it is known to earn at once, and the rest at the last token.
 
     Args:
-        earned: [N, T] a function of s_t and a_t alone, the oracle's.
+        earned: [N, T] a function of s_t and a_t alone, from the oracle.
         total: [N].
         mask: [N, T] bool.
     """
@@ -56,7 +56,7 @@ def causal(earned: Tensor, total: Tensor, mask: Tensor) -> Tensor:
 
 
 def shuffled(rewards: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """The given token rewards in a random order within each response: no information about where, the same sum.
+    """The given token rewards in a random order within each response: the same sum, no information about positions.
 
     Args:
         rewards: [N, T].
@@ -72,9 +72,9 @@ def shuffled(rewards: Tensor, mask: Tensor, generator: torch.Generator) -> Tenso
 
 
 def potential(total: Tensor, phi: Tensor, mask: Tensor) -> Tensor:
-    """Phi(s_{t+1}) - Phi(s_t) at token t and the reward at the last one; Phi is taken relative to the prompt's.
+    """Pays Phi(s_{t+1}) - Phi(s_t) at token t, and the reward at the last one; Phi is taken relative to the prompt's.
 
-    The potential is 0 at the start and at the end, so the sum stays, and reward-to-go is r - Phi(s_t): the same
+    The potential is 0 at the start and at the end, so the sum stays the same. Reward-to-go is r - Phi(s_t): the same
     gradient with another baseline.
 
     Args:
@@ -88,7 +88,7 @@ def potential(total: Tensor, phi: Tensor, mask: Tensor) -> Tensor:
 
 
 def completed(rewards: Tensor, total: Tensor, mask: Tensor) -> Tensor:
-    """Token rewards with what is missing to the total added at the last token in the mask: [N, T]."""
+    """Token rewards, with what is missing to the total added at the last token in the mask: [N, T]."""
     return rewards + last(total - rewards.sum(1), mask)
 
 

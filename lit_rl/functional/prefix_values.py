@@ -1,8 +1,9 @@
-"""TRePO's advantages (2506.02553): values at some prefixes, and the rule that fills in the tokens between them.
+"""TRePO's advantages (2506.02553), from values at some prefixes and a rule that fills in the tokens between them.
 
-The prefixes of a response end before tokens c_0 = 0 < c_1 < ... < c_m, and M_k estimates the value of the k-th without
-bias; behind the last segment stands the reward itself, M_{m+1} = r. A token t lies in segment k, c_k <= t < c_{k+1},
-of length L_k = c_{k+1} - c_k (the last one ends with the response), at alpha = (t - c_k) / L_k. With g_t = E[r psi_t]:
+The prefixes of a response end before tokens c_0 = 0 < c_1 < ... < c_m. M_k is an unbiased estimate of the value of the
+k-th prefix. After the last segment comes the reward itself, M_{m+1} = r. A token t lies in segment k if c_k <= t <
+c_{k+1}. The segment has the length L_k = c_{k+1} - c_k (the last one ends with the response), and t lies at alpha = (t
+- c_k) / L_k. With g_t = E[r psi_t], the part of the gradient that belongs to position t:
 
 ====================  ==========================================  =========================
 fill                  A_t                                         E[A_t psi_t]
@@ -17,9 +18,10 @@ fill                  A_t                                         E[A_t psi_t]
 ``masked_advantage``  exact advantage / p_t, else 0               g_t if p_t > 0
 ====================  ==========================================  =========================
 
-A token's advantage is exact, M_{t+1} - M_t, where t is cut and t + 1 is, or t is the last token. ``linear_advantage``
-is the paper's wording; ahead of the first exact token and behind the last it holds the nearest. The factors of the
-``linear_*`` fills hold where lengths are fixed: an alpha or L_k that depends on the end looks ahead.
+The advantage of a token is exact, M_{t+1} - M_t, if there is a cut before t, and a cut before t + 1 or t is the last
+token. ``linear_advantage`` follows the paper's words; before the first exact token and after the last one it holds the
+nearest advantage. p_t is the probability that t is exact. The factors of the ``linear_*`` rules hold for responses of
+one length; otherwise alpha and L_k depend on the end of the response, which biases them further.
 """
 
 from typing import Literal, get_args
@@ -51,18 +53,19 @@ def prefix_advantages(
     """The advantages of a fill rule, by the table above.
 
     Args:
-        rewards: [N] the responses' returns.
-        cuts: [N, M] token index each prefix ends before, ascending, the first 0, padded with -1.
-        values: [N, M] value estimates of these prefixes; the padding's are ignored.
+        rewards: [N] the returns of the responses.
+        cuts: [N, M] the index of the token that each prefix ends before: ascending, the first 0, padded with -1.
+        values: [N, M] value estimates of these prefixes; those of the padding are ignored.
         mask: [N, T] the policy's own tokens; the last of them ends the response.
+        fill: the rule.
         mix: the constant of ``mix``: 0 is ``segment_td``, 1 is ``hold_mc``.
-        selection_probability: p_t of ``masked_advantage``, a number or [N, T]: how likely t's advantage was exact.
+        selection_probability: p_t of ``masked_advantage``, a number or [N, T].
 
     Returns:
-        [N, T], 0 outside the mask.
+        [N, T] in units of the reward, 0 outside the mask.
 
     Raises:
-        ValueError: an unknown fill, a row whose first cut is not 0, cuts missing for ``all_positions``, or no
+        ValueError: an unknown rule, a row whose first cut is not 0, cuts missing for ``all_positions``, or no
             ``selection_probability`` for ``masked_advantage``.
     """
     if fill not in get_args(Fill):
@@ -110,7 +113,7 @@ def prefix_advantages(
 
 
 def exact_tokens(cuts: Tensor, lengths: Tensor) -> Tensor:
-    """Where an advantage is known exactly [N, T]: cut before t, and before t + 1 or t is the last token.
+    """The tokens whose advantage is exact [N, T]: with a cut before t, and a cut before t + 1 or t the last token.
 
     Args:
         cuts: [N, T] bool.
@@ -120,7 +123,12 @@ def exact_tokens(cuts: Tensor, lengths: Tensor) -> Tensor:
 
 
 def exact_probability(chances: Tensor, lengths: Tensor) -> Tensor:
-    """The probability [N, T] that :func:`exact_tokens` holds, from those of independent cuts (position 0 is one)."""
+    """The probability [N, T] that :func:`exact_tokens` holds, if cuts are independent and position 0 is always cut.
+
+    Args:
+        chances: [N, T] probability of a cut before each token.
+        lengths: [N].
+    """
     chances = chances.clone()
     chances[:, 0] = 1
     return chances * _next_or_last(chances, lengths)

@@ -1,4 +1,4 @@
-"""What a sample of gradients says of the gradient and of its noise."""
+"""What a sample of gradients says about the gradient and its noise."""
 
 from typing import NamedTuple
 
@@ -9,10 +9,10 @@ class GradientStatistics(NamedTuple):
     """Estimates from n independent gradients g_i with mean G and covariance Sigma.
 
     Attributes:
-        trace_cov: tr Sigma, of one g_i.
-        norm_sq: |G|^2, unbiased, so possibly negative.
+        trace_cov: tr Sigma, the noise of one g_i: its mean squared distance from G.
+        norm_sq: |G|^2; unbiased, so that it can be negative.
         relative_variance: tr Sigma / |G|^2.
-        snr: n |G|^2 / tr Sigma, of the mean of the n.
+        snr: n |G|^2 / tr Sigma, the signal-to-noise ratio of the mean of the n gradients.
     """
 
     trace_cov: Tensor
@@ -22,12 +22,14 @@ class GradientStatistics(NamedTuple):
 
 
 def gradient_statistics(sum_of_squares: Tensor, total: Tensor, n: int) -> GradientStatistics:
-    """tr Sigma = (sum |g_i|^2 - n |gbar|^2) / (n - 1) and |G|^2 = |gbar|^2 - tr Sigma / n (1812.06162).
+    """Estimates noise and size of a gradient from sums (1812.06162).
+
+    tr Sigma = (sum |g_i|^2 - n |gbar|^2) / (n - 1), and |G|^2 = |gbar|^2 - tr Sigma / n.
 
     Args:
         sum_of_squares: sum_i |g_i|^2, a number.
         total: sum_i g_i [D].
-        n: how many, at least two.
+        n: how many gradients, at least two.
     """
     mean_sq = (total.double() / n).square().sum()
     trace_cov = ((sum_of_squares.double() - n * mean_sq) / (n - 1)).clamp(min=0)
