@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -79,17 +80,29 @@ def _seeds(given: list[int] | None) -> list[int] | None:
 
 
 def _ui(port: int) -> None:
+    from ablations.report.mlflow_view import address, publish
     from lit_rl.tracking.address import Client, tracking_uri
 
     uri = tracking_uri()
-    if uri.startswith(("http://", "https://")):
-        print(uri)
-        return
-    for experiment in Client(uri).search_experiments(filter_string="name != 'Default'"):
-        page = f"#/experiments/{experiment.experiment_id}/runs?compareRunsMode=CHART"
-        print(f"{experiment.name}: http://127.0.0.1:{port}/{page}", flush=True)
-    command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
-    os.execv(sys.executable, command)
+    remote = uri.startswith(("http://", "https://"))
+    known = {
+        each.label(smoke): (each, smoke)
+        for study in STUDIES.values()
+        for each in (study, trials(study))
+        if each is not None
+        for smoke in (False, True)
+    }
+    client = Client(uri)
+    for experiment in client.search_experiments(filter_string="name != 'Default'"):
+        if experiment.name in known:
+            study, smoke = known[experiment.name]
+            with suppress(UsageError):  # its trials are not finished, so that it has no runs
+                publish(tuned(study, smoke), smoke)
+                experiment = client.get_experiment(experiment.experiment_id)
+        print(f"{experiment.name}: {address(uri if remote else f'http://127.0.0.1:{port}', experiment)}", flush=True)
+    if not remote:
+        command = [sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", uri, "--port", str(port)]
+        os.execv(sys.executable, command)
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -43,6 +43,7 @@ def test_a_terminal_shows_time_left_speed_and_memory_and_the_next_command_works(
     assert code == 0, err
     assert "INFO" not in err  # of MLflow, which has made its tables
     shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", err)
+    assert re.search(r"[\r\n]`Trainer.fit` stopped", shown)  # on a line of its own
     assert re.search(r"iteration .*2/3 +0:\d\d:\d\d, 0:\d\d:\d\d left, train/reward \d\.\d{3}", shown)
     assert re.search(r"sampling .*[\d,]+ tokens/s, \d+\.\d GiB, val/accuracy \d\.\d{3}", shown)
     assert re.search(r"iteration .*3/3 +0:\d\d:\d\d, 0:00:00 left", shown)
@@ -59,7 +60,8 @@ def test_at_the_end_other_loggers_and_runs_without_checkpoints_say_where_they_ar
     logger = CSVLogger(tmp_path, name="csv")
     saved = IterationCheckpoint(dirpath=tmp_path / "kept", save_on_train_epoch_end=True, save_last=True)
     trainer, *_ = fit(RLOO, callbacks=(saved,), trainer={"logger": logger, "enable_checkpointing": True})
-    checkpoint, run, after = ending(trainer, ["--model", "RLOO", "--ckpt_path", "old.ckpt", "--ckpt_path=older.ckpt"])
+    typed = ["--data.task=GSM8KStyle", "--model", "RLOO", "--ckpt_path", "old.ckpt", "--ckpt_path=older.ckpt"]
+    checkpoint, run, after = ending(trainer, typed)
     assert checkpoint.endswith(" kept/last.ckpt") and (tmp_path / "kept/last.ckpt").is_file()
     assert run.endswith(" csv/version_0") and (tmp_path / "csv/version_0/metrics.csv").is_file()
     assert after.endswith("python -m lit_rl test --model RLOO --ckpt_path kept/last.ckpt")

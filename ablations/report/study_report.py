@@ -21,8 +21,9 @@ from ablations.analysis import (
 )
 from ablations.analysis.tables import Table
 from ablations.records.study_results import FOLDER, StudyResults, load
-from ablations.report import overview, page
+from ablations.report import mlflow_view, overview, page
 from ablations.study import Study
+from lit_rl.tracking.address import has_database, tracking_uri
 
 TABLES = "tables"
 SHOWN = (
@@ -52,6 +53,8 @@ def report(study: Study, smoke: bool) -> Path:
     if not smoke:
         overview.summarize(results, folder, page.command(results), page.answer(results))
         overview.write()
+    if has_database(tracking_uri()):
+        mlflow_view.publish(study, smoke)
     _show(study.label(smoke), tables[0])
     if results.outdated:
         print(f"{results.outdated} cells of earlier settings left out")

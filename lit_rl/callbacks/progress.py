@@ -1,5 +1,7 @@
 """Progress of the phases of an iteration on the terminal."""
 
+import logging
+import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -54,6 +56,7 @@ class IterationProgress(PhaseProgress):
         self.enabled = Console(stderr=True).is_terminal
         self._progress: Progress | None = None
         self._lines: tuple[TaskID, TaskID]
+        self._logs: list[tuple[Any, Any]] = []  # handlers, and where they print otherwise
         self._pace: Pace | None = None
         self._ended = 0  # iterations
         self._evaluated = self._evaluating_since = 0.0  # seconds of this iteration, and by the clock
@@ -65,6 +68,7 @@ class IterationProgress(PhaseProgress):
             add = self._progress.add_task
             self._lines = add("iteration", visible=False, count="", notes=[]), add(name, count="", notes=[])
             self._progress.start()
+            self._logs = _log_above()
         if self._pace is not None and self.trainer.current_epoch > self._ended:
             self._iteration_ended(self.trainer, self._pace)
         self._progress.update(self._lines[1], description=name, completed=done, total=total, count=f"{done}/{total}")
@@ -128,6 +132,8 @@ class IterationProgress(PhaseProgress):
     def _close(self) -> None:
         if self._progress is not None:
             self._progress.stop()
+            for handler, stream in self._logs:
+                handler.setStream(stream)
             self._progress = None
 
 
@@ -143,6 +149,13 @@ def _times(pace: Pace) -> str:
     elapsed, left = pace.elapsed(now), pace.left(now)
     said = str(timedelta(seconds=int(elapsed)))
     return said if left is None else f"{said}, {timedelta(seconds=round(left))} left"
+
+
+def _log_above() -> list[tuple[Any, Any]]:
+    """Has Lightning's messages printed above the lines, as all else on stderr is: its handlers keep the stream that
+    there was when it was imported. Returns them with that stream."""
+    handlers = [each for each in logging.getLogger("lightning.pytorch").handlers if type(each) is logging.StreamHandler]
+    return [(handler, handler.setStream(sys.stderr)) for handler in handlers]
 
 
 def _generated(trainer: Any) -> int:

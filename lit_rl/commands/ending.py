@@ -9,6 +9,7 @@ from lightning import Trainer
 from lightning.pytorch.loggers import Logger, MLFlowLogger
 
 from lit_rl.callbacks import IterationCheckpoint
+from lit_rl.commands.options import DEFAULT_CLASSES
 from lit_rl.tracking.database import sqlite_file
 from lit_rl.tracking.patience import shown
 
@@ -25,7 +26,7 @@ def ending(trainer: Trainer, options: Sequence[str]) -> list[str]:
         why = "trainer.fast_dev_run is set" if trainer.fast_dev_run else "checkpoint.every_n_epochs is 0"  # type: ignore[attr-defined]
         kept, then = f"none: {why}", "fit once more with checkpoints, for the trained policy is in none"
     else:
-        then = shlex.join(["python", "-m", "lit_rl", "test", *_without_checkpoint(options), "--ckpt_path", kept])
+        then = shlex.join(["python", "-m", "lit_rl", "test", *_of_test(options), "--ckpt_path", kept])
     return [f"checkpoint  {kept}", f"run         {runs}", f"next        {then}"]
 
 
@@ -55,12 +56,11 @@ def _from_here(path: Any) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_absolute() and path.is_relative_to(Path.cwd()) else path)
 
 
-def _without_checkpoint(options: Sequence[str]) -> list[str]:
-    """The options without that of the checkpoint from which training went on."""
+def _of_test(options: Sequence[str]) -> list[str]:
+    """The options without the checkpoint from which training went on, and without classes that are the default."""
     kept: list[str] = []
-    skip = False
-    for option in options:
-        if not skip and not option.startswith("--ckpt_path"):
+    defaults = {f"--{key}={name}" for key, name in DEFAULT_CLASSES.items()}
+    for option, before in zip(options, ["", *options], strict=False):
+        if not (option.startswith("--ckpt_path") or before == "--ckpt_path" or option in defaults):
             kept.append(option)
-        skip = option == "--ckpt_path"
     return kept
