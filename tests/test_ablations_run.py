@@ -79,7 +79,7 @@ def test_arms_are_parents_and_seeds_their_children(sweep):
         assert run.data.params["model/class_path"].endswith(cell.config["model"]["class_path"])
         assert {"test/accuracy", "test/accuracy_sampled", "val/accuracy"} <= run.data.metrics.keys()
         steps = [point.step for point in tracking.client.get_metric_history(run.info.run_id, "val/accuracy")]
-        assert steps == list(range(cell.iterations + 1))
+        assert steps == list(range(cell.config["trainer"]["max_epochs"] + 1))
 
 
 def test_an_unfinished_cell_is_run_anew(sweep):
