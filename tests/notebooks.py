@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import sys
+import warnings
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,8 @@ def executed(path: Path) -> dict[str, Any]:
     """The notebook with the outputs of its code: what cells print, and the figures that they leave open."""
     notebook = read(path)
     names: dict[str, Any] = {"__name__": "__main__"}
-    with plt.rc_context():
+    with plt.rc_context(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*non-interactive.*")  # nothing is shown, and figures stay open
         for number, cell in enumerate((c for c in notebook["cells"] if c["cell_type"] == "code"), 1):
             with redirect_stdout(io.StringIO()) as printed:
                 exec(compile("".join(cell["source"]), f"{path.name}, cell {number}", "exec"), names)
@@ -51,7 +53,7 @@ def outputs(notebook: dict[str, Any]) -> tuple[str, list[bytes]]:
     """All that a notebook's cells have printed, and its figures (PNG)."""
     found = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     text = "".join("".join(each["text"]) for each in found if each["output_type"] == "stream")
-    images = [each["data"]["image/png"] for each in found if "data" in each]
+    images = [each["data"]["image/png"] for each in found if "image/png" in each.get("data", {})]
     return text, [base64.b64decode(image) for image in images]
 
 
