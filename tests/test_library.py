@@ -66,6 +66,12 @@ def test_a_trainer_without_a_reward_callback_is_told_before_anything_is_sampled(
     assert not hasattr(data, "rollouts")
 
 
+@pytest.mark.parametrize("run", [Trainer.fit, Trainer.validate, Trainer.test], ids=lambda run: run.__name__)
+def test_a_missing_data_module_is_named(run):
+    with pytest.raises(UsageError, match="RolloutDataModule as `datamodule`"):
+        run(trainer(), rloo())
+
+
 def test_evaluation_in_between_changes_nothing(at_once):
     algorithm, data = rloo(), rollouts()
     (before,) = trainer().validate(algorithm, datamodule=data, verbose=False)

@@ -163,6 +163,12 @@ class Training(Ranged, Optimization, setting="model"):
 
     on_test_start, on_test_end = on_validation_start, on_validation_end
 
+    def train_dataloader(self) -> Any:
+        """Asked for only where no data module is given, and says so."""
+        return self._data
+
+    val_dataloader, test_dataloader = train_dataloader, train_dataloader
+
     def validation_step(self, examples: list[Example], batch_idx: int) -> None:
         self._evaluate("val", examples)
 
