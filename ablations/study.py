@@ -117,7 +117,10 @@ class Comparison(NamedTuple):
         tasks: Iterable[str] = (),
     ) -> "Comparison":
         """Of two arms or, in the mean over tasks, of the arms whose names are a task's with that behind it."""
+        tasks = tuple(tasks)
         arms, others = (tuple(f"{task} {each}" for task in tasks) or (each,) for each in (arm, against))
+        if len(tasks) > 1 and not name:
+            name = f"{arm} against {against}, {', '.join(tasks[:-1])} and {tasks[-1]}"
         return cls(arms, others, predicted, because, name, metric)
 
     def __str__(self) -> str:

@@ -123,6 +123,14 @@ def test_settings_are_named_as_on_the_command_line():
         merge(nested(flat), nested({"model": "PPO"}))
 
 
+def test_a_comparison_over_tasks_is_of_the_means_over_their_arms():
+    pair = Comparison.between("a", "b", "above", tasks=iter(("x", "y", "z")))
+    assert (pair.arms, pair.against) == (("x a", "y a", "z a"), ("x b", "y b", "z b"))
+    assert str(pair) == "a against b, x, y and z"
+    assert str(Comparison.between("a", "b", tasks=("x",))) == "x a against x b"
+    assert str(Comparison.between("a", "b")) == "a against b" and Comparison.between("a", "b").arms == ("a",)
+
+
 def test_an_arm_s_variant_takes_its_rate_and_is_not_tried():
     arm = Arm("a", {"model": "RLOO"}, rate="r").but("b", {"data.stream": 1})
     assert (arm.name, arm.rate, arm.trial) == ("b", "r", False)

@@ -1,5 +1,6 @@
 """Cells are lost one at a time, and shared between runners."""
 
+import math
 import os
 import signal
 import subprocess
@@ -95,6 +96,7 @@ def test_runners_share_an_arm_s_run(tmp_path):
     def finish(cell):
         run = tracking.open_cell(cell, {SWEEP: sweep(), PARENT: first[cell.arm]})
         tracking.client.log_metric(run, "test/accuracy", cell.seed, step=0)
+        tracking.client.log_metric(run, "gradient/snr", math.inf, step=0)
         tracking.client.set_terminated(run, "FINISHED")
 
     for cell in cells[:3]:
@@ -111,6 +113,7 @@ def test_runners_share_an_arm_s_run(tmp_path):
         for arm in arms:
             points = tracking.client.get_metric_history(arm.info.run_id, "test/accuracy")
             assert [(point.step, point.value) for point in points] == [(0, 0.5)]
+            assert arm.data.metrics["gradient/snr"] == sys.float_info.max
             children = [run for run in tracking.runs("cell") if run.data.tags[ARM] == arm.data.tags[ARM]]
             assert {run.data.tags[PARENT] for run in children} == {arm.info.run_id}
 

@@ -1,6 +1,8 @@
 """A study's finished cells, as MLflow has them, or the CSV of a report where there is no MLflow."""
 
 import csv
+import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -187,7 +189,8 @@ def _from_run(tracking: Tracking, cell: Cell, run: Any) -> CellResult:
 
 
 def _rounded(value: float) -> float:
-    return float(f"{value:.6g}")
+    """To the digits of the CSV; MLflow's databases have the largest float in the place of infinity."""
+    return math.copysign(math.inf, value) if abs(value) >= sys.float_info.max else float(f"{value:.6g}")
 
 
 def _read_csv(study: Study, smoke: bool) -> tuple[list[CellResult], int]:

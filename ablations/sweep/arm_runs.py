@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Sequence
-from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ablations.grid import Cell
@@ -81,6 +80,7 @@ def _log_means(tracking: Tracking, run_id: str, children: "Sequence[Run]") -> No
             for point in tracking.client.get_metric_history(child.info.run_id, name):
                 values.setdefault((name, point.step), []).append(point.value)
     now = int(1000 * time.time())
-    means = [Metric(name, fmean(all_), now, step) for (name, step), all_ in values.items()]
+    # an infinite value comes back from MLflow as the largest float, and two of them are too large for fmean
+    means = [Metric(name, sum(all_) / len(all_), now, step) for (name, step), all_ in values.items()]
     for start in range(0, len(means), 1000):  # MLflow takes no more at once
         tracking.client.log_batch(run_id, means[start : start + 1000])
