@@ -6,6 +6,7 @@ from statistics import fmean
 from ablations.analysis import metric_text
 from ablations.analysis.statistics import Interval, first_reached, mean_interval, paired_interval, waiting
 from ablations.analysis.tables import Column, Table, Value
+from ablations.config import Config
 from ablations.metric_names import MEMORY, OVER_SECONDS, OVER_TOKENS, SECONDS
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import TEST, StudyResults
@@ -15,7 +16,7 @@ LEVEL = 0.9  # of the best that is possible
 ARM, GREEDY, SAMPLED, GAIN = "arm", "greedy test accuracy", "sampled test accuracy", "gain in sampled test accuracy"
 SEEDS, TOKENS, TIME, PEAK = "seeds", "generated tokens", "time with evaluation", "peak memory"
 STAGES, RATIO = "time of stages", "tr Sigma / |G|^2 at start"
-SAYS = "has a row per arm: test accuracy, gain over its baseline, {budget}tokens, time and memory{noise}."
+SAYS = "has each arm's test accuracy, gain over its baseline, {budget}tokens, time and memory{noise}."
 REACHED = (
     '"Until 90%" is the Kaplan-Meier median over seeds of the {axis} until `val/accuracy_sampled` first is 90% of the '
     "best that is possible, 1. Seeds that never got there are right-censored at the end of the budget; the median is "
@@ -23,9 +24,9 @@ REACHED = (
 )
 GUIDE = (
     "Means over seeds with 95% t intervals. Gains are paired by seed: both sides started from the same weights and "
-    "answered the same problems. {reached}Time is with evaluation; that of stages is what is made before "
-    "a cell runs, such as a reward model or a half-trained policy, whose tokens are not among the generated ones. "
-    "Memory is that of the whole process.{noise}"
+    "answered the same problems. {reached}Time is with evaluation; that of stages is what is made before a cell runs, "
+    "such as a reward model or a half-trained policy, whose tokens are not among the generated ones. Memory is that "
+    "of the whole process.{noise}"
 )
 NOISE = (
     " With G the mean gradient of a group, Sigma its covariance and n groups, tr Sigma / n is the variance of the "
@@ -41,6 +42,8 @@ def table(results: StudyResults) -> Table:
         Column("task"),
         Column(ARM),
         Column(SEEDS),
+        Column("prompts per iteration"),
+        Column("responses per prompt"),
         Column(GREEDY, "%", ".1f", True),
         Column(SAMPLED, "%", ".1f", True),
         Column(GAIN, "points", ".1f", True),
@@ -63,6 +66,7 @@ def table(results: StudyResults) -> Table:
             results.study.arm(arm).task,
             arm,
             len(results.of(arm)),
+            *_sampled(results.config(arm)),
             _accuracy(results, arm, TEST[0]),
             _accuracy(results, arm, TEST[2]),
             _gain(results, arm),
@@ -81,6 +85,13 @@ def table(results: StudyResults) -> Table:
     guide = GUIDE.format(reached=REACHED.format(axis=axis) if tasks else "", noise=NOISE if noisy else "")
     several = len({arm.task for arm in results.study.arms if not arm.frozen}) > 1
     return Table("arms", "By task" if several else "By arm", says, columns, rows, guide)
+
+
+def _sampled(config: Config) -> tuple[int | None, int | None]:
+    """Prompts an iteration and responses to each, continuations left out; None where they are a default."""
+    return config.get("data", {}).get("prompts_per_iteration"), config.get("model", {}).get("init_args", {}).get(
+        "samples"
+    )
 
 
 def timed(results: StudyResults) -> bool:

@@ -11,17 +11,14 @@ from ablations.records.study_results import StudyResults
 from ablations.study import Comparison
 
 COLUMNS = ("comparison", "difference [95% interval]", "Holm p", "predicted", "found", "seeds")
+OTHERS = COLUMNS[:-1]  # of controls and exploratory comparisons
 LEGEND = (
-    "*Difference*: the first minus the second, mean over paired seeds, in {what}. *Holm p*: exact sign-flip test, "
-    "adjusted for the {count}. *Found*: {found}; `unresolved` means that no difference was shown, not that there is "
-    "none."
+    "*Difference*: the first minus the second, mean over {seeds}paired seeds: {what}. *Holm p*: exact sign-flip test, "
+    "adjusted for the {count}. *Found*: {found}; `unresolved`: no difference was shown, which does not mean equal."
 )
-BY_P = "`above` or `below` where Holm p < .05"
+BY_P = "`above` or `below` if Holm p < .05"
 BY_INTERVAL = "what the interval says, for with fewer than 8 seeds no Holm p is below .05"
-SAYS = (
-    "has a row per comparison, with the reasons of predictions, unadjusted p, bootstrap intervals and the seeds that "
-    "would be needed."
-)
+SAYS = "has every comparison: reasons, unadjusted p, bootstrap intervals, seeds needed."
 GUIDE = (
     "Differences are means over seeds of the paired difference, in the unit that is named; of noise they are factors. "
     "Beside the 95% t interval stands that of the BCa bootstrap, which is too narrow with few seeds (it covers about "
@@ -34,6 +31,7 @@ CSV = (
     *map(Column, ("BCa low", "BCa high", "seeds", "p", "Holm p", "predicted", "because", "found")),
     Column("seeds for power .8"),
 )
+METRICS = "Their metrics and units are in tables/comparisons.csv."
 ALPHA = 0.05
 AS_MEASURED = "The outcomes are not those that the study's reading was written for, so it is left out."
 NOTHING = "No planned comparison has finished cells on both sides."
@@ -103,8 +101,8 @@ def verdicts(results: StudyResults, comparisons: Sequence[Comparison]) -> list[V
     ]
 
 
-def shown(found: Sequence[Verdict]) -> str:
-    """A table for the page."""
+def shown(found: Sequence[Verdict], columns: Sequence[str] = COLUMNS) -> str:
+    """A table for the page; without columns that are empty throughout."""
     rows = [
         [
             str(each.comparison),
@@ -116,33 +114,43 @@ def shown(found: Sequence[Verdict]) -> str:
         ]
         for each in found
     ]
-    return markdown(COLUMNS, rows)
+    equal = len({row[-1] for row in rows}) == 1  # the legend says how many seeds
+    wanted = [name for name in columns if name != COLUMNS[-1] or not equal]
+    kept = [i for i, name in enumerate(COLUMNS) if name in wanted and any(row[i] for row in rows)]
+    return markdown([COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
 
 def legend(found: Sequence[Verdict], kind: str) -> str:
     """How to read :func:`shown`; ``kind`` names the comparisons, for example "planned comparisons"."""
-    few = max(len(each.differences) for each in found) < ENOUGH_SEEDS
     count = f"{len(found)} {kind}" if len(found) > 1 else f"one {kind.removesuffix('s')}"
-    return LEGEND.format(what=_metrics(found), count=count, found=BY_INTERVAL if few else BY_P)
+    seeds = {len(each.differences) for each in found}
+    own = f"{max(seeds)} " if len(seeds) == 1 else ""
+    return LEGEND.format(
+        seeds=own, what=_metrics(found), count=count, found=BY_INTERVAL if max(seeds) < ENOUGH_SEEDS else BY_P
+    )
 
 
-def others(found: Sequence[Verdict]) -> str:
-    """The same for controls and exploratory comparisons, in short."""
-    return f"Differences are in {_metrics(found)}; Holm p is adjusted for these {len(found)}."
+def others(found: Sequence[Verdict], known: str) -> str:
+    """What the differences of controls and exploratory comparisons are of; empty if it is what the legend has named.
+
+    Args:
+        known: the metric that it has named.
+    """
+    metrics = {each.metric for each in found}
+    return "" if metrics == {known} else METRICS if len(metrics) > 1 else f"Differences: {_metrics(found)}."
 
 
 def _metrics(found: Sequence[Verdict]) -> str:
     named = [f"{metric_text.name(each.metric)} ({metric_text.unit(each.metric)})" for each in found]
-    return "; in ".join(dict.fromkeys(named))
+    return "; ".join(dict.fromkeys(named))
 
 
 def reasons(found: Sequence[Verdict]) -> list[str]:
-    """What was predicted, and why."""
-    return [
-        f"- {each.comparison}: {each.comparison.predicted or 'no prediction'}, because {each.comparison.because}."
-        for each in found
-        if each.comparison.because
-    ]
+    """What was predicted, and why, as a numbered list in the order of the table; empty if no reason is known."""
+    if not any(each.comparison.because for each in found):
+        return []
+    said = [(each.comparison.predicted or "no prediction", each.comparison.because) for each in found]
+    return [f"{n}. {what}{', because ' if why else ''}{why}." for n, (what, why) in enumerate(said, 1)]
 
 
 def table(results: StudyResults) -> Table:
@@ -163,7 +171,7 @@ def table(results: StudyResults) -> Table:
                 [
                     kind,
                     str(each.comparison),
-                    each.metric,
+                    metric_text.name(each.metric),
                     metric_text.unit(each.metric),
                     *(metric_text.number(x, each.metric) for x in (*each.interval, bca.low, bca.high)),
                     len(each.differences),

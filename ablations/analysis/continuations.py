@@ -14,8 +14,8 @@ from ablations.metric_names import KAPPA, RESPONSE, SECOND, TOKEN
 from ablations.records.study_results import StudyResults
 
 SAYS = (
-    "has a row per arm: the noise of its gradient at frozen policies, relative to {baseline}'s, measured and "
-    "predicted, at several costs."
+    "has each arm's gradient noise at frozen policies, relative to {baseline}'s, measured and predicted, at several "
+    "costs."
 )
 GUIDE = (
     "At frozen policies, the same for all arms of a task; {baseline} is 1, smaller is better: tr Sigma when as many "

@@ -23,7 +23,7 @@ COLUMNS = (
     Column("part of the KL elsewhere", "%", ".0f", True),
 )
 SHOWN = 0.02  # of the exact gradient, that a position needs to be told from noise
-SAYS = "has a row per arm: how far its credit is from exact credit, and how far the policy moved for half of its gain."
+SAYS = "has each arm's distance from exact credit, and how far its policy moved for half of the gain."
 GUIDE = (
     "*Distance*: ½ Σ |share - exact share| over positions, 0 to 1; a position's share of the gradient is |g_t| / Σ "
     "|g_t|. *Correlation*: of estimated with exact advantages. *Calibration slope*: of exact on estimated advantages; "

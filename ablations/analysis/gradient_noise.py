@@ -12,10 +12,7 @@ from ablations.records.study_results import StudyResults
 
 HEADING = "Gradient noise"
 COSTS = (RESPONSE, TOKEN, SECOND)
-SAYS = (
-    "has a row per arm: the noise of its gradient at frozen policies, relative to {baseline}'s, per response, "
-    "generated token and second."
-)
+SAYS = "has each arm's gradient noise at frozen policies, relative to {baseline}'s, per response, token and second."
 GUIDE = (
     "At frozen policies, the same for all arms of a task; {baseline} is 1, smaller is better. Noise is {noise}, when "
     "as many trained responses, generated tokens or seconds are spent on it. {how} Seconds are of this machine, two "

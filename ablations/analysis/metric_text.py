@@ -17,7 +17,7 @@ def name(metric: str) -> str:
             return f"{_plain(metric.removeprefix(prefix))}, averaged over the budget of {over}"
     if metric.startswith(RECOVERED):
         positions = ", ".join(str(int(t) + 1) for t in metric.removeprefix(RECOVERED).split("+"))
-        return f"the part of the exact gradient that an estimate recovers at positions {positions}"
+        return f"recovered part of the exact gradient at positions {positions}"
     if metric.startswith(NOISE):
         return f"gradient noise tr Σ {_at_cost(metric.removeprefix(NOISE))}"
     return "peak memory" if metric == MEMORY else _plain(metric)

@@ -16,7 +16,7 @@ COLUMNS = (
     Column("kappa", "", ".2f", True),
     Column("peak memory", "MiB", ".0f"),
 )
-SAYS = "has a row per arm: the time of sampling, scoring and updates per trained token, their ratio kappa, and memory."
+SAYS = "has each arm's time of sampling, scoring and updates per trained token, their ratio kappa, and memory."
 GUIDE = (
     "Time per trained token of sampling (with continuations and greedy responses), scoring and updates (with "
     "log-probabilities); generated tokens per second of sampling; kappa, the time of updates per trained token over "

@@ -16,7 +16,7 @@ COLUMNS = (
     Column("pairs in the right order", "%", ".0f", True),
     Column("seeds with such pairs"),
 )
-SAYS = "has a row per arm: the error of its values of prefixes, and how often they order two prefixes correctly."
+SAYS = "has the error of each arm's values of prefixes, and how often they order two prefixes correctly."
 GUIDE = (
     "Values of prefixes against the mean of 256 new continuations of each. The mean absolute error is in units of the "
     "reward, beside that of the best constant for prefixes of one length. Pairs are prefixes of one prompt and "

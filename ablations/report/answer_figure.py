@@ -19,10 +19,7 @@ from ablations.report.figure_style import WIDTH, colours, dashes, frame, plain_l
 ANSWER = "answer.png"
 MOST_LINES = 6
 LINE = 4.0  # percent of an axis' height that a label at the end of a line takes
-CURVES = (
-    "{metric} against {axis}, mean over seeds; bands: 95% t intervals. The lines are the arms of the planned "
-    "comparisons{more}."
-)
+CURVES = "{metric} against {axis}: means over seeds with 95% t intervals{more}."
 NOISES = (
     "Gradient noise per generated token relative to {baseline} on the same frozen policies. Left of the line an arm "
     "has less noise for the same number of generated tokens. Bars: 95% intervals."
@@ -51,7 +48,11 @@ def draw(results: StudyResults) -> tuple[Figure, str] | None:
     lines = _lines(results)
     if lines and max(map(len, lines.values())) <= MOST_LINES:
         axis = "seconds of training" if timed(results) else "generated tokens"
-        more = " and the start" if any(not _grows(results, arm) for arms in lines.values() for arm in arms) else ""
+        more = (
+            "; the dashed line generates nothing"
+            if any(not _grows(results, arm) for arms in lines.values() for arm in arms)
+            else ""
+        )
         return _curves(results, lines), CURVES.format(metric="Sampled validation accuracy", axis=axis, more=more)
     found = [each for each in _planned(results) if each.comparison.predicted]
     if found:
@@ -203,23 +204,23 @@ def _noise(results: StudyResults) -> Figure:
 
 def _forest(found: Sequence[Verdict]) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(found)), layout="constrained")
-    ax = figure.subplots()
+    ax, said = figure.subplots(1, 2, sharey=True, width_ratios=(2.6, 1))
     metric = found[0].metric
+    said.axis("off")
+    for x, text in ((0, "predicted"), (0.45, "found")):
+        said.text(x, -0.9, text, va="center", fontweight="bold")
     for y, each in enumerate(found):
         mean, low, high = (metric_text.scaled(x, metric) for x in each.interval)
         sure = each.found != UNRESOLVED
         colour = "#0072B2" if sure else "#777777"
         ax.plot([low, high], [y, y], color=colour, linewidth=2)
         ax.plot(mean, y, "o", color=colour, markersize=6, markerfacecolor=colour if sure else "white")
-        predicted, said = each.comparison.predicted or "-", each.found if sure else "not significant"
-        for x, text in ((1.02, predicted), (1.2, said)):
-            ax.annotate(text, (x, y), xycoords=("axes fraction", "data"), va="center", color=colour, fontsize=8)
-    for x, text in ((1.02, "predicted"), (1.2, "found")):
-        ax.annotate(text, (x, -0.8), xycoords=("axes fraction", "data"), va="center", fontsize=8, fontweight="bold")
-    ax.axvline(metric_text.scaled(0.0, metric), color="black", linewidth=0.8)
+        for x, text in ((0, each.comparison.predicted), (0.45, each.found if sure else "not significant")):
+            said.text(x, y, text, va="center", color=colour)
+    ax.axvline(metric_text.scaled(0.0, metric), color="black", linewidth=0.8, zorder=1)
     ax.grid(axis="x", alpha=0.2)
     ax.set_yticks(range(len(found)), [str(each.comparison).replace(" against ", "\nagainst ") for each in found])
-    ax.set_ylim(len(found) - 0.5, -0.7)
+    ax.set_ylim(len(found) - 0.5, -1.2)
     ax.set_xlabel(f"difference ({metric_text.unit(metric)}); right of 0 the first is better")
     return figure
 

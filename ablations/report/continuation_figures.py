@@ -10,23 +10,25 @@ from matplotlib.figure import Figure
 from ablations.analysis import continuations, gradient_noise, value_accuracy
 from ablations.metric_names import KAPPA, RESPONSE
 from ablations.records.study_results import StudyResults
-from ablations.report.figure_style import COLOURS, WIDTH, colours, dashes, legend, plain_logarithms
+from ablations.report.figure_style import COLOURS, WIDTH, legend, plain_logarithms
 
 COLUMNS = 3  # panels in a row
 FRONTIER = (
-    "Noise per response against generated tokens per response, relative to {baseline} (black). Below the solid line "
-    "an arm has less noise at equal generated tokens; below the dotted one, at equal cost if training a token costs "
-    "{kappa:g} times generating one. Circle, triangle, square: 1, 2, 4 continuations per cut; hollow: reuse."
+    "Noise against generated tokens, both per response and relative to {baseline}. Below the solid line an arm has "
+    "less noise at equal generated tokens, below the dotted one at kappa {kappa:g}. Circle, triangle, square: 1, 2, 4 "
+    "continuations per cut; hollow: reuse."
 )
 CROSSING = (
     "Noise relative to {baseline} at equal cost, against kappa, the cost of training a token over that of generating "
-    "one: below 1 the arm has less. Bands: 95% intervals."
+    "one."
 )
-THEORY = "Noise per response relative to {baseline}, measured (with 95% intervals) against predicted, by task."
+THEORY = "Noise per response relative to {baseline}, measured against predicted, by task."
 VALUES = (
-    "Values of prefixes of so many tokens against the mean of 256 continuations: mean absolute error (dotted: of the "
-    "best constant), and pairs of prefixes in the right order. Mean over seeds with its 95% t interval."
+    "Values of prefixes against the mean of 256 continuations: mean absolute error (dotted: of the best constant) and "
+    "pairs in the right order."
 )
+STRIDES = ("#FDAE6B", "#F16913", "#B33C00", "#7F2704", "#3B1200")  # from short to long, of TRePO's hue
+ENTROPY = "#999933"  # of cuts where the entropy is high
 MARKERS = {1: "o", 2: "^", 4: "s"}
 
 
@@ -64,7 +66,6 @@ def _panels(results: StudyResults, height: float) -> tuple[Figure, list[tuple[Ax
 
 def _frontier(results: StudyResults, kappa: float) -> Figure:
     figure, panels = _panels(results, 2.3)
-    strides = sorted({every for arm in gradient_noise.arms(results) if (every := _stride(results, arm))})
     for ax, baseline, arms in panels:
         base = gradient_noise.measured(results, baseline)
         own = _tokens(base, "generated")
@@ -76,15 +77,7 @@ def _frontier(results: StudyResults, kappa: float) -> Figure:
             found, arguments = gradient_noise.measured(results, arm), results.config(arm)["model"]["init_args"]
             ratio = gradient_noise.relative(found, base, RESPONSE)
             x, stride = _tokens(found, "generated") / own, _stride(results, arm)
-            colour = (
-                "black"
-                if arm == baseline
-                else COLOURS[strides.index(stride)]
-                if stride
-                else COLOURS[-1]
-                if arguments.get("cuts")
-                else "grey"
-            )
+            colour = "black" if arm == baseline else _colour(results, arm)
             face = "white" if arguments.get("reuse") else colour
             marker = MARKERS.get(arguments.get("continuations", 1), "D")
             ax.plot([x, x], [ratio.low, ratio.high], color=colour, linewidth=0.7)
@@ -114,10 +107,11 @@ def _crossing(results: StudyResults) -> Figure:
                 continue
             found = gradient_noise.measured(results, arm)
             y = [gradient_noise.relative(found, base, f"{KAPPA}{kappa}") for kappa in grid]
-            style: Any = {"color": colours(results)[arm], "linestyle": dashes(results, arm), "linewidth": 1}
+            colour, line = _colour(results, arm), ":" if arguments.get("reuse") else "-"
+            style: Any = {"color": colour, "linestyle": line, "linewidth": 1.2}
             ax.plot(grid, [each.mean for each in y], label=results.label(arm).removeprefix("TRePO "), **style)
             low, high = [each.low for each in y], [each.high for each in y]
-            ax.fill_between(grid, low, high, color=colours(results)[arm], alpha=0.12, linewidth=0)
+            ax.fill_between(grid, low, high, color=colour, alpha=0.12, linewidth=0)
         ax.axhline(1, color="grey", linewidth=0.6)
         ax.set(xlabel="kappa", ylabel="noise at equal cost")
         plain_logarithms(ax)
@@ -175,6 +169,14 @@ def _values(results: StudyResults) -> Figure:
         ax.set(xticks=places, xlim=(0, places[0] + places[-1]))
     legend(figure, left)
     return figure
+
+
+def _colour(results: StudyResults, arm: str) -> str:
+    """By stride; grey without cuts."""
+    strides = sorted({every for each in gradient_noise.arms(results) if (every := _stride(results, each))})
+    if every := _stride(results, arm):
+        return STRIDES[strides.index(every) % len(STRIDES)]
+    return ENTROPY if results.config(arm)["model"]["init_args"].get("cuts") else "grey"
 
 
 def _stride(results: StudyResults, arm: str) -> int | None:

@@ -16,19 +16,17 @@ from ablations.report.figure_style import WIDTH, colours, dashes, legend
 
 MAP = "YlGnBu"  # of shares
 MAPS = (
-    "Each position's share of the gradient, |g_t| / Σ |g_t|, mean over seeds: above as estimated, below the exact one "
-    "at the same weights. Colours are on a square-root scale; grey: no gradient. Numbers: sampled test accuracy at "
-    "the end."
+    "Each position's share of the gradient, |g_t| / Σ |g_t|: estimated above, exact below; grey: no gradient. "
+    "Numbers: sampled test accuracy."
 )
 CRITICS = (
-    "The critic on responses that it is not yet fitted to: explained variance of their returns, and bias over their "
-    "standard deviation. Lines: medians over seeds; points: seeds, at the first iteration; dotted: pretraining."
+    "The critic on responses that it is not yet fitted to: explained variance, and bias over the returns' standard "
+    "deviation. Dotted: pretraining."
 )
 BOUNDS = ("explained variance", -1.5, 1.1), ("bias / sd of the returns", -3, 3)  # of the axes, at most
 RECOVERED = (
-    "The part of the exact gradient that an estimate recovers at each position, E[g_t] · e_t / ‖e_t‖², with its 95% "
-    "jackknife interval: 1 is unbiased. Shown are positions with at least 2% of the exact gradient. GRPO has an axis "
-    "of its own, for it divides by a standard deviation."
+    "Part of the exact gradient that an estimate recovers at each position, E[g_t] · e_t / ‖e_t‖²: 1 is unbiased. "
+    "Positions have at least 2% of the exact gradient; GRPO has its own axis."
 )
 
 

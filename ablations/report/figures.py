@@ -20,25 +20,18 @@ from ablations.report import answer_figure, continuation_figures, credit_figures
 from ablations.report.figure_style import STYLE, WIDTH, colours, dashes, frame, legend, plain_logarithms, rows
 
 VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
-ACCURACY = (
-    "Validation accuracy against {axis}: mean over seeds, as far as half of them go, with its 95% t interval. Level "
-    "lines: arms that generate nothing, at their end."
-)
-TESTED = "Test accuracy after training: mean over seeds with its 95% t interval; small points: seeds."
+ACCURACY = "Validation accuracy against {axis}. Level lines: arms that generate nothing."
+TESTED = "Test accuracy after training. Small points: seeds."
 AXES = (
-    "Sampled validation accuracy against generated tokens, seconds of training (without evaluation), iterations and "
-    "optimizer steps: mean over seeds with its 95% t interval, up to each arm's median end. An axis ends at 2.5 times "
+    "Sampled validation accuracy against generated tokens, seconds, iterations and optimizer steps, up to 2.5 times "
     "the median run."
 )
 GRADIENT = (
     "Left: variance of an iteration's gradient at the start, tr Σ / n. Right: its signal-to-noise ratio, n‖G‖² / tr "
-    "Σ, whose estimate may be negative. Large points: means over seeds."
+    "Σ, whose estimate may be negative."
 )
 MOST_LINES = 7  # with a band each in a panel of learning curves
-FROZEN = (
-    "Gradient noise at frozen policies, relative to RLOO's, with its 95% interval: smaller is better. Unresolved arms "
-    "have no point."
-)
+FROZEN = "Gradient noise at frozen policies, relative to RLOO's. Unresolved arms have no point."
 
 
 def draw(results: StudyResults, folder: Path) -> dict[str, str]:

@@ -9,15 +9,16 @@ from ablations.records.study_results import StudyResults
 from ablations.report.answer_figure import ANSWER
 from ablations.study import Comparison
 
+FIGURES = "Means over seeds, with 95% intervals."
 HEADINGS = ("By task", "By arm", "Gradient noise", "Credit", "Values", "Time")  # of tables, in this order
-GUIDE = "[tables/README.md](tables/README.md) says what the columns of all tables mean."
+GUIDE = "[tables/README.md](tables/README.md) explains the columns."
 COLUMNS = (
     "Units stand in brackets behind a column's name. 'low' and 'high' are the limits of a 95% interval. What is empty "
     "is not known or not resolved. Arms have the names that they have in cells.csv."
 )
 TRAINED = (
-    "Brackets are 95% t intervals over training seeds, not corrected for the number of comparisons. All seeds have "
-    "the same problems; the intervals do not cover others."
+    "Brackets are 95% t intervals over seeds, not corrected for the number of comparisons. All seeds have the same "
+    "problems, so intervals do not cover others."
 )
 MEASURED = (
     "Brackets are 95% t intervals over seeds, not corrected for the number of comparisons. Each seed draws other "
@@ -48,7 +49,11 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
         ),
         "## Details",
         *([study.source] if study.source else []),
-        *(["\n".join(["Predicted, and why:\n", *reasons])] if (reasons := comparisons.reasons(planned)) else []),
+        *(
+            ["\n".join(["Predicted, and why, in the order of the table:\n", *reasons])]
+            if (reasons := comparisons.reasons(planned))
+            else []
+        ),
         *(link(table) for table in tables if table.heading == "Details"),
         GUIDE,
         *_others(results, "Controls", study.controls),
@@ -59,7 +64,7 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
             theory = continuations.theory(results) if heading == "Gradient noise" and study.kappas else ""
             lines += [f"## {heading}", *own, *([theory] if theory else [])]
     lines += [
-        *(["## Figures"] if set(figures) - {ANSWER} else []),
+        *(["## Figures", FIGURES] if set(figures) - {ANSWER} else []),
         *(figure(name, caption) for name, caption in figures.items() if name != ANSWER),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits(results)),
@@ -133,13 +138,13 @@ def making(results: StudyResults) -> str:
     tokens = sum(cell.generated for cell in results.cells)
     seconds = sum(cell.seconds for cell in results.cells)
     hours = results.study.hours
-    budget = f"; the stated budget, with trials, is {hours:g} hours of two cores" if hours else ""
-    mixed = " (mixed: not all cells ran the same code)" if len(commits) > 1 else ""
-    trials = ", [tuning.csv](tuning.csv) a row per trial" if results.study.tuning and not results.smoke else ""
+    budget = f" (budget, with trials: {hours:g} hours of two cores)" if hours else ""
+    mixed = " (not all cells ran the same code)" if len(commits) > 1 else ""
+    trials = ", [tuning.csv](tuning.csv)" if results.study.tuning and not results.smoke else ""
     return (
-        f"Commit {', '.join(commits)}{mixed}. {len(results.cells)} cells generated {tokens:,.0f} tokens in "
-        f"{seconds:,.0f} seconds with evaluation, one thread per cell{budget}. [cells.csv](cells.csv) has a row per "
-        f"cell, [curves.csv](curves.csv) its curves{trials}."
+        f"Commit {', '.join(commits)}{mixed}. {len(results.cells)} cells, {tokens:,.0f} generated tokens, "
+        f"{seconds:,.0f} seconds with evaluation, one thread per cell{budget}. Data: [cells.csv](cells.csv), "
+        f"[curves.csv](curves.csv){trials}."
     )
 
 
@@ -149,7 +154,11 @@ def _others(results: StudyResults, title: str, wanted: Sequence[Comparison]) -> 
     if not found:
         return []
     said = comparisons.controls(found) if title == "Controls" else "These were chosen after the results were seen."
-    return [f"## {title}", f"{said} {comparisons.others(found)}", comparisons.shown(found)]
+    return [
+        f"## {title}",
+        f"{said} {comparisons.others(found, results.study.primary_metric)}".strip(),
+        comparisons.shown(found, comparisons.OTHERS),
+    ]
 
 
 def _fewest(results: StudyResults) -> int:
