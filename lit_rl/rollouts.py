@@ -16,9 +16,9 @@ from torch import Tensor
 class Rollouts:
     """N responses to P prompts. Every tensor has N rows; the writer of each optional field is named beside it.
 
-    A row with ``trained = False`` is a probe (ReMax's greedy response, TRePO's continuations unless reused): scored,
-    never in a loss.
-    A continuation holds the whole response, so that it is scored like any other; its mask is False on the prefix.
+    A row with ``trained = False`` is a probe: scored, but in no loss. ReMax's greedy response is one, and so are
+    TRePO's continuations unless they are reused. A continuation holds the whole response, so that it is scored like any
+    other; its mask is False on the prefix.
     """
 
     prompt_ids: Tensor  # [N, L]

@@ -9,11 +9,11 @@ from lit_rl.checkpoint_io import check_whole
 
 
 class FSDP2(ModelParallelStrategy):
-    """Shards policy, critic, reference, gradients and optimizer states over all processes; GPUs or CPU.
+    """Shards policy, critic, reference, gradients and optimizer states over all processes, on GPUs or CPU.
 
-    Checkpoints are whole, in one file: any strategy and any number of processes loads them. While a process samples or
-    prepares an iteration, it has the parameters whole (:func:`lit_rl.policy.sharding.gathered`), those of the frozen
-    policies too; a measurement of gradient variance takes three more vectors of the policy's size.
+    A checkpoint is one whole file, which any strategy loads with any number of processes. While a process samples or
+    prepares an iteration, it has all parameters whole (:func:`lit_rl.policy.sharding.gathered`), those of frozen
+    policies too. Measuring gradient noise takes three more vectors of the policy's size.
     """
 
     def __init__(self) -> None:

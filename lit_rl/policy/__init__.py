@@ -1,4 +1,4 @@
-"""Policies, critics, and reward models with their fitting: causal language models of transformers, and small ones.
+"""Policies, critics and reward models: causal language models of transformers, and small ones.
 
 They import nothing that samples or trains them. Begin with ``causal.py``.
 """

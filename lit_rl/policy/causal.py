@@ -25,21 +25,22 @@ EMBEDDED = {"embedded": "warmstart", "embedded-mid": "mid"}  # their folders in 
 
 
 class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
-    """pi(token | prefix), from any causal language model that transformers loads.
+    """The policy pi(token | prefix): any causal language model that transformers loads, with its tokenizer.
 
     Attributes:
-        recipe: the arguments that load a model of the same shape; empty where there is nothing to load.
+        recipe: the arguments that load a model of the same shape; empty if there is nothing to load.
 
     Args:
-        path: a folder or a hub name for ``from_pretrained``; ``embedded`` and ``embedded-mid`` are the warm-started
-            models of ``data/``.
-        weights: ``pretrained``, or ``random`` to build the model from its config alone (with PyTorch's global seed).
-        dtype: of the parameters. Leave float32 and set ``trainer.precision`` for mixed precision.
-        gradient_checkpointing: compute activations again in the backward pass, to keep fewer.
-        lora_rank: train adapters of this rank instead of the weights (2106.09685, by peft); the reference is then the
-            same model with its adapters off. 0 trains the weights.
-        lora_alpha: ``lora_alpha / lora_rank`` scales the adapters; None is twice the rank.
-        trust_remote_code: run the Python code that the folder or the hub's repository brings along, if it does.
+        path: a folder or a name on the hub, for ``from_pretrained``. ``embedded`` (0.4M parameters) and
+            ``embedded-mid`` (3.2M) are models that come with the package.
+        weights: ``pretrained`` loads the weights; ``random`` builds the model from its config, with PyTorch's global
+            seed.
+        dtype: of the parameters. For mixed precision leave it at float32 and set ``trainer.precision``.
+        gradient_checkpointing: compute activations again in the backward pass, which saves memory.
+        lora_rank: train adapters of this rank instead of the weights (LoRA, 2106.09685, by peft). The reference is then
+            the same model with its adapters off. 0 trains the weights.
+        lora_alpha: ``lora_alpha / lora_rank`` scales the adapters; null takes twice the rank.
+        trust_remote_code: run Python code that the folder or the hub's repository contains.
 
     Raises:
         UsageError: nothing can be loaded from ``path``, or its tokenizer lacks a chat template or an EOS token.
@@ -60,7 +61,7 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         super().__init__()
         if lora_alpha is not None and not lora_rank:
             raise UsageError(
-                f"model.policy.lora_alpha is {lora_alpha}, but model.policy.lora_rank is 0; set it, or leave both out"
+                f"model.policy.lora_alpha is {lora_alpha}, but model.policy.lora_rank is 0; set both, or neither"
             )
         if dtype == "float16":
             raise UsageError(
@@ -105,7 +106,10 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         self.stop_ids: Tensor
 
     def reference(self) -> "CausalPolicy":
-        """The policy as it is now, to be kept: a frozen copy; with adapters itself with them off, which is for free."""
+        """A frozen copy of the policy as it is now.
+
+        With adapters it is the policy itself with them off, which costs no memory.
+        """
         if not self.recipe.get("lora_rank"):
             return copy.deepcopy(self).requires_grad_(False)
         return copy.deepcopy(self, {id(self.model): AdaptersOff(self.model)})  # all but the model is copied
@@ -122,12 +126,12 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of log-probabilities: that of the parameters, but at least float32."""
+        """The dtype of log-probabilities: that of the parameters, but at least float32."""
         return torch.promote_types(next(self.parameters()).dtype, torch.float32)
 
     @property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits that tell these weights, adapters left out, from others."""
+        """12 hexadecimal digits that identify these weights, without adapters."""
         digest = hashlib.sha256()
         for parameter in (value for name, value in self.named_parameters() if "lora_" not in name):
             digest.update(parameter.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
@@ -147,18 +151,20 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         return str(self.tokenizer.decode(ids, skip_special_tokens=True))
 
     def forward(self, rollouts: Rollouts, temperature: float, whole: bool = False) -> Tensor:
-        """log pi(a_t | s_t) [N, T] in ``dtype``, of logits divided by ``temperature``; 0 where the mask is.
+        """log pi(a_t | s_t) [N, T] in ``dtype``, from logits divided by ``temperature``; 0 outside the mask.
 
-        A row's numbers depend on the width of the table it comes from, but (on a CPU, to the bit) not on the rows
-        beside it.
+        The numbers of a row depend on the width of the table it comes from, but (on a CPU, bitwise) not on the other
+        rows.
 
         Args:
-            whole: the head makes all logits at once, as large as they may be.
+            rollouts: N rows.
+            temperature: above 0.
+            whole: compute all logits at once, however much memory they take.
         """
         return self._read(rollouts, temperature, entropy=False, whole=whole)[0]
 
     def logprobs_and_entropy(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
-        """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats, through which no gradient flows."""
+        """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats, which has no gradient."""
         return self._read(rollouts, temperature, entropy=True)
 
     def logprobs_and_states(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
@@ -182,7 +188,7 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
 
     @property
     def vocabulary(self) -> int:
-        """Tokens that have a logit."""
+        """The number of tokens that have a logit."""
         return int(self.model.config.get_text_config(decoder=True).vocab_size)
 
     def _read(

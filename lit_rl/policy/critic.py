@@ -1,4 +1,4 @@
-"""The critic: values of prefixes, by a linear head on a causal model."""
+"""The critic: predicts the values of prefixes, by a linear head on a causal model."""
 
 import copy
 from typing import Any, Literal
@@ -13,11 +13,11 @@ Trunk = Literal["copy", "shared"]
 
 
 class Critic(nn.Module):
-    """V(s_t) = w . h(s_t) + b, h the last hidden state of a causal model before token t. Starts at V = 0.
+    """V(s_t) = w . h(s_t) + b, where h is the last hidden state of a causal model before token t. It starts at V = 0.
 
     Args:
         policy: whose model, without its language head, is the trunk.
-        trunk: ``copy`` trains a copy of it, which doubles the memory; ``shared`` owns the head alone and is given the
+        trunk: ``copy`` trains a copy of it, which doubles the memory. ``shared`` has only the head, and is given the
             policy's hidden states.
     """
 

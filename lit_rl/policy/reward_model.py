@@ -1,4 +1,4 @@
-"""The reward model: a transformers sequence classifier with one label, which reads the policy's own token ids."""
+"""The reward model: a transformers sequence classifier with one label, which reads the policy's token ids."""
 
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,14 @@ from lit_rl.rollouts import Rollouts
 
 
 class RewardModel(nn.Module):
-    """A score for a response: ``score . h``, h the last layer's hidden state of the response's last token.
+    """The score of a response, ``score . h``, where h is the last layer's hidden state of its last token.
 
-    Which tokens are padding is told by the lengths alone, never by token values: transformers' own pooling looks for
-    pad tokens, and a vocabulary of bare tokens has none.
+    Which tokens are padding is known from the lengths, never from token values. (transformers' own pooling looks for
+    pad tokens, which a vocabulary of bare tokens does not have.)
 
     Args:
         model: a decoder-only sequence classifier with one label, its head named ``score``, with eager attention.
-        setting: that it comes from, for messages.
+        setting: the setting that it comes from, for messages.
     """
 
     def __init__(self, model: Any, setting: str = "reward.model") -> None:
@@ -81,25 +81,26 @@ class RewardModel(nn.Module):
             )
 
     def forward(self, rollouts: Rollouts) -> Tensor:
-        """The scores [N] float32. A row's depends, up to rounding, neither on padding nor on the rows beside it.
+        """The scores [N] float32. Up to rounding, a row's score depends neither on padding nor on the other rows.
 
         Raises:
-            UsageError: a row has more tokens than the model has positions.
+            UsageError: a row has more tokens than the model can read.
         """
         out, last = self._run(rollouts)
         with torch.autocast(last.device.type, enabled=False):  # in half precision different responses would tie
             return self.model.score(_at(out.last_hidden_state, last).to(self.model.score.weight)).squeeze(-1)
 
     def attention(self, rollouts: Rollouts) -> Tensor:
-        """How much of the response's last token's attention each token of the response gets (ABC, 2402.00782).
+        """The share of the last token's attention that each token of the response gets (ABC, 2402.00782).
 
-        ``a_t / sum_s a_s``, a the last layer's weights, mean over heads, of the last token over the response's tokens.
+        ``a_t / sum_s a_s``, where a is the last layer's attention of the last token, averaged over heads, to the tokens
+        of the response.
 
         Returns:
-            [N, T] float32: rows sum to 1, and are 0 behind the end.
+            [N, T] float32: rows sum to 1, and are 0 after the end.
 
         Raises:
-            UsageError: a row has more tokens than the model has positions.
+            UsageError: a row has more tokens than the model can read.
         """
         out, last = self._run(rollouts, output_attentions=True)
         attention = out.attentions[-1]

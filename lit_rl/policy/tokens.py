@@ -1,4 +1,4 @@
-"""Policies over bare tokens 0..V-1, for tasks without text: small enough to be known exactly."""
+"""Policies over the token ids 0..V-1, for tasks without text: small enough to be known exactly."""
 
 import math
 from typing import Any
@@ -17,7 +17,7 @@ MOST_LOGITS = 2**24  # of a table
 
 
 class TokenPolicy(CausalPolicy):
-    """A causal model whose text is the decimal token ids with blanks between them."""
+    """A causal model whose text is the decimal token ids, separated by blanks."""
 
     def __init__(self, model: nn.Module, vocabulary: int, eos: bool) -> None:
         nn.Module.__init__(self)
@@ -39,12 +39,15 @@ class TokenPolicy(CausalPolicy):
 
 
 class TokenTransformer(TokenPolicy):
-    """The embedded Llama's architecture over bare tokens, with random weights (from PyTorch's global seed).
+    """A small Llama over the token ids 0..V-1, with random weights (from PyTorch's global seed).
 
     Args:
-        vocabulary: tokens (V), the last one EOS if ``eos``.
-        length: the longest response.
-        hidden_size, layers, heads: of the Llama.
+        vocabulary: number of tokens (V), the last of them EOS if ``eos``.
+        length: the most tokens of a response.
+        eos: whether the last token ends a response.
+        hidden_size: of the Llama.
+        layers: of the Llama.
+        heads: of the Llama.
     """
 
     def __init__(
@@ -78,11 +81,12 @@ class TokenTransformer(TokenPolicy):
 
 
 class TabularPolicy(TokenPolicy):
-    """A free distribution in every state: a table of logits, one row a prefix of the response.
+    """A table of logits with a row for every prefix of a response: a free distribution in every state.
 
     Args:
-        vocabulary: tokens (V), the last one EOS if ``eos``.
-        length: the longest response; the table has (V^length - 1) / (V - 1) rows.
+        vocabulary: number of tokens (V), the last of them EOS if ``eos``.
+        length: the most tokens of a response; the table has (V^length - 1) / (V - 1) rows.
+        eos: whether the last token ends a response.
         spread: standard deviation of the initial logits (from PyTorch's global seed); 0 starts uniform.
     """
 

@@ -1,7 +1,7 @@
-"""Sampling: the only place that generates.
+"""Sampling: the only place that generates tokens.
 
-It imports the policy and ``functional``'s cut rules; it knows no task and no algorithm. Begin with ``base.py``, then
-``local.py``.
+It imports the policy and the cut rules of ``functional``; it knows no task and no algorithm. Begin with ``base.py``,
+then read ``local.py``.
 """
 
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan, check_length

@@ -1,4 +1,4 @@
-"""What an algorithm asks of a sampler."""
+"""What an algorithm asks a sampler for."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ class SamplingPlan:
 
     Attributes:
         samples: independent responses, trained on (G).
-        greedy: one greedy response, a probe.
+        greedy: adds one greedy response, a probe.
         demonstrations: the task's own demonstration instead of samples, trained on.
-        cuts: where each sample is cut, for continuations to be forked there.
-        continuations: of each prefix (K).
-        fork_root: the prompt is such a prefix too.
-        reuse: continuations are trained on.
-        pairs: two of the samples are trained on, together; which two is decided by their rewards.
+        cuts: where each sample is cut, so that continuations start there.
+        continuations: from each cut (K).
+        fork_root: whether the prompt is such a cut too.
+        reuse: whether continuations are trained on.
+        pairs: two of the samples are trained on together; which two is decided by their rewards.
         temperature: logits are divided by it, here and in every log-probability.
-        max_new_tokens: the longest response.
+        max_new_tokens: the most tokens of a response.
     """
 
     samples: int = 1
@@ -43,7 +43,7 @@ class SamplingPlan:
 
     def __post_init__(self) -> None:
         if self.continuations and self.cuts is None:
-            raise ValueError("continuations take cuts to be forked at")
+            raise ValueError("continuations need cuts to start from")
 
     @property
     def rows(self) -> int:
@@ -57,7 +57,7 @@ class SamplingPlan:
 
 
 class Sampler(Ranged, ABC, setting="data.sampler"):
-    """Whatever generates. Nothing else does."""
+    """Whatever generates tokens. Nothing else does."""
 
     @abstractmethod
     def sample(
@@ -68,15 +68,18 @@ class Sampler(Ranged, ABC, setting="data.sampler"):
         streams: Sequence[tuple[int, ...]],
         progress: Progress | None = None,
     ) -> Rollouts:
-        """Responses to P prompts given as token ids: each prompt's samples, then its greedy probe, prompt by prompt.
+        """Responses to P prompts: each prompt's samples, then its greedy response, prompt by prompt.
 
-        The continuations of the samples, K from each of a sample's cuts, stand behind all of these.
+        The continuations of the samples, K from each of a sample's cuts, stand after all of these.
 
         Args:
-            streams: for each prompt, integers that name its random stream. Up to rounding, sample g of prompt p is a
-                function of the weights, the prompt and ``(*streams[p], g)`` alone: not of its batch or its rank; and so
-                is its continuation k = 1..K from cut c, of its prefix and ``(*streams[p], g, c, k)``. Streams are of
-                one length, and a cut's continuations stand in the order of k.
+            policy: that is sampled from.
+            prompts: token ids of each prompt.
+            plan: which rows are wanted.
+            streams: for each prompt, integers that name its random stream, all of one length. Up to rounding, sample g
+                of prompt p is a function of the weights, the prompt and ``(*streams[p], g)`` alone, not of its batch or
+                rank. So is its continuation k = 1..K from cut c, of its prefix and ``(*streams[p], g, c, k)``. A cut's
+                continuations stand in the order of k.
             progress: called as the work goes on.
 
         Returns:

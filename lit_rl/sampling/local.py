@@ -1,4 +1,4 @@
-"""Sampling in the training process, from the training weights: any causal LM of transformers, CPU or CUDA."""
+"""Sampling in the training process, from the training weights: any causal LM of transformers, on CPU or CUDA."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
@@ -23,20 +23,20 @@ CUTS = 1  # behind a row's stream: the stream of its random cuts
 
 
 class LocalSampler(Sampler):
-    """Ancestral sampling with a KV cache, many rows at once.
+    """Samples token by token with a KV cache, many rows at once.
 
-    A prompt is prefilled once and its cache copied to its rows. Finished rows leave the batch at once. Tokens are drawn
-    by inverting the cumulative distribution at a uniform number of the row's own stream, so top-p and top-k, which
-    would bias the importance ratio, have no place here. Continuations start from the caches that the samples leave
-    behind: of a prefix, its last token alone is fed again.
+    Each prompt is read once, and its cache is copied to its rows. Finished rows leave the batch at once. A token is
+    drawn by inverting the cumulative distribution at a uniform number from the row's own random stream. There is no
+    top-p or top-k, because they would bias the importance ratio. Continuations start from the caches that the samples
+    leave behind; only the last token of a prefix is read again.
 
     Args:
-        batch_rows: rows decoded together. It bounds the memory: the caches of so many rows, and twice more of them
-            where there are continuations (what the samples left behind, and the continuations' own). A cache has room
-            for a quarter more tokens than it has, and is copied where it has to grow.
-        cuda_graphs: on a GPU, launch 32 steps of decoding at once: of models with PyTorch's attention (sdpa) over all
-            tokens, and not sharded by FSDP2. Others take their steps one by one.
-        compile: the layers of these steps by ``torch.compile``: fewer kernels, and a wait before the first.
+        batch_rows: rows decoded together, which bounds the memory. The caches take that many rows, and up to three
+            times that with continuations.
+        cuda_graphs: on a GPU, launch 32 steps of decoding at once. It applies to models with PyTorch's attention (sdpa)
+            over all tokens that are not sharded by FSDP2; others decode step by step.
+        compile: compile the model's layers for these steps with ``torch.compile``: faster, after a wait before the
+            first.
     """
 
     def __init__(self, batch_rows: Count = 512, cuda_graphs: bool = True, compile: bool = False) -> None:

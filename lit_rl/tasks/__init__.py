@@ -1,6 +1,6 @@
 """Tasks: prompts and rewards.
 
-They import neither Lightning nor transformers, nor any model. Begin with ``base.py``, then ``gsm8k.py``.
+They import neither Lightning nor transformers, nor any model. Begin with ``base.py``, then read ``gsm8k.py``.
 """
 
 from lit_rl.tasks.base import Example, Split, Task

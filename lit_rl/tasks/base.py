@@ -14,25 +14,28 @@ Example = dict[str, Any]
 
 
 class Task(Ranged, ABC, setting="data.task"):
-    """A source of prompts with a reward. Knows nothing of policies, algorithms or training.
+    """A source of prompts with a reward. It knows nothing of policies, algorithms or training.
 
     Attributes:
-        scored_by: the setting that a score comes from, for messages.
+        scored_by: the setting that scores come from, for messages.
     """
 
     scored_by = "data.task"
 
     @abstractmethod
     def prompts(self, split: Split) -> Dataset:
-        """The examples of a split. Column ``prompt`` holds chat messages (``[{"role", "content"}, ...]``); column
-        ``demonstration``, where there is one, a response to imitate; the others are the task's own."""
+        """The examples of a split, ``train``, ``val`` or ``test``.
+
+        The column ``prompt`` holds chat messages (``[{"role", "content"}, ...]``). The column ``demonstration``, if
+        there is one, holds a response to imitate. The other columns are the task's own.
+        """
 
     @abstractmethod
     def score(self, example: Example, ids: Tensor, text: str) -> float:
         """The reward of a response, given as token ids ``[tokens]`` and as text without special tokens."""
 
     def score_flexible(self, example: Example, ids: Tensor, text: str) -> float:
-        """A more lenient score, reported beside :meth:`score` and never trained on."""
+        """A more lenient score. It is logged beside :meth:`score` and never trained on."""
         return self.score(example, ids, text)
 
     def unreadable(self, example: Example, text: str) -> bool:

@@ -1,4 +1,4 @@
-"""Prompts of any source that ``datasets`` reads, scored by a function of the user's."""
+"""Prompts from any source that ``datasets`` reads, scored by a function of the user's."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,27 +18,27 @@ USUAL_NAMES = {"val": ("validation", "val"), "test": ("test",)}  # of splits
 
 
 class Custom(Task):
-    """Prompts of any source that ``datasets`` reads, scored by a function of yours.
+    """Prompts from any source that ``datasets`` reads, scored by your own function.
 
     Args:
         path: a file (.json, .jsonl, .csv or .parquet), a folder of such files, a folder of ``save_to_disk``, or a name
             on the hub.
-        reward: ``(example, ids, text) -> float``, by its import path on the command line, of a response's token ids and
-            its text. ``example`` is the source's row, with chat messages as ``prompt`` and the answer as ``answer``.
+        reward: a function ``(example, ids, text) -> float`` of the row, the response's token ids and its text; on the
+            command line its import path. The row has chat messages as ``prompt`` and the answer as ``answer``.
         name: which configuration of the source, if it has several.
-        prompt_column: holds a text or chat messages.
-        answer_column: holds what the reward compares with, of any type; null if the reward needs nothing.
-        instruction: put before each prompt; with chat messages, before the user's first.
-        train_split: the source's split to train on; a source without splits is one split ``train``.
-        val_split: the source's split to validate on; null takes ``validation`` or ``val`` if the source has it, else
+        prompt_column: the column with the prompt, a text or chat messages.
+        answer_column: the column that the reward compares with, of any type; null if the reward needs none.
+        instruction: text before each prompt; with chat messages, before the first one of the user.
+        train_split: the split to train on; a source without splits has one split ``train``.
+        val_split: the split to validate on. null takes ``validation`` or ``val`` if the source has it, otherwise
             ``held_out`` training rows.
-        test_split: the source's split to test on; null takes ``test`` if the source has it, else ``held_out``
-            training rows.
-        held_out: training rows kept for a split that the source does not have, at most a tenth of them.
+        test_split: the split to test on. null takes ``test`` if the source has it, otherwise ``held_out`` training
+            rows.
+        held_out: training rows kept for a split that the source lacks, at most a tenth of them.
 
     Raises:
-        UsageError: the reward cannot be called so; when prompts are asked for, the source cannot be read, lacks a split
-            or a column, has too few rows, or a row without a prompt.
+        UsageError: the reward cannot be called like this; when prompts are asked for, the source cannot be read, lacks
+            a split or a column, has too few rows, or a row without a prompt.
     """
 
     scored_by = "data.task.reward"

@@ -27,18 +27,19 @@ INSTRUCTIONS["math"] = INSTRUCTIONS["boxed"]
 
 
 class WordProblems(Task):
-    """Problems with columns ``question`` and ``answer``, where the answer ends in ``#### n``.
+    r"""Problems with columns ``question`` and ``answer``, where the answer ends in ``#### n``.
 
-    reward = 1 if the response's answer equals n, else 0; the flexible score takes the response's last number instead.
+    The reward is 1 if the answer of the response equals n, and 0 otherwise. The flexible score takes the last number of
+    the response instead.
 
     Args:
-        answer: where a response's answer is read. ``hash``: behind the last ``####``. ``boxed``: in the last
-            ``\\boxed{}``. ``last_number``: wherever it stands. ``math``: by math-verify, which compares expressions.
-            docs/answers.md says which forms each of them reads.
+        answer: where the answer of a response is read. ``hash``: behind the last ``####``. ``boxed``: in the last
+            ``\boxed{}``. ``last_number``: wherever it stands. ``math``: by math-verify, which compares expressions.
+            docs/answers.md lists the forms that each of them reads.
 
     Raises:
-        UsageError: ``answer`` is ``math``, and math-verify is not installed; when prompts are asked for, by a subclass
-            too, a row's own answer has no number.
+        UsageError: ``answer`` is ``math`` and math-verify is not installed; when prompts are asked for, a row's own
+            answer has no number.
     """
 
     def __init__(self, answer: AnswerReader = "hash") -> None:
@@ -98,19 +99,19 @@ def _with_truths(prompts: Callable[[Any, Split], Dataset]) -> Callable[[Any, Spl
 
 
 class GSM8K(WordProblems):
-    """The real GSM8K.
+    r"""GSM8K's grade-school word problems (2110.14168), from the hub or from a file.
 
-    Without ``path`` it is the hub's ``openai/gsm8k``; its test split is the test split, and ``held_out`` training
-    problems are the validation split. With ``path``, a JSONL file of ``{"question": ..., "answer": "... #### n"}``
-    lines, the validation and the test split are ``held_out`` problems each. Either way they are a tenth at most, and
-    one at least.
+    Without ``path`` it is the hub's ``openai/gsm8k``, with its test split; ``held_out`` training problems are the
+    validation split. With ``path``, a JSONL file of ``{"question": ..., "answer": "... #### n"}`` lines, the validation
+    and the test split are ``held_out`` problems each. Either way a split takes at least one problem and at most a
+    tenth.
 
     Args:
-        path: a local JSONL file; None takes the hub's data set.
-        held_out: problems kept from training for validation (and for test, with ``path``).
-        instruction: put before each question, so that a model that was not tuned on GSM8K knows the format; None takes
-            one that fits ``answer``.
-        answer: how a response's answer is read, see :class:`WordProblems`.
+        path: a local JSONL file; null takes the data set on the hub.
+        held_out: problems kept from training for validation (and for testing, with ``path``).
+        instruction: text before each question, which says how to write the answer; null takes one that fits ``answer``.
+        answer: where the answer of a response is read. ``hash``: behind the last ``####``. ``boxed``: in the last
+            ``\boxed{}``. ``last_number``: wherever it stands. ``math``: by math-verify, which compares expressions.
 
     Raises:
         UsageError: the file is missing, has fewer than three lines, or a line that is no such problem.

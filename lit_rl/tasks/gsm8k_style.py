@@ -1,4 +1,4 @@
-"""An embedded generator of word problems in GSM8K's format, small enough for a model of 0.3M parameters."""
+"""A generator of word problems in GSM8K's format, easy enough for a model of 0.3M parameters."""
 
 import random
 from dataclasses import dataclass
@@ -37,20 +37,24 @@ EVENTS = (
 
 
 class GSM8KStyle(WordProblems):
-    """Chains of operations on one quantity, told in English and answered in GSM8K's exact format.
+    """Generated word problems: chains of operations on one quantity, in GSM8K's format.
 
-    A response takes about 20 tokens a step (35 at 2 steps, 150 at 8). The splits are disjoint in the arithmetic itself:
-    two problems that differ only in the name and the thing counted stand in the same split. Column ``demonstration``
-    is a solution in which each step uses, with the event's ``error_rate`` times ``error_scale``, a wrong operator with
-    correct arithmetic: a warm start on it leaves reinforcement learning an error to un-teach.
+    A response takes about 20 tokens per step (35 with 2 steps, 150 with 8). The splits are disjoint in the arithmetic
+    itself: two problems that differ only in the name and the thing counted are in the same split. The column
+    ``demonstration`` is a solution in which each step uses a wrong operator, with correct arithmetic, with the
+    probability ``error_rate`` of the event times ``error_scale``. A warm start on it leaves an error for reinforcement
+    learning to unlearn.
 
     Args:
-        steps: operations a problem, 2 to 8.
-        most_steps: where given, problems have ``steps`` to so many operations, each number equally likely.
-        error_scale: 0 to 1, of the planted errors' rates; 0 demonstrates right solutions.
-        train_size, val_size, test_size: problems a split.
+        steps: operations of a problem, 2 to 8.
+        most_steps: if given, problems have ``steps`` to this many operations, each number equally likely.
+        error_scale: scales the rates of wrong operators in demonstrations, 0 to 1; 0 demonstrates correct solutions.
+        train_size: problems of the training split.
+        val_size: problems of the validation split.
+        test_size: problems of the test split.
         seed: of the generator. The splits of two seeds are disjoint as well.
-        answer: how a response's answer is read, see :class:`WordProblems`. The embedded policies write ``####``.
+        answer: where the answer of a response is read: ``hash``, ``boxed``, ``last_number`` or ``math``. The embedded
+            policies write ``####`` (``hash``).
     """
 
     def __init__(

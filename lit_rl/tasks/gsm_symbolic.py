@@ -17,17 +17,19 @@ FORMAT = " Give the result as your final answer. Do not include units."  # reaso
 
 
 class GSMSymbolic(WordProblems):
-    """Templates of GSM8K's problems, filled with names and numbers at random, without end.
+    """GSM-Symbolic: templates of GSM8K's problems, filled with random names and numbers (2410.05229).
 
-    It is scored as GSM8K is, 0 or 1. (reasoning-gym's own score takes a response's first number, and pays 0.01 for a
-    wrong one.) No question stands in two splits, but all of them share the templates: the test is of other numbers,
-    not of other problems. Column ``demonstration`` is the worked solution, which ends in ``#### n``.
+    It is scored as GSM8K is, 0 or 1. (The score of reasoning-gym itself takes a response's first number, and gives 0.01
+    for a wrong one.) No question is in two splits, but all splits share the templates: the test is on other numbers,
+    not on other problems. The column ``demonstration`` is the worked solution, which ends in ``#### n``.
 
     Args:
-        train_size, val_size, test_size: problems a split, all different.
+        train_size: problems of the training split, all different.
+        val_size: problems of the validation split.
+        test_size: problems of the test split.
         seed: of the generator. The splits of two seeds are disjoint as well.
-        instruction: put before each question; None takes one that fits ``answer``.
-        answer: how a response's answer is read, see :class:`WordProblems`.
+        instruction: text before each question; null takes one that fits ``answer``.
+        answer: where the answer of a response is read: ``hash``, ``boxed``, ``last_number`` or ``math``.
 
     Raises:
         UsageError: when prompts are asked for, reasoning-gym is not installed.

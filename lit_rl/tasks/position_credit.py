@@ -1,4 +1,4 @@
-"""Synthetic tasks whose exact credit is known, and what an estimate of credit is judged by."""
+"""Synthetic tasks whose exact credit is known, and measures of an estimate of credit."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -16,19 +16,19 @@ ABSENT = -1  # stands where a response has no token that could earn
 
 
 class PositionTask(Task):
-    """Rewards that are functions of the response's token ids alone, in 0..1; the text is never read.
+    """A task whose reward, 0 to 1, is a function of the response's token ids alone; the text is never read.
 
-    The prompt is one and the same: its content is its token ids as decimal text, here the one token 0.
+    There is one prompt. Its content is its token ids as decimal text, here the one token 0.
 
     Args:
-        vocabulary: token ids are 0..vocabulary - 1.
-        length: the longest response.
-        eos: the vocabulary's last token ends a response and is part of it, but earns nothing; without, every response
-            has exactly ``length`` tokens.
-        size: prompts a split.
+        vocabulary: number of tokens; ids are 0..vocabulary - 1.
+        length: the most tokens of a response.
+        eos: whether the last token of the vocabulary ends a response; it is part of it, but earns nothing. Without,
+            every response has exactly ``length`` tokens.
+        size: prompts of a split.
 
     Raises:
-        UsageError: fewer than two tokens besides EOS, or another argument, a subclass's included, out of range.
+        UsageError: fewer than two tokens besides EOS, or another argument (of a subclass, too) out of range.
     """
 
     def __init__(self, vocabulary: Several = 4, length: Count = 8, eos: bool = False, size: Count = 256) -> None:
@@ -86,16 +86,16 @@ class PositionTask(Task):
 
 
 class Additive(PositionTask):
-    """r = sum_t w[t, a_t]: every token earns by itself.
+    """Every token earns by itself: r = sum_t w[t, a_t].
 
-    The worst token of each position earns 0, as EOS does. The only optimum is the best token at each of the ``length``
+    The worst token of each position earns 0, as EOS does. The only optimum has the best token at each of the ``length``
     positions, without EOS.
 
     Args:
-        seed: of the table w; vocabularies of as many tokens besides EOS share it.
+        seed: of the table w; vocabularies with equally many tokens besides EOS share it.
 
     Attributes:
-        token_rewards: w [length, vocabulary] float64, EOS's column 0.
+        token_rewards: w [length, vocabulary] float64, 0 in the column of EOS.
     """
 
     def __init__(
@@ -119,11 +119,11 @@ class Additive(PositionTask):
 
 
 class KeyToken(PositionTask):
-    """r = 1[a_position = target]: one token decides, and every response with it is optimal.
+    """One token decides: r = 1[a_position = target]. Every response with it is optimal.
 
     Args:
-        position: 0-based; a response that ended before earns 0.
-        target: a token that isn't EOS.
+        position: counted from 0; a response that ended before it earns 0.
+        target: a token that is not EOS.
     """
 
     def __init__(
@@ -145,13 +145,13 @@ class KeyToken(PositionTask):
 
 
 class Bottleneck(PositionTask):
-    """r = 1[a_t = target for all t in positions]: nothing is earned until the last of them.
+    """Several tokens decide together: r = 1[a_t = target for all t in positions].
 
-    Optimal is every response with ``target`` at all the positions, whatever stands elsewhere and behind.
+    Every response with ``target`` at all these positions is optimal, whatever the other tokens are.
 
     Args:
-        positions: 0-based; None takes two, a quarter and three quarters along (one, where ``length`` is 1).
-        target: a token that isn't EOS.
+        positions: counted from 0; null takes two, a quarter and three quarters along (one, if ``length`` is 1).
+        target: a token that is not EOS.
     """
 
     def __init__(
@@ -177,10 +177,11 @@ class Bottleneck(PositionTask):
 
 
 class Pairwise(PositionTask):
-    """r = (1 / (length - 1)) sum_{t >= 1} 1[a_t = (a_{t-1} + 1) mod A], A tokens besides EOS.
+    """Neighbours that count up earn: r = (1 / (length - 1)) sum_{t >= 1} 1[a_t = (a_{t-1} + 1) mod A].
 
-    Neighbours interact: no table of rewards by position adds up to r. Optimal are the A responses that count up, modulo
-    A, through all ``length`` positions, without EOS; ``length`` is at least 2.
+    A is the number of tokens besides EOS. Neighbours interact: no table of rewards by position adds up to r. Optimal
+    are the A responses that count up, modulo A, through all ``length`` positions, without EOS; ``length`` is at least
+    2.
     """
 
     def __init__(self, vocabulary: Several = 4, length: Count = 8, eos: bool = False, size: Count = 256) -> None:
@@ -195,9 +196,10 @@ class Pairwise(PositionTask):
 
 
 class Parity(PositionTask):
-    """r = 1[the number of ``token``s in the response is odd]: each token matters only together with all the others.
+    """An odd number of one token earns: r = 1[the number of ``token``s in the response is odd].
 
-    Optimal is every response with an odd number of them, of any length; one without tokens earns 0.
+    Each token matters only together with all the others. Optimal is every response with an odd number of them, of any
+    length; one without tokens earns 0.
 
     Args:
         token: the token that counts, not EOS.
