@@ -209,6 +209,6 @@ def test_a_row_of_the_hub_without_a_number_is_named():
 
 
 def test_gsm8k_without_the_hub_is_one_line():
-    with pytest.raises(UsageError, match=r"^data\.task: no openai/gsm8k .*give --data\.task\.path$") as caught:
+    with pytest.raises(UsageError, match=r"^data\.task: no openai/gsm8k .*give data\.task\.path$") as caught:
         GSM8K().prompts("train")
     assert not re.search("\n", str(caught.value))

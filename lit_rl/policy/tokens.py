@@ -29,8 +29,8 @@ class TokenPolicy(CausalPolicy):
     def encode_text(self, text: str) -> list[int]:
         if not all(word.isdecimal() and int(word) < self.model.config.vocab_size for word in text.split()):
             raise UsageError(
-                f"model.policy knows the tokens 0 to {self.model.config.vocab_size - 1} alone, and the task speaks "
-                "otherwise; take a language model, or a task of position credit"
+                f"model.policy knows the tokens 0 to {self.model.config.vocab_size - 1} only, but the task has "
+                "text; set a language model, or a task of position credit"
             )
         return [int(word) for word in text.split()]
 
