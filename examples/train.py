@@ -2,7 +2,7 @@
 
 From the repository's root:
 
-    python examples/train.py    # two minutes on two cores; the metrics are in logs/train/version_0/metrics.csv
+    python examples/train.py    # minutes on two cores; the metrics are in logs/train/version_0/metrics.csv
 """
 
 from lightning import Trainer, seed_everything
