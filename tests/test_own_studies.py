@@ -94,8 +94,10 @@ def test_a_mistake_in_a_module_is_one_line(here, capsys, source, path, said, com
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"model.learning_rte": 1.0}, "learning_rte"),
-        ({"model": "RLO"}, "RLO"),
+        ({"model.learning_rte": 1.0}, "did you mean model.learning_rate"),
+        ({"model": "RLO"}, "did you mean RLOO"),
+        ({"modle.samples": 1}, "did you mean --model"),
+        ({"model.samples": "four"}, "model.samples is four"),
         ({"data.rows_per_microbatch": 3}, "data.rows_per_microbatch"),
         ({"trainer.max_epochs": "many"}, "max_epochs"),
         ({"model": "TRePO", "model.cuts": "Stride", "model.cuts.every": 0}, "every"),

@@ -1,11 +1,14 @@
 """The settings of a study's arms, looked at before anything of it runs: a mistake is told once, and nothing is made."""
 
+import json
+from collections.abc import Iterator
 from typing import Any
 
 from ablations.config import Config, merge
 from ablations.grid import cell
 from ablations.study import Study
 from ablations.sweep.workers import aside, warm_up
+from lit_rl.commands.early import checked
 from lit_rl.errors import UsageError, usage_error
 
 
@@ -15,13 +18,30 @@ def complete(study: Study, smoke: bool) -> dict[str, Config]:
     Raises:
         UsageError: those of an arm can't do.
     """
-    warm_up()
     first = [cell(study, arm, study.seeds[0], smoke) for arm in study.arms]
+    for each in first:
+        try:
+            checked(["fit", *_options(each.config)])  # what is told at once, with what may have been meant
+        except UsageError as error:
+            raise UsageError(f"{study.name}, arm {each.arm}: {error}") from None
+    warm_up()
     found = aside(_read, [(each.config, not each.preparations) for each in first])
     for each, settings in zip(first, found, strict=True):
         if isinstance(settings, str):
             raise UsageError(f"{study.name}, arm {each.arm}: {settings}")
     return {each.arm: settings for each, settings in zip(first, found, strict=True)}
+
+
+def _options(config: Config, key: str = "") -> Iterator[str]:
+    """The settings as options of the command line."""
+    for name, value in config.items():
+        path = key if name == "init_args" else f"{key}.{name}".lstrip(".")
+        if name == "class_path":
+            yield f"--{key}={value}"
+        elif isinstance(value, dict):
+            yield from _options(value, path)
+        else:
+            yield f"--{path}={value if isinstance(value, str) else json.dumps(value)}"
 
 
 def _read(configs: list[tuple[Config, bool]]) -> list[Config | str]:
