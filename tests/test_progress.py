@@ -65,6 +65,9 @@ def test_at_the_end_other_loggers_and_runs_without_checkpoints_say_where_they_ar
     assert checkpoint.endswith(" kept/last.ckpt") and (tmp_path / "kept/last.ckpt").is_file()
     assert run.endswith(" csv/version_0") and (tmp_path / "csv/version_0/metrics.csv").is_file()
     assert after.endswith("python -m lit_rl test --model RLOO --ckpt_path kept/last.ckpt")
+    trainer.callbacks[-1] = IterationCheckpoint(dirpath=tmp_path / "again", save_on_train_epoch_end=True)
+    trainer.fit(trainer.lightning_module, datamodule=trainer.datamodule, ckpt_path=tmp_path / "kept/last.ckpt")
+    assert ending(trainer, [])[0] == checkpoint  # it was finished
     trainer, *_ = fit(RLOO)
     checkpoint, run, after = ending(trainer, [])
     assert "none" in checkpoint and "trainer.logger" in run and "test" not in after

@@ -35,11 +35,15 @@ class IterationCheckpoint(ModelCheckpoint):
         """The checkpoint that was written last; empty if none was."""
         return str(self._last_checkpoint_saved)
 
+    @property
+    def saves(self) -> bool:
+        """Whether anything is saved; then the last iteration is."""
+        return bool(self._every_n_epochs or self._every_n_train_steps or self._train_time_interval)
+
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
         remote = "://" in str(self.dirpath)
-        saves = self._every_n_epochs or self._every_n_train_steps or self._train_time_interval
-        if stage == "fit" and saves:
+        if stage == "fit" and self.saves:
             check_monitor(self, trainer, pl_module)
             if self.dirpath is not None and not remote:
                 check_folder(str(self.dirpath), "checkpoint.dirpath")
@@ -58,8 +62,7 @@ class IterationCheckpoint(ModelCheckpoint):
         interruption = _interruption(trainer)
         told = interruption.received(trainer) if interruption and not last else None
         super().on_train_epoch_end(trainer, pl_module)
-        saves = bool(self._every_n_epochs or self._every_n_train_steps or self._train_time_interval)
-        if saves and (last or told or away) and self._last_global_step_saved != trainer.global_step:
+        if self.saves and (last or told or away) and self._last_global_step_saved != trainer.global_step:
             self._save_checkpoint(trainer, f"{self.dirpath}/{self.CHECKPOINT_NAME_LAST}{self.FILE_EXTENSION}")
         if told:
             self._told = told

@@ -32,9 +32,9 @@ def ending(trainer: Trainer, options: Sequence[str]) -> list[str]:
 
 def _checkpoint(trainer: Any) -> str | None:
     """The one of the last iteration; None if there is none."""
-    ours = (each for each in trainer.checkpoint_callbacks if isinstance(each, IterationCheckpoint))
-    path = next((each.last_saved for each in ours), None)
-    return _from_here(path) if path else None
+    ours = [each for each in trainer.checkpoint_callbacks if isinstance(each, IterationCheckpoint) and each.saves]
+    # nothing is saved where a finished run was resumed: nothing was left to do
+    return next((_from_here(path) for each in ours if (path := each.last_saved or trainer.ckpt_path)), None)
 
 
 def _run(logger: Logger) -> str:
