@@ -1,4 +1,4 @@
-"""The one exception that is a user's to mend, and one that must not be mistaken for an end."""
+"""The exception for mistakes that the user can fix, and one that must not be taken for an end."""
 
 from collections.abc import Callable
 from functools import wraps

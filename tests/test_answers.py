@@ -111,7 +111,7 @@ class Own(GSM8KStyle):
 
 def test_a_truth_that_cannot_be_read_is_an_error_when_prompts_are_loaded(tmp_path):
     said = (
-        r"^data\.task: row 2 of the split 'val': 'answer' has no '#### number' \('#### 5/4'\); mend or remove the row$"
+        r"^data\.task: row 2 of the split 'val': 'answer' has no '#### number' \('#### 5/4'\); fix or remove the row$"
     )
     with pytest.raises(UsageError, match=said):
         Own().prompts("val")

@@ -204,7 +204,7 @@ def test_a_row_of_the_hub_without_a_number_is_named():
         f"---\n{yaml.safe_dump({'configs': [{'config_name': 'main', 'data_files': files}]})}---\n",
     )
     task = GSM8K()
-    with pytest.raises(UsageError, match=r"^data\.task: row 8 of the split 'test': .* \('#### 7/2'\); mend or remove"):
+    with pytest.raises(UsageError, match=r"^data\.task: row 8 of the split 'test': .* \('#### 7/2'\); fix or remove"):
         task.prompts("test")
 
 

@@ -197,7 +197,7 @@ def test_what_can_not_score_the_policy_is_refused(policy, rollouts, tmp_path):
         (["fit-reward", "--output", "x", "--samples", "1"], "samples is 1"),
         (["fit-reward", "--output", "x", "--label_noise", "2"], "label_noise is 2"),
         (["fit-reward", "--output", "x", "--objective", "pears"], "objective"),
-        (["fit-reward", "--output", "x", "--layers", "2"], "layers is of a random start"),
+        (["fit-reward", "--output", "x", "--layers", "2"], "layers is only for start random"),
         (["fit-reward", "--output", "x", "--start", "random", "--heads", "5"], "hidden_size is 96, heads 5"),
         (["fit-reward", "--output", "x", "--data.task", "KeyTokn"], "did you mean KeyToken?"),
         (["fit-reward", "--output", "x", "--max_new_tokens", "2040", "--prompts", "4"], "max_new_tokens is 2040"),

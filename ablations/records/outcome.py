@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 
 class Failure(NamedTuple):
-    """Why something failed; ``usage`` if it is a setting that the user can mend."""
+    """Why something failed; ``usage`` if it is a setting that the user can fix."""
 
     reason: str
     usage: bool

@@ -21,16 +21,16 @@ MIB, GIB = 2**20, 2**30
 
 
 class Memory(Callback):
-    """Logs MiB of each process, the largest of all ranks, at the end of every iteration:
+    """Logs the memory of each process in MiB, the largest of all processes, at the end of every iteration.
 
-    - ``memory/policy``, ``memory/critic``: parameters and buffers that are trained or go with them,
-    - ``memory/frozen``: models that are only used, the reference and reward models among them,
+    - ``memory/policy``, ``memory/critic``: parameters that are trained, and buffers,
+    - ``memory/frozen``: models that are only used, such as the reference and reward models,
     - ``memory/optimizer``: the optimizer's state,
     - ``memory/allocated``, ``memory/reserved``: on a GPU, what tensors take now, and what PyTorch holds for them,
-    - ``memory/resident``: of the whole process, now, without the GPU's,
-    - ``memory/peak``: the most so far; of what PyTorch has allocated on a GPU, elsewhere of the whole process.
+    - ``memory/resident``: the memory of the whole process now, without the GPU's,
+    - ``memory/peak``: the most so far; on a GPU of what PyTorch has allocated, elsewhere of the whole process.
 
-    A run that ends for want of memory says what takes it and which settings lower it.
+    A run that runs out of memory says what takes it and which settings lower it.
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -16,9 +16,11 @@ def export(args: list[str]) -> int:
     parser = Parser(prog="python -m lit_rl export", description=DESCRIPTION)
     parser.add_argument("--ckpt_path", type=str, required=True, help="a checkpoint that fit has written")
     parser.add_argument("--output", type=str, required=True, help="the folder to write; new, or empty")
-    parser.add_argument("--policy.path", type=str | None, help="what it started from, if that has moved since")
     parser.add_argument(
-        "--trust_remote_code", action="store_true", help="run the code that the model's folder brings along, if it does"
+        "--policy.path", type=str | None, help="where the model that it started from is now, if that has moved"
+    )
+    parser.add_argument(
+        "--trust_remote_code", action="store_true", help="run Python code that the model's folder contains"
     )
     config = parser.parse_args(args)
     output = free_folder(config.output)

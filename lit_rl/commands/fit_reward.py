@@ -69,22 +69,22 @@ class Recipe(Ranged, setting=""):
     """How a reward model is made.
 
     Args:
-        output: the folder it is written to; new, or empty.
-        objective: pairs: Bradley and Terry's -log sigmoid(s_w - s_l) on every two responses to one prompt with
-            different task scores. outcomes: cross-entropy of sigmoid(s) and the task's score, which is in 0..1.
-        prompts: of the split train, that are answered; all of them again if there are fewer.
-        eval_prompts: of the split val, held out.
-        samples: responses a prompt.
-        label_noise: share of the training pairs, or outcomes, that are flipped on purpose.
-        start: policy: the trunk is the policy's. random: it is a Llama with random weights.
-        hidden_size: of a random start; left out, the embedded policy's, as the next two.
+        output: the folder to write it to; new or empty.
+        objective: pairs: prefers the better of two responses to a prompt, Bradley and Terry's -log sigmoid(s_w - s_l),
+            for all pairs with different task scores. outcomes: predicts the task's score, 0 to 1, by cross-entropy.
+        prompts: number of training prompts that are answered; they repeat if the split train has fewer.
+        eval_prompts: number of prompts of the split val, held out.
+        samples: responses to each prompt.
+        label_noise: share of the training pairs (or outcomes) that are flipped on purpose.
+        start: policy: starts from a copy of the policy. random: starts from a Llama with random weights.
+        hidden_size: of a random start; if left out, that of the embedded policy. So are the next two.
         layers: of a random start.
         heads: of a random start.
-        epochs: over the training pairs, or outcomes.
+        epochs: passes over the training pairs (or outcomes).
         learning_rate: of AdamW.
         batch_rows: responses in an update; a pair is two.
-        max_new_tokens: the longest response; for a task of position credit the task's own, if left out.
-        seed_everything: of prompts, samples, flips, random weights and batches.
+        max_new_tokens: the most tokens of a response; if left out, a task without text (KeyToken) takes its own length.
+        seed_everything: seed of prompts, samples, flips, random weights and batches.
     """
 
     output: str
@@ -106,7 +106,9 @@ class Recipe(Ranged, setting=""):
     def __post_init__(self) -> None:
         given = [name for name in SIZES if getattr(self, name) is not None]
         if self.start == "policy" and given:
-            raise UsageError(f"{given[0]} is of a random start, and start is policy; set start random, or leave it out")
+            raise UsageError(
+                f"{given[0]} is only for start random, but start is policy; set start random, or leave it out"
+            )
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -42,7 +42,11 @@ class CutRule(Ranged, ABC, setting="model.cuts"):
 
 @dataclass(frozen=True)
 class Stride(CutRule):
-    """Every so many tokens. ``Stride(1)`` cuts everywhere."""
+    """Cuts before every so many tokens: 0, ``every``, 2 ``every``, ...
+
+    Args:
+        every: tokens between two cuts; 1 cuts before every token.
+    """
 
     every: Count = 8
 
@@ -59,7 +63,11 @@ class Stride(CutRule):
 
 @dataclass(frozen=True)
 class Bernoulli(CutRule):
-    """Each position with the same probability."""
+    """Cuts before each token at random, with the same probability.
+
+    Args:
+        probability: of a cut before a token.
+    """
 
     probability: SomeShare = 0.1
 
@@ -69,7 +77,11 @@ class Bernoulli(CutRule):
 
 @dataclass(frozen=True)
 class Entropy(CutRule):
-    """Cuts where the policy is undecided: where the entropy of pi(. | s_t) is above a threshold, in nats."""
+    """Cuts where the policy is undecided: where the entropy of pi(. | s_t) is above a threshold.
+
+    Args:
+        threshold: in nats.
+    """
 
     threshold: NonNegative = 1.0
     needs_entropy = True
@@ -87,7 +99,11 @@ class Entropy(CutRule):
 
 @dataclass(frozen=True)
 class Boundary(CutRule):
-    """Cuts behind each of the given tokens; with that of the newline, at VinePPO's reasoning steps (2410.01679)."""
+    """Cuts behind each of the given tokens; with that of the newline, at VinePPO's reasoning steps (2410.01679).
+
+    Args:
+        token_ids: ids of the tokens.
+    """
 
     token_ids: tuple[Whole, ...] = ()
 
@@ -113,6 +129,9 @@ class Relative(CutRule):
     """Cuts at fractions j / segments of the finished response: a control, which is biased where lengths vary.
 
     Whether it cuts at t reveals something about the tokens behind t.
+
+    Args:
+        segments: parts of equal length that a response is cut into.
     """
 
     segments: Several = 4

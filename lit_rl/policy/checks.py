@@ -30,9 +30,9 @@ def check_language_model(model: Any, tokenizer: Any, path: str) -> None:
         rendered = tokenizer.apply_chat_template([{"role": "user", "content": "1"}], add_generation_prompt=True)
     except Exception as error:  # whatever a template raises
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UsageError(f"model.policy.path: the chat template of '{path}' fails ({reason}); mend it") from None
+        raise UsageError(f"model.policy.path: the chat template of '{path}' fails ({reason}); fix it") from None
     if not rendered["input_ids"]:
-        raise UsageError(f"model.policy.path: the chat template of '{path}' renders to no token; mend it and save it")
+        raise UsageError(f"model.policy.path: the chat template of '{path}' renders to no token; fix it and save it")
     memories = {type(layer).__name__ for layer in DynamicCache(config=model.config).layers if not _copies(layer)}
     if memories:
         raise UsageError(

@@ -126,7 +126,7 @@ def _example(row: Example, index: int, prompt: str, answer: str | None, instruct
     messages = [{"role": "user", "content": given}] if isinstance(given, str) else given
     if not _is_chat(messages):
         where = f"data.task.prompt_column: '{prompt}' of row {index + 1}"
-        raise UsageError(f"{where} is {_line(repr(given))}, neither a text nor chat messages; mend or remove it")
+        raise UsageError(f"{where} is {_line(repr(given))}, neither a text nor chat messages; fix or remove it")
     messages = [dict(turn) for turn in messages]
     first = next((turn for turn in messages if turn["role"] == "user"), messages[0])
     first["content"] = instruction + first["content"]

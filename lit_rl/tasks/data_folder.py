@@ -26,7 +26,7 @@ def check_folder(folder: Path) -> None:
             said = yaml.safe_load(head) if card.suffix != ".md" or text.startswith("---") else None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             reason = " ".join(str(error).split())
-            raise UsageError(f"data.task.path: {card} cannot be read ({reason}); mend or remove it") from None
+            raise UsageError(f"data.task.path: {card} cannot be read ({reason}); fix or remove it") from None
         for place in _named(said, False):
             if "://" in place or not (folder / place).resolve().is_relative_to(folder.resolve()):
                 raise UsageError(

@@ -89,9 +89,7 @@ def _with_truths(prompts: Callable[[Any, Split], Dataset]) -> Callable[[Any, Spl
             for row, answer in enumerate(data["answer"], 1):
                 if not isinstance(answer, str) or hash_answer(answer) is None:
                     where = f"data.task: row {row} of the split '{split}'"
-                    raise UsageError(
-                        f"{where}: 'answer' has no '#### number' ({shown(answer)}); mend or remove the row"
-                    )
+                    raise UsageError(f"{where}: 'answer' has no '#### number' ({shown(answer)}); fix or remove the row")
             known[split] = data
         return data
 
@@ -176,15 +174,15 @@ def _read_jsonl(path: Path) -> list[dict[str, str]]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
-            raise UsageError(f"{where} is not JSON ({error.msg}); mend or remove the line") from None
+            raise UsageError(f"{where} is not JSON ({error.msg}); fix or remove the line") from None
         if not isinstance(row, dict):
-            raise UsageError(f"{where} is not a JSON object; mend or remove the line")
+            raise UsageError(f"{where} is not a JSON object; fix or remove the line")
         for key in ("question", "answer"):
             if not isinstance(row.get(key), str):
                 raise UsageError(f"{where} has no '{key}'; each line needs 'question' and 'answer'")
         if hash_answer(row["answer"]) is None:
             text = shown(row["answer"])
-            raise UsageError(f"{where}: 'answer' has no '#### number' ({text}); mend or remove the line")
+            raise UsageError(f"{where}: 'answer' has no '#### number' ({text}); fix or remove the line")
         rows.append({"question": row["question"], "answer": row["answer"]})
     if len(rows) < 3:
         raise UsageError(f"data.task.path: {path} has {len(rows)} problems; training, validation and test need 3")

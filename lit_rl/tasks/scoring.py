@@ -49,7 +49,7 @@ def score_rows(
             if isinstance(error, SystemExit) and type(error) is not SystemExit:
                 raise  # not the reward's: a signal has come
             reason = f"{type(error).__name__} ({shown(error, str)})"
-            raise UsageError(f"{setting} raised {reason} {_where(row, example, text)}; mend it") from error
+            raise UsageError(f"{setting} raised {reason} {_where(row, example, text)}; fix it") from error
         number = _number(value)
         if not abs(number) <= LARGEST:
             raise UsageError(f"{setting} returned {shown(value)} {_where(row, example, text)}; {_ADVICE}")

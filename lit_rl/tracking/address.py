@@ -166,7 +166,7 @@ def _use(uri: str, what: Callable[[Client], Any]) -> Any:
         raise
     except Exception as error:  # of MLflow, SQLAlchemy, a driver, the system
         raise UsageError(
-            f"MLFLOW_TRACKING_URI: {shown(uri)} can't be used ({reason(error)}); mend it or unset the variable"
+            f"MLFLOW_TRACKING_URI: {shown(uri)} can't be used ({reason(error)}); fix it or unset the variable"
         ) from None
 
 
