@@ -222,7 +222,7 @@ def test_a_study_is_tuned_frozen_arms_are_measured_and_a_budget_ends_it(folder: 
         assert len(cell.curves["gradient/trace_cov"]) == 3 and "test/accuracy" not in cell.metrics
         assert len(set(cell.curves["credit/objective"].values())) == 1  # nothing was learned
     text = (folder / "results" / "keyed" / "report.md").read_text()
-    assert "each arm tried 0.001 and 0.1 on seed 100" in text
+    assert "the best of 0.001 and 0.1 on seed 100" in text
     assert (folder / "results" / "keyed" / "tables" / "learning_rates.csv").read_text().startswith("arm,")
     assert (folder / "results" / "keyed" / "tuning.csv").read_text().count("\n") == 3
     front = (folder / "results" / "README.md").read_text()

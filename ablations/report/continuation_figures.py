@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from ablations.analysis import continuations, gradient_noise, value_accuracy
 from ablations.metric_names import KAPPA, RESPONSE
 from ablations.records.study_results import StudyResults
-from ablations.report.figure_style import COLOURS, WIDTH, legend, plain_logarithms
+from ablations.report.figure_style import COLOURS, WIDTH, colours, dashes, legend, plain_logarithms
 
 COLUMNS = 3  # panels in a row
 FRONTIER = (
@@ -151,7 +151,8 @@ def _values(results: StudyResults) -> Figure:
     places = sorted({place for arm in arms for place in value_accuracy.by_position(results, arm, "mae")})
     for number, arm in enumerate(arms):
         shift = places[0] / 32 * (number - (len(arms) - 1) / 2)  # the first place is the stride
-        style: Any = {"color": COLOURS[number % len(COLOURS)], "marker": "o", "markersize": 3, "linewidth": 1}
+        style: Any = {"color": colours(results)[arm], "marker": "o", "markersize": 3, "linewidth": 1}
+        style["linestyle"] = dashes(results, arm)
         for ax, what, scale in ((left, "mae", 1), (right, "ranking", 100)):
             found = value_accuracy.by_position(results, arm, what)
             x, y = [t + shift for t in found], [scale * each.mean for each in found.values()]

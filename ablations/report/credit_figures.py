@@ -21,7 +21,7 @@ MAPS = (
 )
 CRITICS = (
     "The critic on responses that it is not yet fitted to: explained variance, and bias over the returns' standard "
-    "deviation. Dotted: pretraining."
+    "deviation. Medians over seeds; dotted: pretraining."
 )
 BOUNDS = ("explained variance", -1.5, 1.1), ("bias / sd of the returns", -3, 3)  # of the axes, at most
 RECOVERED = (
