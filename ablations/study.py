@@ -76,7 +76,7 @@ class Reading(NamedTuple):
     """What its authors read from a study's outcomes, for as long as a rerun has the same.
 
     Attributes:
-        text: two sentences.
+        text: three sentences that answer the question to a stranger; they open the report.
         outcomes: of the planned comparisons, then of the exploratory ones: ``above``, ``below`` or ``unresolved``.
     """
 
