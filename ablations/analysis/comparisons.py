@@ -13,8 +13,8 @@ from ablations.study import Comparison
 COLUMNS = ("comparison", "difference [95% interval]", "Holm p", "predicted", "found", "seeds")
 OTHERS = COLUMNS[:-1]  # of controls and exploratory comparisons
 LEGEND = (
-    "*Difference*: the first minus the second, mean over {seeds}paired seeds: {what}. *Holm p*: exact sign-flip test, "
-    "adjusted for the {count}. *Found*: {found}; `unresolved`: no difference was shown, which does not mean equal."
+    "*Difference*: {how} over {seeds}paired seeds: {what}. *Holm p*: exact sign-flip test, adjusted for the {count}. "
+    "*Found*: {found}; `unresolved`: no difference was shown, which does not mean equal."
 )
 BY_P = "`above` or `below` if Holm p < .05"
 BY_INTERVAL = "what the interval says, for with fewer than 8 seeds no Holm p is below .05"
@@ -125,8 +125,10 @@ def legend(found: Sequence[Verdict], kind: str) -> str:
     count = f"{len(found)} {kind}" if len(found) > 1 else f"one {kind.removesuffix('s')}"
     seeds = {len(each.differences) for each in found}
     own = f"{max(seeds)} " if len(seeds) == 1 else ""
+    ratios = all(metric_text.unit(each.metric) == "factor" for each in found)
+    how = "the first over the second, geometric mean" if ratios else "the first minus the second, mean"
     return LEGEND.format(
-        seeds=own, what=_metrics(found), count=count, found=BY_INTERVAL if max(seeds) < ENOUGH_SEEDS else BY_P
+        how=how, seeds=own, what=_metrics(found), count=count, found=BY_INTERVAL if max(seeds) < ENOUGH_SEEDS else BY_P
     )
 
 

@@ -138,7 +138,7 @@ def making(results: StudyResults) -> str:
     tokens = sum(cell.generated for cell in results.cells)
     seconds = sum(cell.seconds for cell in results.cells)
     hours = results.study.hours
-    budget = f" (budget, with trials: {hours:g} hours of two cores)" if hours else ""
+    budget = f" (budget, with trials: {hours:g} hour{'s' if hours != 1 else ''} of two cores)" if hours else ""
     mixed = " (not all cells ran the same code)" if len(commits) > 1 else ""
     trials = ", [tuning.csv](tuning.csv)" if results.study.tuning and not results.smoke else ""
     return (
