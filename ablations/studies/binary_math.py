@@ -96,11 +96,11 @@ STUDY = Study(
         between("supervised", START, "equal", "it continues the training of the warm start", metric=TEST),
     ),
     exploratory=(
-        between("PPO, 8 x 4", "PPO"),
-        between("PPO, 8 x 4", BASELINE),
-        between("REINFORCE, 8 x 4", "REINFORCE"),
-        between("REINFORCE, 8 x 4", BASELINE),
-        between("TRePO", "PPO, 8 x 4"),
+        between("PPO, 8 x 4", "PPO", name="PPO, 8 prompts x 4, against PPO"),
+        between("PPO, 8 x 4", BASELINE, name=f"PPO, 8 prompts x 4, against {BASELINE}"),
+        between("REINFORCE, 8 x 4", "REINFORCE", name="REINFORCE, 8 prompts x 4, against REINFORCE"),
+        between("REINFORCE, 8 x 4", BASELINE, name=f"REINFORCE, 8 prompts x 4, against {BASELINE}"),
+        between("TRePO", "PPO, 8 x 4", name="TRePO against PPO, 8 prompts x 4"),
     ),
     arms=(
         *(_trained(name) for name in ALGORITHMS),

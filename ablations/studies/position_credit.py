@@ -161,9 +161,9 @@ STUDY = Study(
     hours=2,
     smoke={"trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1, "data.eval_prompts": 8},
     reading=Reading(
-        "Over the five tasks one difference was shown: TRePO with linearly interpolated advantages scores 34 points "
-        "lower than TRePO's default. None was shown for exact advantages, REINFORCE or TRePO against RLOO, for PPO "
-        "with against without a pretrained critic, or for GRPO against PPO on KeyToken. Runs differ most by whether "
+        "Across the five tasks one difference was shown: TRePO with linearly interpolated advantages scores 34 points "
+        "lower than TRePO's default. None was shown for exact advantages, REINFORCE or TRePO against RLOO, for a "
+        "pretrained critic against PPO's own, or for GRPO against PPO on KeyToken. Runs differ most by whether "
         "they settle on a wrong response for good: on Bottleneck 3 of 10 runs of RLOO and of GRPO do, and none of "
         "REINFORCE, PPO, TRePO or exact advantages; on Additive and Pairwise, where hardly any run does, exact "
         "advantages are above RLOO and REINFORCE is below it.",
