@@ -48,6 +48,8 @@ def _variants(study: Study) -> dict[str, tuple[str, int]]:
     seen: dict[str, list[str]] = {}
     found = {}
     labels = {label(study, arm) for arm in study.arm_names}
+    taken = {ALGORITHMS[_algorithm(each)] for each in labels if _algorithm(each)}
+    free = [colour for colour in OTHERS if colour not in taken] or list(OTHERS)
     for arm in study.arm_names:
         own = label(study, arm)
         algorithm = _algorithm(own)
@@ -55,7 +57,7 @@ def _variants(study: Study) -> dict[str, tuple[str, int]]:
         if own not in names:
             names.append(own)
         n = names.index(own)
-        found[arm] = (ALGORITHMS[algorithm], n) if algorithm else (OTHERS[n % len(OTHERS)], n // len(OTHERS))
+        found[arm] = (ALGORITHMS[algorithm], n) if algorithm else (free[n % len(free)], n // len(free))
     return found
 
 

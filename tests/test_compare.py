@@ -62,7 +62,7 @@ def test_files_are_arms_and_a_study_has_its_own_seeds_loggers_and_folders(here):
     ("args", "said"),
     [
         (["a.yaml"], "two to 7 files"),
-        ([f"{i}.yaml" for i in range(8)], "here are 8"),
+        ([f"{i}.yaml" for i in range(8)], "given: 8"),
         (["a.yaml", "a.yaml"], "a.yaml is given twice"),
         (["a.yaml", "none.yaml"], "none.yaml cannot be read (No such file"),
         (["a.yaml", "."], ". cannot be read"),

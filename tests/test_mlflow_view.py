@@ -17,6 +17,7 @@ from ablations.records.experiment import ARM, KIND, Tracking
 from ablations.records.study_results import FOLDER
 from ablations.report.mlflow_view import SEEDS, distinct, publish, view
 from ablations.studies import STUDIES
+from ablations.study import Arm, Study
 
 STUDY = STUDIES["quickstart"]
 METRICS = ("val/accuracy", "train/reward", "tokens/generated", "test/accuracy", "time/fit", "diagnostic/flag/x", "a")
@@ -97,6 +98,12 @@ def test_each_arm_of_a_task_has_a_colour_of_its_own_and_most_have_the_figures(st
     assert all(len(each) == 1 for each in labels.values())
     figures = colours(study)
     assert set(figures.values()) <= set(distinct(study).values())
+
+
+def test_an_arm_with_a_name_of_its_own_has_no_colour_of_an_algorithm_beside_it():
+    names = ("GRPO", "TRePO", "mine", "another", "a third")
+    study = Study(name="own", question="?", arms=tuple(Arm(name, {}) for name in names), seeds=(0,))
+    assert len(set(colours(study).values())) == len(names)
 
 
 def test_a_view_of_arms_that_are_not_trained_shows_their_gradients_alone():

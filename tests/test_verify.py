@@ -31,6 +31,10 @@ class Halved(RLOO):
     def advantages(self, rollouts):
         return self.factor * super().advantages(rollouts)
 
+class DividedByZero(RLOO):
+    def advantages(self, rollouts):
+        return super().advantages(rollouts) / 0
+
 class OneARow(RLOO):
     def advantages(self, rollouts):
         return self.returns(rollouts)
@@ -132,6 +136,8 @@ def test_a_theorem_that_does_not_hold_is_exit_code_one(monkeypatch, capfd):
 def own(tmp_path, monkeypatch):
     (tmp_path / "my_package.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
+    yield
+    sys.modules.pop("my_package", None)  # other tests have one of that name
 
 
 def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):
@@ -141,6 +147,8 @@ def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):
     assert code == 1 and {row["estimator"] for row in rows} == {"Halved"} and len(rows) == 2
     assert all(row["relative_bias"] == pytest.approx(0.5) and row["cosine"] == pytest.approx(1) for row in rows)
     assert run(monkeypatch, capfd, *model, "--model.factor", "1")[0] == 0
+    code, out, _ = run(monkeypatch, capfd, "--model", "my_package.DividedByZero", "--model.samples", "2")
+    assert code == 1 and "The estimate is not a number" in out and "only rescaled" not in out
 
 
 @pytest.mark.parametrize(
@@ -150,6 +158,8 @@ def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):
         (["--model", "TRePO", "--model.cuts", "Strid"], "model.cuts: no class 'Strid' (did you mean Stride?)"),
         (["--model", "TRePO", "--model.fill", "cubic"], "model.fill"),
         (["--model", "Supervised"], "model: it trains on demonstrations"),
+        (["--model", "my_package.Halvd"], "model: my_package has no class 'Halvd' (did you mean Halved?); it has "),
+        (["--model", "my_pakage.Halved"], "model: no module 'my_pakage'; a class of yours stands in a file of the"),
         (["--model", "my_package.Closed"], "model: my_package.Closed takes no 'policy'"),
         (["--model", "my_package.NotOne"], "model: Import path does not correspond to a subclass of Algorithm"),
         (["--model", "my_package.OneARow"], "OneARow.advantages returns the shape"),

@@ -40,9 +40,7 @@ def compared(files: Sequence[str], name: str | None, metric: str, taken: Collect
         UsageError: a file can't be read or can't be an arm, or there are too few or too many.
     """
     if not 2 <= len(files) <= MOST:
-        raise UsageError(
-            f"compare takes two to {MOST} files, the first of which is the baseline; here are {len(files)}"
-        )
+        raise UsageError(f"compare takes two to {MOST} files, the first of which is the baseline; given: {len(files)}")
     twice = [file for i, file in enumerate(files) if file in files[:i]]
     if twice:
         raise UsageError(f"{twice[0]} is given twice; compare takes different files")

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import sys
 from collections.abc import Iterator
 from inspect import isabstract
 from types import ModuleType
@@ -46,6 +47,15 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
         package, base = choices[setting]
         if "is abstract" in reason:
             return f"{setting}: name a class{_offer('', package, base)}"
+        absent = re.match(r"module '(\S+)' has no attribute '(\w+)'", reason)
+        if absent and (own := _defined(absent[1], base)):
+            return f"{setting}: {absent[1]} has no class '{absent[2]}'{_near(absent[2], own)}; it has {', '.join(own)}"
+        nowhere = re.match(r"No module named '(\S+)'", reason)
+        if nowhere:
+            return (
+                f"{setting}: no module '{nowhere[1]}'; a class of yours stands in a file of the working directory, or "
+                "in an installed package"
+            )
         reason = re.sub(r"^module '(\S+)' has no attribute '(\w+)'", r"Import path \1.\2", reason)
         unknown = re.match(r"Expected a dot import path string: (\S+)|Import path (\S+\.\S+)", reason)
         if unknown:
@@ -141,8 +151,23 @@ def _bare(line: str) -> str:
 
 
 def _offer(given: str, package: ModuleType, base: type) -> str:
-    classes = [c for c in vars(package).values() if isinstance(c, type) and issubclass(c, base) and not isabstract(c)]
-    names = {c.__name__.lower(): c.__name__ for c in classes if c is not base}
-    near = difflib.get_close_matches(given.lower(), names, 1)
-    hint = f" (did you mean {names[near[0]]}?)" if near else ""
-    return f"{hint}; choose one of {', '.join(names.values())}, or give an import path"
+    names = [each.__name__ for each in _classes(package, base)]
+    return f"{_near(given, names)}; choose one of {', '.join(names)}, or give an import path"
+
+
+def _defined(module: str, base: type) -> list[str]:
+    """Names of the classes that could be chosen, of those that an imported module defines itself."""
+    found = _classes(sys.modules[module], base) if module in sys.modules else []
+    return [each.__name__ for each in found if each.__module__ == module]
+
+
+def _classes(module: ModuleType, base: type) -> list[type]:
+    classes = [c for c in vars(module).values() if isinstance(c, type) and issubclass(c, base) and not isabstract(c)]
+    return [each for each in classes if each is not base]
+
+
+def _near(given: str, names: list[str]) -> str:
+    """What may have been meant."""
+    lower = {name.lower(): name for name in names}
+    near = difflib.get_close_matches(given.lower(), lower, 1)
+    return f" (did you mean {lower[near[0]]}?)" if near else ""

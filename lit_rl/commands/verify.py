@@ -1,6 +1,7 @@
 """``python -m lit_rl verify``: the certificate of every estimator, or of one's own."""
 
 import copy
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from lit_rl.errors import UsageError
 from lit_rl.exact.certificate import Build, Certificate, Claim, certify
 from lit_rl.exact.claims import PAIRS, SUM_EOS, claims
 from lit_rl.exact.expectation import SAMPLES, cut_chances
-from lit_rl.exact.report import FAILED_OWN, HEADER, as_json, line, theorem_line, write_report
+from lit_rl.exact.report import FAILED_OWN, HEADER, NOT_FINITE, as_json, line, theorem_line, write_report
 from lit_rl.exact.theorem import prove
 from lit_rl.exact.tree import grow
 from lit_rl.tasks import PositionTask
@@ -79,7 +80,8 @@ def verify(args: list[str]) -> int:
         write_report(Path(config.report), found, statements, SAMPLES)
     outcomes = [each.holds for each in found] + [each.holds for each in statements]
     if own and not all(outcomes):
-        print(FAILED_OWN, file=table)
+        finite = all(math.isfinite(each.relative_bias) for each in found)
+        print(FAILED_OWN if finite else NOT_FINITE, file=table)
     print(f"{len(outcomes)} checks: {sum(outcomes)} hold, {len(outcomes) - sum(outcomes)} fail", file=table)
     return 0 if all(outcomes) else 1
 

@@ -26,6 +26,10 @@ FAILED_OWN = (
     "The expected gradient is not the exact one. A cosine of 1.000 means that it is only rescaled, which the learning "
     "rate can make up for; below 1 its direction differs."
 )
+NOT_FINITE = (
+    "The estimate is not a number. Are --model.samples enough for the baseline, and is something divided by zero, such "
+    "as a standard deviation or the number of the other responses?"
+)
 # page one: algorithm, its row in the certificate (default settings where nothing else is said), the row's task
 FIRST = (
     ("REINFORCE", "REINFORCE", SUM_EOS),
