@@ -13,6 +13,7 @@ from ablations.analysis.tables import Column, Table
 from ablations.metric_names import OVER_TOKENS, SECONDS
 from ablations.records.cell_result import CellResult, mean_to
 from ablations.records.study_results import StudyResults
+from ablations.report.page import limits
 from ablations.study import Arm, Comparison, Reading, Study
 
 SEEDS = range(10)
@@ -71,6 +72,14 @@ def test_a_pilot_is_judged_by_its_interval(results):
     few = StudyResults(results.study, False, tuple(c for c in results.cells if c.seed < 3), 0)
     first = comparisons.verdicts(few, PAIRS)[0]
     assert first.p >= 0.25 and first.found == ("above" if first.interval.low > 0 else "unresolved")
+
+
+def test_arms_that_agree_in_every_seed_are_pointed_out(results):
+    assert not any("equal in every seed" in each for each in limits(results))
+    level = {"x a": 0.25, "x b": 0.5}
+    same = [replace(c, metrics=c.metrics | {"test/accuracy_sampled": level.get(c.arm, 0.25)}) for c in results.cells]
+    told = [each for each in limits(replace(results, cells=tuple(same))) if "equal in every seed" in each]
+    assert len(told) == 1 and told[0].startswith("x c against x a")
 
 
 def test_answer_and_tables_name_every_comparison(results):

@@ -215,7 +215,7 @@ def _forest(found: Sequence[Verdict]) -> Figure:
         colour = "#0072B2" if sure else "#777777"
         ax.plot([low, high], [y, y], color=colour, linewidth=2)
         ax.plot(mean, y, "o", color=colour, markersize=6, markerfacecolor=colour if sure else "white")
-        for x, text in ((0, each.comparison.predicted), (0.45, each.found if sure else "not significant")):
+        for x, text in ((0, each.comparison.predicted), (0.45, each.found)):
             said.text(x, y, text, va="center", color=colour)
     ax.axvline(metric_text.scaled(0.0, metric), color="black", linewidth=0.8, zorder=1)
     ax.grid(axis="x", alpha=0.2)

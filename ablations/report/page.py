@@ -29,6 +29,11 @@ NOISE = (
     "denominator; rescaled advantages have another G."
 )
 
+SAME = (
+    "{comparison}: equal in every seed. Have they learned yet (learning rate, warm-up, iterations), and are there "
+    "enough problems to tell them apart?"
+)
+
 
 def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, str]) -> str:
     """The page.
@@ -117,6 +122,9 @@ def limits(results: StudyResults) -> list[str]:
         *([NOISE] if any(results.first(arm, "gradient/norm_sq") for arm in results.arms) else []),
         *results.study.notes,
     ]
+    for each in comparisons.verdicts(results, results.study.comparisons):
+        if len(each.differences) > 1 and not any(each.differences):
+            found.append(SAME.format(comparison=each.comparison))
     if len(set(counts.values())) > 1:
         found.append("Finished seeds: " + ", ".join(f"{arm} {n}" for arm, n in counts.items()) + ".")
     return found
