@@ -185,8 +185,9 @@ STUDY = Study(
         "Where an early token decides the reward, TRePO's continuations pay: one from each cut (K = 1) lowers the "
         "noise of the gradient by a third, compared with RLOO at equal generated tokens. Where late tokens or the "
         "whole response decide, continuations cost more than they save until training a token costs about as much as "
-        "generating three, and on word problems even then. A pretrained critic has less noise than either if its "
-        "pretraining is not charged, except where an early token decides.",
+        "generating three, and on word problems even then. If its pretraining is not charged, a pretrained critic has "
+        "less noise per generated token than RLOO and TRePO, apart from TRePO with cuts every 2 tokens where an early "
+        "token decides.",
         ("below", "above", "below", "below", "above", "below"),
     ),
     notes=(
