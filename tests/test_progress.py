@@ -44,8 +44,8 @@ def test_a_terminal_shows_time_left_speed_and_memory_and_the_next_command_works(
     assert "INFO" not in err  # of MLflow, which has made its tables
     shown = re.sub(r"\x1b\[[\d;?]*[A-Za-z]", "", err)
     assert re.search(r"[\r\n]`Trainer.fit` stopped", shown)  # on a line of its own
-    assert re.search(r"iteration .*2/3 +0:\d\d:\d\d, 0:\d\d:\d\d left, train/reward \d\.\d{3}", shown)
-    assert re.search(r"sampling .*[\d,]+ tokens/s, \d+\.\d GiB, val/accuracy \d\.\d{3}", shown)
+    assert re.search(r"iteration .*[123]/3 +0:\d\d:\d\d, 0:\d\d:\d\d left, train/reward \d\.\d{3}", shown)
+    assert re.search(r"evaluation .*[\d,]+ tokens/s, \d+\.\d GiB, val/accuracy \d\.\d{3}", shown)
     assert re.search(r"iteration .*3/3 +0:\d\d:\d\d, 0:00:00 left", shown)
     checkpoint, run, after = (re.split(" {2,}", line, maxsplit=1)[1] for line in out.splitlines())
     (logged,) = MlflowClient(tracking_uri()).search_runs(["1"])

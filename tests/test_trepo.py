@@ -171,7 +171,7 @@ def test_a_table_of_logits_is_a_causal_model_with_a_state_for_every_prefix():
     assert sum(p.numel() for p in policy.parameters()) == (1 + 3 + 9 + 27) * 3
     assert policy.encode_prompt([{"role": "user", "content": "0"}]) == [0]
     assert policy.decode(torch.tensor([2, 0])) == "2 0"
-    with pytest.raises(UsageError, match="model.policy knows the tokens 0 to 2 alone"):
+    with pytest.raises(UsageError, match="model.policy knows the tokens 0 to 2 only"):
         policy.encode_text("How many?")
     with pytest.raises(UsageError, match="model.policy.length is 30: a table for 3 tokens has at most 15"):
         TabularPolicy(3, 30)

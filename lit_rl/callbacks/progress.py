@@ -155,7 +155,10 @@ def _log_above() -> list[tuple[Any, Any]]:
     """Has Lightning's messages printed above the lines, as all else on stderr is: its handlers keep the stream that
     there was when it was imported. Returns them with that stream."""
     handlers = [each for each in logging.getLogger("lightning.pytorch").handlers if type(each) is logging.StreamHandler]
-    return [(handler, handler.setStream(sys.stderr)) for handler in handlers]
+    before = [(handler, handler.stream) for handler in handlers]
+    for handler in handlers:
+        handler.setStream(sys.stderr)
+    return before
 
 
 def _generated(trainer: Any) -> int:
