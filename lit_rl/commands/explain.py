@@ -48,7 +48,7 @@ def explain(message: str, choices: dict[str, tuple[ModuleType, type]]) -> str:
         if "is abstract" in reason:
             return f"{setting}: name a class{_offer('', package, base)}"
         absent = re.match(r"module '(\S+)' has no attribute '(\w+)'", reason)
-        if absent and (own := _defined(absent[1], base)):
+        if absent and absent[1] != package.__name__ and (own := _defined(absent[1], base)):
             return f"{setting}: {absent[1]} has no class '{absent[2]}'{_near(absent[2], own)}; it has {', '.join(own)}"
         nowhere = re.match(r"No module named '(\S+)'", reason)
         if nowhere:
