@@ -94,8 +94,8 @@ def _show(title: str, table: Table) -> None:
         return
     headings, *rows = table.shown(SHOWN)
     screen = Screen(title=title, box=box.SIMPLE_HEAD)
-    for heading in headings:
-        screen.add_column(heading, no_wrap=True)
+    for heading, *cells in zip(headings, *rows, strict=True):
+        screen.add_column(heading, min_width=max(map(len, cells), default=0))  # a heading may take several lines
     for row in rows:
         screen.add_row(*row)
-    Console(width=max(180, Console().width)).print(screen)
+    Console(width=max(140, Console().width)).print(screen)
