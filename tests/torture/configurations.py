@@ -56,7 +56,7 @@ MISSPELT = [
     *("modle.samples", "model.sampels", "model.Samples", "model.learning-rate", "dat.task", "data.taks", "data.seeds"),
     *("trainer.max_epoch", "trainer.epochs", "trainer.gpus", "rewards.scorer", "reward.scorers", "checkpoint.dirpaths"),
     *("budget.iterations", "credit.every", "diagnostics.every", "transcripts.all", "value_accuracy.every", "ckptpath"),
-    *("seed", "conf", "lr", "data.task.step", "data.sampler.row", "logger", "callbacks", "optimizer.lr"),
+    *("seed", "conf", "lr", "data.task.step", "data.sampler.row", "logger", "callbacks", "model.optimiser"),
 ]
 CLASSES = {
     **{"model": ["GRPP", "Grpo", "Algorithm", "mine.Algorithm", "lit_rl.algorithms.GRPP", "datetime.datetime", "1"]},
