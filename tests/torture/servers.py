@@ -30,7 +30,6 @@ FIT = [
     *(f"--trainer.max_epochs={ITERATIONS}", "--trainer.callbacks=servers.Watch"),
 ]
 WAITING = "does not answer; waiting up to"  # of what a run says
-LOCKED_SECONDS = 25  # MLflow itself waits for 20
 PRELOAD = ["lit_rl.commands.cli", "ablations.__main__", "mlflow.store.tracking.sqlalchemy_store", "servers"]
 multiprocessing.set_forkserver_preload(PRELOAD)
 
@@ -202,7 +201,7 @@ def _locked_fit(folder: Path) -> None:
     run = Run(folder, _fit, PAUSE="0.05")
     run.reaches(8)
     with _locked(folder):
-        time.sleep(LOCKED_SECONDS)
+        run.waits(1)
     run.ends()
     run.waited()
     _is_whole(folder)
@@ -221,7 +220,7 @@ def _locked_sweep(folder: Path) -> None:
     run = Run(folder, _study, 2)
     _until(lambda: (folder / "mlruns" / "mlflow.db").exists() and len(active_runs(folder)) >= 3)
     with _locked(folder):
-        time.sleep(LOCKED_SECONDS)
+        run.waits(1)
     run.ends()
     run.waited()
     _cells_once(folder, 4)
