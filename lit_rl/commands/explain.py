@@ -18,7 +18,7 @@ _NOISE = re.compile(
 _TYPE = re.compile(r"Expected a (<class '[^']*'>|typing\.Literal\[.*?\])(?:\. Got value: (.*))?$")
 _KINDS = {
     **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "a text", "NoneType": "null"},
-    **{"list": "a list", "tuple": "a list", "dict": "a dictionary"},
+    **{"list": "a list", "tuple": "a list", "collections.abc.Sequence": "a list", "dict": "a dictionary"},
 }
 INSTEAD = {  # settings that Lightning's users look for, and ours
     "optimizer": "--model.optimizer, with --model.learning_rate",

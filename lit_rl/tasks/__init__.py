@@ -3,6 +3,7 @@
 They import neither Lightning nor transformers, nor any model. Begin with ``base.py``, then read ``gsm8k.py``.
 """
 
+from lit_rl.tasks.arithmetic import Arithmetic
 from lit_rl.tasks.base import Example, Split, Task
 from lit_rl.tasks.custom import Custom
 from lit_rl.tasks.gsm8k import GSM8K
@@ -13,6 +14,7 @@ from lit_rl.tasks.position_credit import Additive, Bottleneck, KeyToken, Pairwis
 __all__ = [
     "GSM8K",
     "Additive",
+    "Arithmetic",
     "Bottleneck",
     "Custom",
     "Example",
