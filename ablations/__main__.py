@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ablations.records import trials
 from ablations.records.study_results import FOLDER
 from ablations.studies import CERTIFICATE, STUDIES, find
 from ablations.studies.from_files import DEFAULT, METRICS, check_same_problems, compared
@@ -16,7 +17,7 @@ from ablations.studies.own import listed
 from ablations.study import Study
 from ablations.sweep.arm_check import complete
 from ablations.sweep.stopping import Stopped, stoppable
-from ablations.sweep.tuning import trials, tuned
+from ablations.sweep.tuning import tuned
 from lit_rl.errors import UsageError
 from lit_rl.ranges import Count, Port, Seed, fault
 
@@ -88,7 +89,7 @@ def _ui(port: int) -> None:
     known = {
         each.label(smoke): (each, smoke)
         for study in STUDIES.values()
-        for each in (study, trials(study))
+        for each in (study, trials.trials(study))
         if each is not None
         for smoke in (False, True)
     }
@@ -152,7 +153,7 @@ def _run(study: Study, options: argparse.Namespace) -> int:
             settings = complete(study, options.smoke)
             if options.command == "compare":
                 check_same_problems(study, settings)
-        if (tried := trials(study)) is not None and not options.smoke:
+        if (tried := trials.trials(study)) is not None and not options.smoke and not trials.tabled(study):
             code = run(tried, None, options.jobs, False)
         if not code:
             code = run(tuned(study, options.smoke), seeds, options.jobs, options.smoke)

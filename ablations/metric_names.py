@@ -7,6 +7,7 @@ MEMORY = "memory/peak"  # MiB
 
 # metrics that are made of a cell's curves: these begin them
 OVER_TOKENS, OVER_SECONDS = "over_tokens/", "over_seconds/"  # before a curve: its mean over the budget of them
+END = "end/"  # before a curve: its last value
 RECOVERED = "recovered/"  # before positions such as 1+3: the part of their exact gradient that estimates have
 NOISE = "noise/"  # before a cost: the logarithm of tr Sigma when as much is spent
 

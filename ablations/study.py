@@ -49,8 +49,11 @@ class Arm:
 
     Attributes:
         config: by names as on the command line (``model.samples``), or nested.
-        rate: whose learning rate is tuned; arms of one name share one. None keeps that of the settings.
-        trial: whether the arm itself is tried with each rate.
+        tuned_as: names a choice of the trials; arms of one name share it. None keeps the settings' learning rate.
+        trial: whether the arm itself is tried, with each allocation and each learning rate.
+        allocations: ways to spend an update's tokens, by name (``8 x 4``, prompts x responses to each): settings
+            over the arm's own. They are in order, from most prompts to fewest.
+        chosen: what the trials chose, once the study is tuned.
         frozen: the policy stays as it is: the arm's gradients are measured, and it is neither trained nor tested.
         task: the arm's name begins with it; a report with several has a column for each.
     """
@@ -59,17 +62,41 @@ class Arm:
     config: Config
     baseline: str | None = None
     stages: tuple[Stage, ...] = ()
-    rate: str | None = None
+    tuned_as: str | None = None
     trial: bool = True
     frozen: bool = False
     task: str = ""
+    allocations: Mapping[str, Config] = field(default_factory=dict)
+    chosen: "Choice | None" = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", nested(self.config))
 
+    @property
+    def tried(self) -> bool:
+        """Whether trials of its own choose its learning rate."""
+        return self.tuned_as is not None and self.trial
+
     def but(self, name: str, config: Mapping[str, Any], **changes: Any) -> "Arm":
-        """The arm with another name and some other settings, at the learning rate that was tuned for the arm."""
+        """The arm with another name and some other settings, with the learning rate that was tuned for the arm."""
         return replace(self, name=name, config=merge(self.config, nested(config)), **{"trial": False, **changes})
+
+
+class Choice(NamedTuple):
+    """What is tried of an arm, and the best of it: one of its allocations, empty where it has none, and a rate."""
+
+    allocation: str
+    rate: float
+
+
+class Trial(NamedTuple):
+    """A finished trial: of an arm with a choice and a seed, and its metrics by name."""
+
+    arm: str
+    choice: Choice
+    seed: int
+    config_hash: str
+    metrics: Mapping[str, float]
 
 
 class Reading(NamedTuple):
@@ -129,10 +156,17 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class Tuning:
-    """The learning rates tried for each arm, and the seeds of the trials, which the study itself does not use."""
+    """What is tried for each arm, with each of its allocations, on seeds that the study itself does not use.
+
+    Attributes:
+        rates: learning rates.
+        seeds: of the trials.
+        metric: whose mean over these seeds chooses; empty takes the study's primary one.
+    """
 
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
+    metric: str = ""
 
 
 @dataclass(frozen=True)
@@ -149,12 +183,13 @@ class Study:
         exploratory: comparisons that were not planned, made after the runs that they follow up.
         base: settings shared by all arms, by names as on the command line or nested.
         seeds: when none are given.
-        tuning: of the learning rates; None where they stand in the settings.
+        tuning: of learning rates and allocations; None where they stand in the settings.
         hours: the budget on two cores.
         kappas: costs of a trained token, in generated ones, at which the noise of frozen arms is compared.
         scale: ``tiny``, ``mid`` or ``small``.
         smoke: settings merged last with ``--smoke``, to try the study out in seconds.
         notes: limits of the answer, for the report.
+        trials: finished ones, once the study is tuned.
         command: what runs it, behind ``python -m ablations``; empty for a study of the package.
         reading: of the outcomes that were found.
     """
@@ -178,6 +213,7 @@ class Study:
     notes: tuple[str, ...] = ()
     reading: Reading | None = None
     command: str = ""
+    trials: tuple[Trial, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("base", "smoke"):
@@ -186,6 +222,11 @@ class Study:
             object.__setattr__(self, "baseline", self.arms[0].name)
         for fault in _faults(self):
             raise ValueError(f"study {self.name}: {fault}")
+
+    @property
+    def deciding_metric(self) -> str:
+        """What chooses among trials."""
+        return (self.tuning and self.tuning.metric) or self.primary_metric
 
     @property
     def arm_names(self) -> tuple[str, ...]:

@@ -201,7 +201,7 @@ def test_a_study_is_tuned_frozen_arms_are_measured_and_a_budget_ends_it(folder: 
         "keyed",
         "?",
         "here",
-        (Arm("RLOO", KEY_TOKEN, rate="RLOO"), Arm("RLOO, frozen", merge(KEY_TOKEN, frozen), "RLOO", frozen=True)),
+        (Arm("RLOO", KEY_TOKEN, tuned_as="RLOO"), Arm("RLOO, frozen", merge(KEY_TOKEN, frozen), "RLOO", frozen=True)),
         "RLOO",
         "over_tokens/val/accuracy_sampled",
         (),

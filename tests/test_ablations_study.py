@@ -7,9 +7,9 @@ import pytest
 
 from ablations.config import merge, nested
 from ablations.grid import cells
+from ablations.records.trials import trials
 from ablations.studies import STUDIES, find
 from ablations.study import Arm, Comparison, Study
-from ablations.sweep.tuning import trials
 from lit_rl.errors import UsageError
 
 BASE = {
@@ -24,9 +24,8 @@ DIGESTS = {
     "sampling_budget": "dc90ea0f5986",
     "sampling_budget-mid": "071ce6535735",
     "sampling_budget-small": "d821dc14e99e",
-    "binary_math": "b85ed9944af0",
-    "binary_math-mid": "34bbd3d55110",
-    "binary_math-small": "f345e272c6f7",
+    "binary_math": "3024b3e02c41",
+    "binary_math-mid": "c1ce6db27d07",
     "wall_clock": "862490658c60",
     "all_algorithms": "441093ff4aa3",
 }
@@ -132,8 +131,8 @@ def test_a_comparison_over_tasks_is_of_the_means_over_their_arms():
 
 
 def test_an_arm_s_variant_takes_its_rate_and_is_not_tried():
-    arm = Arm("a", {"model": "RLOO"}, rate="r").but("b", {"data.stream": 1})
-    assert (arm.name, arm.rate, arm.trial) == ("b", "r", False)
+    arm = Arm("a", {"model": "RLOO"}, tuned_as="r").but("b", {"data.stream": 1})
+    assert (arm.name, arm.tuned_as, arm.trial) == ("b", "r", False)
     assert arm.config == {"model": {"class_path": "RLOO"}, "data": {"stream": 1}}
 
 

@@ -1,21 +1,26 @@
-"""Learning rates: equal trials, seeds of their own, and a table that is enough without the trials."""
+"""Allocations and learning rates: equal trials, seeds of their own, and a table that is enough without the trials."""
 
 import pytest
 
 from ablations.grid import cells
-from ablations.study import Arm, Study, Tuning
+from ablations.records.trials import COLUMNS, TABLE, choices, tabled, trial_name, trials
+from ablations.study import Arm, Choice, Study, Tuning
 from ablations.sweep import tuning
 from lit_rl.errors import UsageError
 
 RATES = (1e-3, 1e-2)
+WIDE, DEEP = "8 x 1", "2 x 4"
+PAIRS = {name: {"data.prompts_per_iteration": n, "model.samples": m} for name, n, m in ((WIDE, 8, 1), (DEEP, 2, 4))}
 ARMS = (
-    Arm("x RLOO", {"data": {"stream": 0}}, rate="RLOO"),
-    Arm("y RLOO", {"data": {"stream": 1}}, rate="RLOO"),
-    Arm("x PPO", {"data": {"stream": 2}}, rate="PPO"),
-    Arm("x control", {"data": {"stream": 3}}, rate="RLOO", trial=False),
+    Arm("x RLOO", {"data": {"stream": 0}}, tuned_as="RLOO"),
+    Arm("y RLOO", {"data": {"stream": 1}}, tuned_as="RLOO"),
+    Arm("x PPO", {"data": {"stream": 2}}, tuned_as="PPO", allocations=PAIRS),
+    Arm("x control", {"data": {"stream": 3}}, tuned_as="RLOO", trial=False),
+    Arm("y control", {"data": {"stream": 4}}, tuned_as="PPO", trial=False, allocations=PAIRS),
     Arm("untouched", {"model": {"init_args": {"learning_rate": 5.0}}}),
 )
 BASE = {"model": {"class_path": "RLOO", "init_args": {}}, "trainer": {"max_epochs": 2}}
+PPO = Choice(DEEP, 1e-2)
 
 
 def study(**kwargs) -> Study:
@@ -23,17 +28,27 @@ def study(**kwargs) -> Study:
     return Study("s", "?", "here", ARMS, "x RLOO", "test/accuracy", (), **{**defaults, **kwargs})
 
 
-def rates(found: Study) -> dict[str, float | None]:
-    return {arm.name: arm.config.get("model", {}).get("init_args", {}).get("learning_rate") for arm in found.arms}
+def settings(found: Study) -> dict[str, tuple[float | None, int | None]]:
+    """By arm: the learning rate, and the prompts."""
+    return {
+        arm.name: (
+            arm.config.get("model", {}).get("init_args", {}).get("learning_rate"),
+            arm.config.get("data", {}).get("prompts_per_iteration"),
+        )
+        for arm in found.arms
+    }
 
 
-def test_every_arm_is_tried_as_often_on_seeds_of_its_own():
-    trials = tuning.trials(study())
-    assert trials is not None and trials.seeds == (100, 101) and trials.label(False) != study().label(False)
-    expected = {tuning.trial_name(arm.name, rate) for arm in ARMS[:3] for rate in RATES}
-    assert {cell.arm for cell in cells(trials)} == expected and len(cells(trials)) == 2 * len(expected)
-    assert {cell.config["model"]["init_args"]["learning_rate"] for cell in cells(trials)} == set(RATES)
-    assert tuning.trials(study(tuning=None)) is None
+def test_every_arm_is_tried_with_each_allocation_and_rate_on_seeds_of_its_own():
+    tried = trials(study())
+    assert tried is not None and tried.seeds == (100, 101) and tried.label(False) != study().label(False)
+    expected = {trial_name(arm.name, Choice("", rate)) for arm in ARMS[:2] for rate in RATES}
+    expected |= {f"x PPO, {name} at {rate:g}" for name in PAIRS for rate in RATES}
+    assert {cell.arm for cell in cells(tried)} == expected and len(cells(tried)) == 2 * len(expected)
+    assert {cell.config["model"]["init_args"]["learning_rate"] for cell in cells(tried)} == set(RATES)
+    assert settings(tried)["x PPO, 8 x 1 at 0.001"] == (1e-3, 8) and settings(tried)[trial_name("x PPO", PPO)][1] == 2
+    assert len({cell.hash for cell in cells(tried)}) == len(cells(tried))
+    assert trials(study(tuning=None)) is None
 
 
 def test_a_study_may_not_use_the_seeds_it_was_tuned_on():
@@ -41,30 +56,64 @@ def test_a_study_may_not_use_the_seeds_it_was_tuned_on():
         study(seeds=(0, 101))
 
 
-def test_a_group_takes_the_rate_that_is_best_on_the_mean_over_its_arms():
-    scores = {("x RLOO", 1e-3): 0.9, ("x RLOO", 1e-2): 0.5, ("y RLOO", 1e-3): 0.1, ("y RLOO", 1e-2): 0.8}
-    scores |= {("x PPO", 1e-3): 0.5, ("x PPO", 1e-2): 0.5}
-    best = tuning.best_rates(study(), scores)
-    assert best == {"RLOO": 1e-2, "PPO": 1e-3}  # of equal ones the lower
-    expected = {"x RLOO": 1e-2, "y RLOO": 1e-2, "x PPO": 1e-3, "x control": 1e-2, "untouched": 5.0}
-    assert rates(tuning.with_rates(study(), best)) == expected
+def test_a_group_takes_what_is_best_on_the_mean_over_its_arms():
+    low, high = Choice("", 1e-3), Choice("", 1e-2)
+    scores = {("x RLOO", low): 0.9, ("x RLOO", high): 0.5, ("y RLOO", low): 0.1, ("y RLOO", high): 0.8}
+    scores |= {("x PPO", choice): 0.5 for choice in choices(study(), ARMS[2])}
+    # of equal ones the lowest rate of the first allocation
+    assert tuning.best(study(), scores) == {"RLOO": high, "PPO": Choice(WIDE, 1e-3)}
+    best = tuning.best(study(), scores | {("x PPO", PPO): 0.6})
+    assert best == {"RLOO": high, "PPO": PPO}
+    found = tuning.with_choices(study(), best)
+    expected = dict.fromkeys(("x RLOO", "y RLOO", "x control"), (1e-2, None))
+    assert settings(found) == expected | dict.fromkeys(("x PPO", "y control"), (1e-2, 2)) | {"untouched": (5.0, None)}
+    assert found.arm("y control").chosen == PPO and found.arm("untouched").chosen is None
+
+
+def lines(found: Study) -> list[str]:
+    """Of a table in which the highest rates and the last allocations are best."""
+    tried = trials(found)
+    assert tried is not None
+    hashes = {(cell.arm, cell.seed): cell.hash for cell in cells(tried)}
+    made = []
+    for arm in ARMS[:3]:
+        for choice in choices(found, arm):
+            for seed in (100, 101):
+                score = choice.rate + (choice.allocation == DEEP)
+                digest = hashes[trial_name(arm.name, choice), seed]
+                made.append(f"{arm.name},{choice.allocation},{choice.rate},{seed},{digest},{score}")
+    return made
 
 
 def test_a_table_of_trials_is_enough_and_half_of_one_is_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    with pytest.raises(UsageError, match="no finished cells"):
+    assert not tabled(study())
+    with pytest.raises(UsageError, match="8 are missing, x RLOO at 0.001 for one"):
         tuning.tuned(study(), smoke=False)
-    table = tmp_path / "results" / "s" / tuning.TRIALS
+    table = tmp_path / "results" / "s" / TABLE
     table.parent.mkdir(parents=True)
-    lines = [f"{arm.name},{rate},{seed},{rate}" for arm in ARMS[:3] for rate in RATES for seed in (100, 101)]
-    table.write_text("\n".join(["arm,rate,seed,score", *lines, ""]))
-    assert rates(tuning.tuned(study(), smoke=False))["x control"] == 1e-2
-    table.write_text("\n".join(["arm,rate,seed,score", *lines[:-1], ""]))
-    with pytest.raises(UsageError, match="1 are missing, x PPO at 0.01"):
+    heading = ",".join((*COLUMNS, "test/accuracy"))
+    table.write_text("\n".join([heading, *lines(study()), ""]))
+    found = settings(tuning.tuned(study(), smoke=False))
+    assert tabled(study()) and found["x control"] == (1e-2, None) and found["y control"] == (1e-2, 2)
+    table.write_text("\n".join([heading, *lines(study())[:-1], ""]))
+    with pytest.raises(UsageError, match="1 are missing, x PPO, 2 x 4 at 0.01"):
         tuning.tuned(study(), smoke=False)
     assert not list(tmp_path.glob("mlruns/*.db"))
 
 
+def test_trials_of_other_settings_do_not_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    table = tmp_path / "results" / "s" / TABLE
+    table.parent.mkdir(parents=True)
+    table.write_text("\n".join([",".join((*COLUMNS, "test/accuracy")), *lines(study()), ""]))
+    longer = study(base={**BASE, "trainer": {"max_epochs": 3}})
+    assert tabled(study()) and not tabled(longer)
+    with pytest.raises(UsageError, match="8 are missing"):
+        tuning.tuned(longer, smoke=False)
+
+
 def test_a_smoke_run_is_not_tuned():
-    assert set(rates(tuning.tuned(study(), smoke=True)).values()) == {1e-2, 5.0}
+    assert set(settings(tuning.tuned(study(), smoke=True)).values()) == {(1e-2, None), (1e-2, 2), (5.0, None)}

@@ -16,7 +16,11 @@ def table(study: Study) -> Table:
     tuning = study.tuning
     if tuning is None:
         return Table("learning_rates", "How it was made", "", COLUMNS, [])
-    chosen = {arm.rate: arm.config["model"]["init_args"]["learning_rate"] for arm in study.arms if arm.rate is not None}
+    chosen = {
+        arm.tuned_as: arm.config["model"]["init_args"]["learning_rate"]
+        for arm in study.arms
+        if arm.tuned_as is not None
+    }
     edges = min(tuning.rates), max(tuning.rates)
     rows: list[list[Value]] = [[name, rate, "yes" if rate in edges else "no"] for name, rate in chosen.items()]
     tried, seeds = listed([f"{rate:g}" for rate in tuning.rates]), listed([*map(str, tuning.seeds)])

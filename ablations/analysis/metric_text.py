@@ -3,7 +3,18 @@
 import math
 
 from ablations.analysis.statistics import Interval
-from ablations.metric_names import KAPPA, MEMORY, NOISE, OVER_SECONDS, OVER_TOKENS, RECOVERED, RESPONSE, SECOND, TOKEN
+from ablations.metric_names import (
+    END,
+    KAPPA,
+    MEMORY,
+    NOISE,
+    OVER_SECONDS,
+    OVER_TOKENS,
+    RECOVERED,
+    RESPONSE,
+    SECOND,
+    TOKEN,
+)
 
 COSTS = {RESPONSE: "response", TOKEN: "generated token", SECOND: "second"}
 SPLITS = {"test": "test", "val": "validation"}
@@ -15,6 +26,8 @@ def name(metric: str) -> str:
     for prefix, over in ((OVER_TOKENS, "generated tokens"), (OVER_SECONDS, "seconds of training")):
         if metric.startswith(prefix):
             return f"{_plain(metric.removeprefix(prefix))}, averaged over the budget of {over}"
+    if metric.startswith(END):
+        return f"{_plain(metric.removeprefix(END))} at the end of the budget"
     if metric.startswith(RECOVERED):
         positions = ", ".join(str(int(t) + 1) for t in metric.removeprefix(RECOVERED).split("+"))
         return f"recovered part of the exact gradient at positions {positions}"

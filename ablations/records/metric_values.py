@@ -1,7 +1,7 @@
 """The value of a metric of :mod:`ablations.metric_names` in one cell."""
 
 from ablations.config import Config
-from ablations.metric_names import NOISE, OVER_SECONDS, OVER_TOKENS, RECOVERED
+from ablations.metric_names import END, NOISE, OVER_SECONDS, OVER_TOKENS, RECOVERED
 from ablations.records.cell_noise import noise_of
 from ablations.records.cell_result import CellResult, mean_to, recovered
 
@@ -22,4 +22,7 @@ def value(cell: CellResult, metric: str, config: Config, budget: dict[str, float
         if metric.startswith(prefix):
             curve = cell.along(metric.removeprefix(prefix), axis)
             return mean_to(curve, budget[axis]) if curve else None
+    if metric.startswith(END):
+        values = cell.curves.get(metric.removeprefix(END), {})
+        return values[max(values)] if values else None
     return cell.metrics.get(metric)

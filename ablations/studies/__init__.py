@@ -32,7 +32,6 @@ STUDIES: dict[str, Study] = {
         sampling_budget_larger.SMALL,
         binary_math.STUDY,
         binary_math_larger.MID,
-        binary_math_larger.SMALL,
         wall_clock.STUDY,
         all_algorithms.STUDY,
     )

@@ -84,7 +84,7 @@ def _algorithm(task: str, name: str) -> Algorithm:
 def _trained(task: str, name: str, eos: bool = False) -> Arm:
     label = f"{task} with EOS" if eos else task
     config = {**_algorithm(task, name).config(), **_task(task, eos)}
-    return Arm(f"{label} {name}", config, f"{label} RLOO", rate=f"{task} {name}", trial=not eos, task=label)
+    return Arm(f"{label} {name}", config, f"{label} RLOO", tuned_as=f"{task} {name}", trial=not eos, task=label)
 
 
 def _frozen(task: str, name: str) -> Arm:

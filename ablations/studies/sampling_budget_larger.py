@@ -6,7 +6,7 @@ from typing import Any
 from ablations.config import Config, merge, nested
 from ablations.metric_names import KAPPA, NOISE, TOKEN
 from ablations.studies import sampling_budget as tiny
-from ablations.studies.binary_math_larger import EMBEDDED_MID, ON_A_GPU, SMOLLM2, TAUGHT
+from ablations.studies.larger_models import EMBEDDED_MID, ON_A_GPU, SMOLLM2, TAUGHT
 from ablations.studies.parts import SMALL_MODELS
 from ablations.studies.sampling_budget import ONE_SCALE, PRETRAINED, RLOO, WORDS, trepo
 from ablations.study import Arm, Comparison, Prediction, Reading, Stage, Study

@@ -23,7 +23,7 @@ def _arm(task: str, name: str, model: str, strides: dict[str, int] | None = None
         "trainer.check_val_every_n_epoch": {WORDS: 5, EARLY: 3}[task],
         "budget.seconds": SECONDS[task],
     }
-    return Arm(f"{task} {name}", config, f"{task} GRPO", rate=f"{task} {name}", task=task)
+    return Arm(f"{task} {name}", config, f"{task} GRPO", tuned_as=f"{task} {name}", task=task)
 
 
 def _arms(task: str) -> tuple[Arm, ...]:
@@ -39,7 +39,7 @@ def _arms(task: str) -> tuple[Arm, ...]:
 def _at(rate: float) -> Arm:
     """GRPO on the early task at a rate that was level with the chosen one in its trials."""
     arm = _arm(EARLY, "GRPO", "GRPO")
-    return arm.but(f"{arm.name} at {rate:g}", {"model.learning_rate": rate}, rate=None)
+    return arm.but(f"{arm.name} at {rate:g}", {"model.learning_rate": rate}, tuned_as=None)
 
 
 def _planned(arm: str, task: str, predicted: Prediction, because: str, against: str = "GRPO") -> Comparison:

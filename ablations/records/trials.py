@@ -1,0 +1,162 @@
+"""The trials of a study: every allocation and learning rate of every arm, and the table of what they came to."""
+
+import csv
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+
+from ablations.config import Config, merge, nested
+from ablations.grid import cells
+from ablations.metric_names import OVER_TOKENS
+from ablations.records.study_results import FOLDER, load
+from ablations.study import Arm, Choice, Study, Trial
+from lit_rl.errors import UsageError
+
+TABLE = "tuning.csv"  # in the study's results: a line a trial
+COLUMNS = ("arm", "allocation", "rate", "seed", "config_hash")  # in front of the metrics
+MEAN = f"{OVER_TOKENS}val/accuracy_sampled"  # stands beside what decides
+
+
+def choices(study: Study, arm: Arm) -> list[Choice]:
+    """What is tried of an arm: every allocation, in its order, with every learning rate."""
+    assert study.tuning is not None
+    return [Choice(allocation, rate) for allocation in (arm.allocations or ("",)) for rate in study.tuning.rates]
+
+
+def trial_name(arm: str, choice: Choice) -> str:
+    """The name of the arm that tries something."""
+    return f"{arm}{', ' if choice.allocation else ''}{choice.allocation} at {choice.rate:g}"
+
+
+def with_choice(arm: Arm, choice: Choice) -> Arm:
+    """The arm with a learning rate and, if it has allocations, with one of them."""
+    rate: Config = {"model": {"init_args": {"learning_rate": choice.rate}}}
+    allocation = nested(arm.allocations.get(choice.allocation, {}))
+    return replace(arm, config=merge(merge(arm.config, allocation), rate), chosen=choice)
+
+
+def trials(study: Study) -> Study | None:
+    """The study of the trials, on seeds of its own; None where nothing is tuned."""
+    if study.tuning is None:
+        return None
+    arms = tuple(
+        replace(with_choice(arm, choice), name=trial_name(arm.name, choice), baseline=None)
+        for arm in study.arms
+        if arm.tried
+        for choice in choices(study, arm)
+    )
+    return replace(
+        study,
+        name=f"{study.name}-tuning",
+        command=study.how,
+        arms=arms,
+        baseline=arms[0].name,
+        comparisons=(),
+        controls=(),
+        exploratory=(),
+        seeds=study.tuning.seeds,
+        tuning=None,
+        trials=(),
+    )
+
+
+def tabled(study: Study) -> bool:
+    """Whether the table in the study's results has all trials, so that none has to run."""
+    path = FOLDER / study.label(False) / TABLE
+    return path.is_file() and not _missing(study, _of_table(study, path))
+
+
+def finished(study: Study) -> list[Trial]:
+    """All trials: of MLflow, which are then written as a table in the study's results, or else of this table.
+
+    Raises:
+        UsageError: neither has them all.
+    """
+    path = FOLDER / study.label(False) / TABLE
+    found = _of_mlflow(study)
+    if _missing(study, found):
+        written = _of_table(study, path) if path.is_file() else []
+        found = written if len(written) > len(found) else found
+    else:
+        _write(path, found)
+    if missing := _missing(study, found):
+        raise UsageError(
+            f"{study.key}: the trials of its learning rates are not finished ({len(missing)} are missing, "
+            f"{missing[0]} for one); `python -m ablations {study.how}` runs them"
+        )
+    return found
+
+
+def scores(study: Study, found: Sequence[Trial]) -> dict[tuple[str, Choice], float]:
+    """The mean over the trials' seeds of the metric that chooses, by arm and choice."""
+    values: dict[tuple[str, Choice], list[float]] = {}
+    for trial in found:
+        values.setdefault((trial.arm, trial.choice), []).append(trial.metrics[study.deciding_metric])
+    return {key: fmean(each) for key, each in values.items()}
+
+
+def _named(study: Study) -> dict[str, tuple[str, Choice]]:
+    """Arms and choices, by the names of the arms that try them."""
+    return {
+        trial_name(arm.name, choice): (arm.name, choice)
+        for arm in study.arms
+        if arm.tried
+        for choice in choices(study, arm)
+    }
+
+
+def _missing(study: Study, found: Sequence[Trial]) -> list[str]:
+    assert study.tuning is not None
+    have = {(trial.arm, trial.choice, trial.seed) for trial in found}
+    return [
+        name for name, trial in _named(study).items() if any((*trial, seed) not in have for seed in study.tuning.seeds)
+    ]
+
+
+def _of_mlflow(study: Study) -> list[Trial]:
+    tried, named = trials(study), _named(study)
+    assert tried is not None
+    try:
+        results = load(tried, False)
+    except UsageError:  # none is finished
+        return []
+    metrics = dict.fromkeys((study.deciding_metric, study.primary_metric, MEAN))
+    return [
+        Trial(
+            *named[cell.arm],
+            cell.seed,
+            cell.config_hash,
+            {name: float(f"{x:.6g}") for name in metrics if (x := results.value(cell, name)) is not None},
+        )
+        for cell in results.cells
+    ]
+
+
+def _of_table(study: Study, path: Path) -> list[Trial]:
+    """The table's trials, of the study as it is defined now."""
+    tried, named = trials(study), _named(study)
+    assert tried is not None
+    hashes = {(*named[cell.arm], cell.seed): cell.hash for cell in cells(tried)}
+    found = []
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            arm, allocation, rate, seed, digest = (row.pop(name, "") for name in COLUMNS)
+            key = arm, Choice(allocation, float(rate)), int(seed)
+            if hashes.get(key) == digest:
+                found.append(Trial(*key, digest, {name: float(x) for name, x in row.items() if x}))
+    return found
+
+
+def _write(path: Path, found: Sequence[Trial]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    names = list(dict.fromkeys(name for trial in found for name in trial.metrics))
+    aside = path.with_name(f".{TABLE}.{os.getpid()}")  # another runner may read the table now
+    with aside.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow([*COLUMNS, *names])
+        for trial in found:
+            values = (f"{trial.metrics[name]:.6g}" if name in trial.metrics else "" for name in names)
+            writer.writerow([trial.arm, *trial.choice, trial.seed, trial.config_hash, *values])
+    aside.replace(path)
