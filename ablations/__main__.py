@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+from ablations.metric_units import MATTERS, MEBIBYTES, POINTS
 from ablations.records import trials
 from ablations.records.study_results import FOLDER
 from ablations.studies import CERTIFICATE, STUDIES, find
@@ -44,6 +45,12 @@ def _parser() -> Parser:
     )
     compare.add_argument("--name", help="of results and runs (default: of the files' names)")
     compare.add_argument("--metric", choices=METRICS, default=DEFAULT, help="that decides (default: %(default)s)")
+    compare.add_argument(
+        "--matters",
+        type=float,
+        help=f"the smallest difference that would matter, in {POINTS} (default: {MATTERS[POINTS]:g}) or, of memory, in "
+        f"{MEBIBYTES} (default: {MATTERS[MEBIBYTES]:g})",
+    )
     for command, seeds in ((run, "the study's"), (compare, "5")):
         command.add_argument(
             "--jobs", type=_integer(Count), default=os.cpu_count(), help="cells at a time (default: number of cores)"
@@ -134,7 +141,8 @@ def _main(args: Sequence[str] | None) -> int:
         _ui(options.port)
         return 0
     if options.command == "compare":
-        return _run(compared(options.files, options.name, options.metric, {*STUDIES, CERTIFICATE}), options)
+        taken = {*STUDIES, CERTIFICATE}
+        return _run(compared(options.files, options.name, options.metric, taken, options.matters), options)
     if options.study == CERTIFICATE:
         from lit_rl.commands.verify import verify
 

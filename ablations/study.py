@@ -7,9 +7,10 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from ablations.config import Config, merge, nested
+from ablations.metric_units import MATTERS, matters_fault, unit
 
 SMOKE: Config = {
     "data.prompts_per_iteration": 4,
@@ -104,14 +105,15 @@ class Reading(NamedTuple):
 
     Attributes:
         text: three sentences that answer the question to a stranger; they open the report.
-        outcomes: of the planned comparisons, then of the exploratory ones: ``above``, ``below`` or ``unresolved``.
+        outcomes: of the planned comparisons, then of the exploratory ones: ``above``, ``below``, ``equal`` or
+            ``unresolved``.
     """
 
     text: str
     outcomes: tuple[str, ...]
 
 
-Prediction = Literal["above", "below", "equal", ""]
+Prediction = Literal["above", "below", "equal", "not above", ""]
 
 
 class Comparison(NamedTuple):
@@ -123,6 +125,8 @@ class Comparison(NamedTuple):
         because: the reason.
         name: in tables; empty takes the arms'.
         metric: empty takes the study's primary one.
+        matters: the smallest difference that would matter, in the unit in which the metric's differences are reported:
+            points, MiB or, above 1, a factor. None takes the unit's, of :mod:`ablations.metric_units`.
     """
 
     arms: tuple[str, ...]
@@ -131,6 +135,7 @@ class Comparison(NamedTuple):
     because: str = ""
     name: str = ""
     metric: str = ""
+    matters: float | None = None
 
     @classmethod
     def between(
@@ -142,13 +147,14 @@ class Comparison(NamedTuple):
         name: str = "",
         metric: str = "",
         tasks: Iterable[str] = (),
+        matters: float | None = None,
     ) -> "Comparison":
         """Of two arms or, in the mean over tasks, of the arms whose names are a task's with that behind it."""
         tasks = tuple(tasks)
         arms, others = (tuple(f"{task} {each}" for task in tasks) or (each,) for each in (arm, against))
         if len(tasks) > 1 and not name:
             name = f"{arm} against {against}, {', '.join(tasks[:-1])} and {tasks[-1]}"
-        return cls(arms, others, predicted, because, name, metric)
+        return cls(arms, others, predicted, because, name, metric, matters)
 
     def __str__(self) -> str:
         return self.name or f"{' + '.join(self.arms)} against {' + '.join(self.against)}"
@@ -179,7 +185,7 @@ class Study:
         baseline: the arm that gains are measured against, unless an arm names another; the first one if empty.
         primary_metric: decides the question; of ``StudyResults.value``.
         comparisons: planned ones, at most six, whose p are adjusted together.
-        controls: comparisons that show the machinery to be sound.
+        controls: comparisons that show the machinery to be sound, each with a prediction.
         exploratory: comparisons that were not planned, made after the runs that they follow up.
         base: settings shared by all arms, by names as on the command line or nested.
         seeds: when none are given.
@@ -235,6 +241,10 @@ class Study:
     def metric_of(self, comparison: Comparison) -> str:
         return comparison.metric or self.primary_metric
 
+    def matters_of(self, comparison: Comparison) -> float:
+        """The smallest difference that would matter, in the metric's unit."""
+        return MATTERS[unit(self.metric_of(comparison))] if comparison.matters is None else comparison.matters
+
     def baseline_of(self, arm: str) -> str:
         return self.arm(arm).baseline or self.baseline
 
@@ -268,6 +278,14 @@ def _faults(study: Study) -> Iterator[str]:
     named = [*map(study.baseline_of, study.arm_names), *(name for pair in pairs for name in pair.arms + pair.against)]
     if unknown := [name for name in named if name not in study.arm_names]:
         yield f"it compares with {unknown[0]}, which is none of its arms"
+    for pair in pairs:
+        if wrong := matters_fault(study.matters_of(pair), study.metric_of(pair)):
+            yield f"{pair}: {wrong}"
+        if pair.predicted not in get_args(Prediction):
+            known = ", ".join(filter(None, get_args(Prediction)))
+            yield f"{pair}: predicted is {pair.predicted!r}, which is none of {known}"
+    if unsaid := [pair for pair in study.controls if not pair.predicted]:
+        yield f"its control {unsaid[0]} has no prediction"
     if len(study.comparisons) > 6:
         yield f"{len(study.comparisons)} planned comparisons, more than six"
     if study.tuning is not None and set(study.tuning.seeds) & set(study.seeds):

@@ -1,17 +1,21 @@
 """Grids and hashes: no training."""
 
 import hashlib
+import math
 from dataclasses import replace
 
 import pytest
 
 from ablations.config import merge, nested
 from ablations.grid import cells
+from ablations.metric_names import MEMORY, NOISE
+from ablations.metric_units import neutral, recorded, scaled
 from ablations.records.trials import trials
 from ablations.studies import STUDIES, find
 from ablations.study import Arm, Comparison, Study
 from lit_rl.errors import UsageError
 
+NOISED = f"{NOISE}token"
 BASE = {
     "model": {"class_path": "RLOO", "init_args": {"samples": 4, "learning_rate": 1e-4}},
     "trainer": {"max_epochs": 3},
@@ -101,9 +105,26 @@ def test_a_study_is_checked_when_it_is_written():
         ({"arms": ()}, "no arms"),
         ({"arms": (*arms, Arm("a", {}))}, "two arms are called a"),
         ({"comparisons": 7 * (Comparison(("a",), ("b",)),)}, "7 planned comparisons"),
+        ({"comparisons": (Comparison.between("a", "b", matters=0),)}, "a against b: .* more than 0 points, not 0"),
+        ({"controls": (Comparison.between("a", "b", "equal", metric=MEMORY, matters=-5),)}, "more than 0 MiB, not -5"),
+        ({"exploratory": (Comparison.between("a", "b", metric=NOISED, matters=1),)}, "a factor above 1, not 1"),
+        ({"comparisons": (Comparison.between("a", "b", matters=math.inf),)}, "more than 0 points, not inf"),
+        ({"comparisons": (Comparison.between("a", "b", "bellow"),)}, "'bellow', which is none of above, below"),
+        ({"controls": (Comparison.between("a", "b"),)}, "its control a against b has no prediction"),
     ):
         with pytest.raises(ValueError, match=f"study s: .*{said}"):
             replace(study(*arms), **wrong)
+
+
+def test_a_difference_that_matters_has_the_unit_of_reports():
+    pairs = [Comparison.between("a", "b", metric=metric) for metric in ("test/accuracy", NOISED, MEMORY)]
+    made = study(Arm("a", {}), Arm("b", {}), baseline="a", comparisons=(*pairs, pairs[0]._replace(matters=0.5)))
+    assert [made.matters_of(each) for each in made.comparisons] == [2, 1.2, 50, 0.5]
+    for each in made.comparisons:
+        metric, least = made.metric_of(each), made.matters_of(each)
+        assert scaled(recorded(least, metric), metric) == pytest.approx(least) and recorded(least, metric) > 0
+        assert scaled(0.0, metric) == neutral(metric) < least
+    assert (recorded(0.5, "test/accuracy"), recorded(50, MEMORY)) == (0.005, 50)
 
 
 def test_settings_are_named_as_on_the_command_line():

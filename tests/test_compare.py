@@ -7,6 +7,7 @@ import yaml
 
 from ablations.__main__ import main
 from ablations.grid import cells
+from ablations.metric_names import MEMORY
 from ablations.studies.from_files import DEFAULT, check_same_problems, compared
 from ablations.study import Arm, Study
 from lit_rl.errors import UsageError
@@ -56,6 +57,9 @@ def test_files_are_arms_and_a_study_has_its_own_seeds_loggers_and_folders(here):
     same = compared([write(here / "a" / "x.yaml"), write(here / "b" / "x.yaml")], "named", "test/accuracy", ())
     assert same.name == "named" and same.arm_names == (str(here / "a/x"), str(here / "b/x"))
     assert same.how == f"compare {here}/a/x.yaml {here}/b/x.yaml --name named --metric test/accuracy"
+    files = [write(here / "a" / "x.yaml"), write(here / "y.yaml")]
+    assert compared(files, None, MEMORY, (), 10).how == f"compare {' '.join(files)} --metric {MEMORY} --matters 10"
+    assert [each.matters for each in compared(files, None, DEFAULT, (), 0.5).comparisons] == [0.5]
 
 
 @pytest.mark.parametrize(
@@ -72,6 +76,11 @@ def test_files_are_arms_and_a_study_has_its_own_seeds_loggers_and_folders(here):
         (["a.yaml", "b.yaml", "--name", "quickstart"], "is a study of the package"),
         (["a.yaml", "b.yaml", "--name", "../x"], "is no name of a folder"),
         (["a.yaml", "b.yaml", "--metric", "test/acuracy"], "--metric"),
+        (
+            ["a.yaml", "b.yaml", "--matters", "0"],
+            "difference that matters is more than 0 points, not 0",
+        ),
+        (["a.yaml", "b.yaml", "--matters", "two"], "--matters"),
         (["a.yaml", "b.yaml", "--seeds", "0"], "--seeds"),
         (["a.yaml", "--jobs", "0", "b.yaml"], "--jobs"),
     ],

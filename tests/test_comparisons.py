@@ -10,7 +10,8 @@ from scipy import stats
 import ablations.analysis.statistics as st
 from ablations.analysis import arm_table, comparisons, gradient_noise, metric_text, secondary_differences
 from ablations.analysis.tables import Column, Table
-from ablations.metric_names import OVER_TOKENS, SECONDS
+from ablations.analysis.verdicts import ALPHA, Verdict, verdicts
+from ablations.metric_names import NOISE, OVER_TOKENS, SECONDS
 from ablations.records.cell_result import CellResult, mean_to
 from ablations.records.study_results import StudyResults
 from ablations.report.page import limits
@@ -53,8 +54,8 @@ def results():
 
 
 def test_verdicts_are_paired_and_their_p_adjusted_together(results):
-    found = comparisons.verdicts(results, PAIRS)
-    assert [each.found for each in found] == ["above", "unresolved", "above"]
+    found = verdicts(results, PAIRS)
+    assert [each.found for each in found] == ["above", "equal", "above"]
     x_a, x_b = (np.array(list(results.by_seed(arm, "test/accuracy_sampled").values())) for arm in ("x a", "x b"))
     known = stats.permutation_test((x_b - x_a,), np.mean, permutation_type="samples", n_resamples=np.inf)
     assert found[0].p == pytest.approx(known.pvalue) and found[0].interval.mean == pytest.approx((x_b - x_a).mean())
@@ -65,12 +66,12 @@ def test_verdicts_are_paired_and_their_p_adjusted_together(results):
 
 def test_an_arm_without_cells_is_compared_with_nobody(results):
     without = StudyResults(results.study, False, tuple(c for c in results.cells if c.arm != "y b"), 0)
-    assert len(comparisons.verdicts(without, PAIRS)) == 2
+    assert len(verdicts(without, PAIRS)) == 2
 
 
 def test_a_pilot_is_judged_by_its_interval(results):
     few = StudyResults(results.study, False, tuple(c for c in results.cells if c.seed < 3), 0)
-    first = comparisons.verdicts(few, PAIRS)[0]
+    first = verdicts(few, PAIRS)[0]
     assert first.p >= 0.25 and first.found == ("above" if first.interval.low > 0 else "unresolved")
 
 
@@ -85,7 +86,7 @@ def test_arms_that_agree_in_every_seed_are_pointed_out(results):
 def test_answer_and_tables_name_every_comparison(results):
     said = comparisons.answer(results)
     assert "b against a, all tasks" in said and "x c" in said
-    found = comparisons.verdicts(results, PAIRS)
+    found = verdicts(results, PAIRS)
     assert comparisons.shown(found).count("| above |") >= 2 and "it was made so" in comparisons.reasons(found)[0]
     table = records(comparisons.table(results))
     assert [row["comparison"] for row in table] == [str(pair) for pair in PAIRS]
@@ -157,7 +158,7 @@ def test_noise_at_equal_cost():
 def test_beside_a_pooled_mean_stand_its_tasks_and_beside_a_budget_its_end(results):
     found = records(secondary_differences.table(results))
     x, y = (
-        metric_text.number(comparisons.verdicts(results, [pair])[0].interval.mean, "test/accuracy_sampled")
+        metric_text.number(verdicts(results, [pair])[0].interval.mean, "test/accuracy_sampled")
         for pair in (PAIRS[0], Comparison(("y b",), ("y a",)))
     )
     told = [(row["comparison"], row["task"], row["difference"]) for row in found]
@@ -170,11 +171,11 @@ def test_beside_a_pooled_mean_stand_its_tasks_and_beside_a_budget_its_end(result
 
 
 def test_a_reading_is_told_while_the_outcomes_are_those_it_was_written_for(results):
-    planned, followed_up = ("above", "unresolved", "above"), PAIRS[1:2]
+    planned, followed_up = ("above", "equal", "above"), PAIRS[1:2]
     cases = (
         (planned, (), True),
         (("above", "above", "above"), (), False),
-        ((*planned, "unresolved"), followed_up, True),
+        ((*planned, "equal"), followed_up, True),
         ((*planned, "below"), followed_up, False),
     )
     for outcomes, exploratory, told in cases:
@@ -191,11 +192,105 @@ def test_a_table_has_a_field_for_each_limit_and_no_empty_column():
     assert table.shown(("arm", "gain")) == [["arm", "gain (points)"], ["a", "0.5 [0.2, 0.8]"], ["b", "1.0"]]
 
 
-def test_an_answer_counts_the_controls_that_failed(results):
-    sound, failed = Comparison(("x c",), ("x a",), "equal"), Comparison(("x b",), ("x a",), "equal", name="nothing")
-    said = comparisons.controls(comparisons.verdicts(results, (sound, failed)))
-    assert said.startswith("1 of 2 controls") and said.endswith("these did not: nothing.")
-    assert comparisons.controls(comparisons.verdicts(results, (sound,))).startswith("1 of 1")
+def made(results, level: float, spread: float, predicted: str = "equal", seeds: int = 8, matters: float = 2.0):
+    """The verdict on arms that differ by so much in the mean over seeds."""
+    around = np.linspace(-1, 1, seeds) if seeds > 1 else np.zeros(1)
+    level_of = {("x a", seed): 0.5 for seed in range(seeds)}
+    level_of |= {("x b", seed): 0.5 + level + spread * x for seed, x in enumerate(around.tolist())}
+    cells = tuple(cell(arm, seed, value) for (arm, seed), value in level_of.items())
+    pair = Comparison.between("x b", "x a", predicted, matters=matters)
+    [found] = verdicts(replace(results, cells=cells), (pair,))
+    return found
+
+
+def test_what_is_found_depends_on_what_matters(results):
+    cases = (
+        (0.0, 0.01, "equal"),
+        (0.0, 0.05, "unresolved"),
+        (0.01, 0.005, "equal"),  # a difference in every seed, too small to matter
+        (0.05, 0.01, "above"),
+        (-0.05, 0.01, "below"),
+        (0.02, 0.0, "above"),  # what matters is no longer equal
+    )
+    for level, spread, told in cases:
+        assert made(results, level, spread).found == told
+    assert made(results, 0.01, 0.005, matters=0.5).found == "above"
+    assert made(results, 0.05, 0.01, matters=10).found == "equal"
+    for level, seeds, told in ((0.01, 8, "equal"), (0.01, 3, "unresolved"), (0.0, 2, "equal"), (0.0, 1, "unresolved")):
+        assert made(results, level, 0.0, seeds=seeds).found == told  # without spread
+
+
+def test_a_verdict_is_the_same_with_the_arms_exchanged(results):
+    rng, opposite = np.random.default_rng(3), {"above": "below", "below": "above"}
+    for _ in range(50):
+        level, spread = rng.normal(0, 0.03), rng.exponential(0.03)
+        one, other = made(results, level, spread), made(results, -level, spread)
+        assert other.found == opposite.get(one.found, one.found)
+        assert one.p_equivalence == pytest.approx(other.p_equivalence)
+
+
+def test_a_factor_matters_as_much_upwards_as_downwards():
+    rng = np.random.default_rng(4)
+    for factor, told in ((1.05, "equal"), (0.95, "equal"), (1.6, "above"), (0.6, "below")):
+        d = np.log(factor) + rng.normal(0, 0.02, 8)
+        found = Verdict(Comparison(("a",), ("b",)), f"{NOISE}token", tuple(d), st.sign_flip_p(d), 0.01, 1.2)
+        low, high = np.exp(st.mean_interval(d.tolist(), 0.9)[1:])
+        assert found.found == told and (found.found == "equal") == (1 / 1.2 < low and high < 1.2)
+
+
+@pytest.mark.parametrize(
+    "predicted, level, spread, sound",
+    [
+        ("equal", 0.0, 0.01, True),
+        ("equal", 0.0, 0.05, None),
+        ("equal", 0.05, 0.01, False),
+        ("not above", -0.3, 0.05, True),  # ruined
+        ("not above", 0.0, 0.01, True),
+        ("not above", -0.04, 0.08, True),  # neither below 0 nor equal, but less than 2 points above
+        ("not above", 0.0, 0.05, None),
+        ("not above", 0.05, 0.01, False),
+        ("above", 0.0, 0.01, False),  # equal
+        ("above", 0.0, 0.05, None),
+        ("below", -0.05, 0.01, True),
+    ],
+)
+def test_a_control_is_sound_failed_or_not_resolved(results, predicted, level, spread, sound):
+    assert made(results, level, spread, predicted).as_predicted is sound
+
+
+def test_who_must_not_be_above_is_tested_against_what_matters(results):
+    """As by the one-sided interval of scipy."""
+    rng = np.random.default_rng(6)
+    seen = set()
+    for _ in range(100):
+        found = made(results, rng.normal(-0.02, 0.03), rng.exponential(0.04), "not above")
+        high = stats.ttest_1samp(found.differences, 0, alternative="less").confidence_interval(0.95).high
+        assert (found.p_not_above < ALPHA) == (high < 0.02)
+        if found.found in ("not above", "unresolved"):
+            assert (found.found == "not above") == (high < 0.02)
+        seen.add(found.found)
+    assert seen == {"not above", "below", "equal", "unresolved", "above"}
+
+
+def test_controls_are_counted_as_sound_not_resolved_and_failed(results):
+    found = [made(results, *level) for level in ((0.0, 0.01), (0.0, 0.05), (0.05, 0.01))]
+    named = zip(found, ("one", "two", "three"), strict=True)
+    found = [replace(each, comparison=each.comparison._replace(name=name)) for each, name in named]
+    said = comparisons.controls(found)
+    assert said == "1 of 3 controls came out as predicted; not resolved: two; against the prediction: three."
+    assert comparisons.controls(found[:1]) == "1 of 1 controls came out as predicted."
+
+
+def test_what_matters_is_in_the_legend_or_in_a_column(results):
+    one, other = made(results, 0.0, 0.01), made(results, 0.0, 0.01, matters=5)
+    assert "2 points" in comparisons.legend([one, one], "planned comparisons")
+    assert "2 points" not in comparisons.shown([one, one], known=comparisons.matters([one, one]))
+    both = comparisons.shown([one, other], known=comparisons.matters([one, other]))
+    assert "| matters |" in both and "| 2 points |" in both and "| 5 points |" in both
+    assert "| 5 points |" in comparisons.shown([other], known="2 points")  # of controls, beside others' legend
+    row = records(comparisons.table(replace(results, study=replace(results.study, comparisons=(PAIRS[1],)))))[0]
+    [verdict] = verdicts(results, (PAIRS[1],))
+    assert row["matters"] == "2" and float(row["p equivalence"]) == pytest.approx(verdict.p_equivalence, abs=5e-4)
 
 
 def test_who_gets_there_behind_the_budget_gets_there_at_its_end(results):
@@ -212,8 +307,8 @@ def test_who_gets_there_behind_the_budget_gets_there_at_its_end(results):
 
 
 def test_the_fewest_seeds_are_those_with_which_the_tests_can_tell(results):
-    made = comparisons.verdicts(results, PAIRS[:1] * 6)
+    made = verdicts(results, PAIRS[:1] * 6)
     six = replace(results, study=replace(results.study, comparisons=PAIRS[:1] * 6))
     needed = int(records(comparisons.table(six))[0]["seeds for power .8"])
-    assert needed > made[0].seeds_needed and st.holm([st.sign_flip_p([1.0] * needed)] * 6)[0] < comparisons.ALPHA
-    assert st.holm([st.sign_flip_p([1.0] * (needed - 1))] * 6)[0] >= comparisons.ALPHA
+    assert needed > made[0].seeds_needed and st.holm([st.sign_flip_p([1.0] * needed)] * 6)[0] < ALPHA
+    assert st.holm([st.sign_flip_p([1.0] * (needed - 1))] * 6)[0] >= ALPHA

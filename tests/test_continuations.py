@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.analysis import comparisons, continuations, gradient_noise, value_accuracy
+from ablations.analysis import continuations, gradient_noise, value_accuracy
 from ablations.analysis.metric_text import difference, limits
 from ablations.analysis.statistics import Interval
+from ablations.analysis.verdicts import verdicts
 from ablations.metric_names import MEMORY, NOISE, OVER_SECONDS, SECONDS
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import StudyResults
@@ -132,7 +133,7 @@ def test_tables_and_planned_comparisons_say_the_same_of_noise(results):
     curves = results.cells[1].curves
     loud = replace(results.cells[1], curves=curves | {"gradient/trace_cov": dict.fromkeys((1, 2, 3), 100.0)})
     found = replace(results, cells=tuple(loud if cell is results.cells[1] else cell for cell in results.cells))
-    verdict = comparisons.verdicts(found, found.study.comparisons)[0].interval
+    verdict = verdicts(found, found.study.comparisons)[0].interval
     measured = [gradient_noise.measured(found, arm) for arm in ("x TRePO", "x RLOO")]
     assert gradient_noise.relative(*measured, "token") == pytest.approx([math.exp(x) for x in verdict])
 

@@ -10,6 +10,8 @@ from scipy import stats
 from ablations.analysis import statistics
 from ablations.analysis.statistics import (
     bca_interval,
+    below_p,
+    equivalence_p,
     first_reached,
     holm,
     mean_interval,
@@ -111,6 +113,42 @@ def test_intervals_are_those_of_the_t_test(confidence):
     found = paired_interval(dict(enumerate(a)), dict(enumerate(b)), confidence)
     assert found == pytest.approx((np.mean(a - b), known.low, known.high))
     assert math.isnan(mean_interval([]).mean) and math.isnan(mean_interval([1.0]).low)
+
+
+@pytest.mark.parametrize("n", [2, 8, 24])
+def test_equivalence_is_a_90_percent_interval_within_the_margin(n):
+    rng = np.random.default_rng(n)
+    decided = []
+    for _ in range(200):
+        d, margin = rng.normal(rng.normal(0, 0.3), 1, n), rng.uniform(0.1, 2)
+        upper = stats.ttest_1samp(d, margin, alternative="less").pvalue
+        lower = stats.ttest_1samp(d, -margin, alternative="greater").pvalue
+        assert below_p(d.tolist(), margin) == pytest.approx(upper)
+        assert equivalence_p(d.tolist(), margin) == pytest.approx(max(upper, lower))
+        interval = mean_interval(d.tolist(), 0.9)
+        decided.append(equivalence_p(d.tolist(), margin) < 0.05)
+        assert decided[-1] == (-margin < interval.low and interval.high < margin)
+    assert n == 2 or 0 < np.mean(decided) < 1
+
+
+@pytest.mark.parametrize("kind", DRAWS)
+def test_a_difference_of_the_margin_is_called_equal_in_a_twentieth_of_studies(kind):
+    """The level of the test, and its power where nothing differs."""
+    d = simulated(kind, 10)[:, 0]
+    for margin in (1.5, 3.0):
+        for sign in (-1, 1):
+            called = np.mean([equivalence_p(x, margin) < 0.05 for x in (d + sign * margin).tolist()])
+            assert called < 0.05 + 4 * math.sqrt(0.05 * 0.95 / STUDIES)
+    assert np.mean([equivalence_p(x, 3.0) < 0.05 for x in d.tolist()]) > 0.9
+    twice = np.mean([equivalence_p(x, 1.5) < 0.05 for x in (d + 3.0).tolist()])
+    assert twice < 0.01
+
+
+def test_equivalence_without_spread():
+    assert equivalence_p([0.0] * 3, 0.02) == equivalence_p([-0.01] * 3, 0.02) == 0
+    assert equivalence_p([0.03] * 3, 0.02) == equivalence_p([-0.03] * 3, 0.02) == 1
+    assert below_p([-0.03] * 3, 0.02) == 0 and below_p([0.03] * 3, 0.02) == 1
+    assert math.isnan(equivalence_p([0.0], 0.02)) and math.isnan(equivalence_p([], 0.02))
 
 
 def test_pairs_are_matched_by_seed():

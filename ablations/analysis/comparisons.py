@@ -1,112 +1,66 @@
-"""What a study's planned comparisons and controls came to."""
+"""What a study's planned comparisons and controls came to, in words and tables."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import ablations.analysis.statistics as st
 from ablations.analysis import metric_text
 from ablations.analysis.tables import Column, Table, listed, markdown
+from ablations.analysis.verdicts import ALPHA, ENOUGH_SEEDS, EQUAL, NOT_ABOVE, UNRESOLVED, Verdict, verdicts
+from ablations.metric_units import FACTOR, unit
 from ablations.records.study_results import StudyResults
-from ablations.study import Comparison
 
-COLUMNS = ("comparison", "difference [95% interval]", "Holm p", "predicted", "found", "seeds")
+MATTERS, SEEDS = "matters", "seeds"
+COLUMNS = ("comparison", "difference [95% interval]", MATTERS, "Holm p", "predicted", "found", SEEDS)
 OTHERS = COLUMNS[:-1]  # of controls and exploratory comparisons
 LEGEND = (
     "*Difference*: {how} over {seeds}paired seeds: {what}. *Holm p*: exact sign-flip test, adjusted for the {count}. "
-    "*Found*: {found}; `unresolved`: no difference was shown, which does not mean equal."
+    "*Found*: `equal`: shown to differ by less than what matters{matters} (two one-sided t tests, each at .05, "
+    "unadjusted); otherwise {found}; `unresolved`: neither was shown."
 )
 BY_P = "`above` or `below` if Holm p < .05"
 BY_INTERVAL = "what the interval says, for with fewer than 8 seeds no Holm p is below .05"
-SAYS = "has every comparison: reasons, unadjusted p, bootstrap intervals, seeds needed."
+SAYS = "has every comparison: reasons, all p, bootstrap intervals, seeds needed."
 GUIDE = (
     "Differences are means over seeds of the paired difference, in the unit that is named; of noise they are factors. "
     "Beside the 95% t interval stands that of the BCa bootstrap, which is too narrow with few seeds (it covers about "
     ".89 of ten). p is that of the exact sign-flip test; Holm p adjusts it for the comparisons of its kind, and "
-    'cannot be below {least}. "Seeds for power .8" is how many seeds a t test would need to see a true difference of '
+    'cannot be below {least}. "Matters" is the smallest difference that would matter. p equivalence is the larger p of '
+    "two one-sided t tests that the difference is smaller than that, upwards and downwards; where the first is "
+    "predicted to be not above, p not above is that of the test upwards alone. Neither is adjusted. Where p "
+    "equivalence is below .05, `equal` is found, even if Holm p shows a difference: it is too small to matter. "
+    '"Seeds for power .8" is how many seeds a t test would need to see a true difference of '
     "the size found four times in five or, if more, those with which Holm p can be below .05 at all."
 )
 CSV = (
     *map(Column, ("kind", "comparison", "metric", "unit", "difference", "difference low", "difference high")),
-    *map(Column, ("BCa low", "BCa high", "seeds", "p", "Holm p", "predicted", "because", "found")),
+    *map(Column, ("BCa low", "BCa high", MATTERS, SEEDS, "p", "Holm p", "p equivalence", "p not above")),
+    *map(Column, ("predicted", "because", "found")),
     Column("seeds for power .8"),
 )
 METRICS = "Their metrics and units are in tables/comparisons.csv."
-ALPHA = 0.05
 AS_MEASURED = "The outcomes are not those that the study's reading was written for, so it is left out."
 NOTHING = "No planned comparison has finished cells on both sides."
-NO_DIFFERENCE = "No significant difference"
-UNRESOLVED = "unresolved"  # not: equal
-ENOUGH_SEEDS = 8  # for a claim; with fewer no test of six comparisons can reach .05
+NOT_DIFFERENT, NOT_RESOLVED = "No difference that matters", "Unresolved"
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A comparison with its outcome; differences in the metric's own unit: of accuracies as fractions, not points.
+def matters(found: Sequence[Verdict]) -> str:
+    """The smallest difference that matters, if it is the same for all; otherwise empty."""
+    texts = {metric_text.matters(each.matters, each.metric) for each in found}
+    return texts.pop() if len(texts) == 1 else ""
 
-    Attributes:
-        differences: one a seed.
-        p, adjusted: of the sign-flip test, NaN without a pair of cells.
+
+def shown(found: Sequence[Verdict], columns: Sequence[str] = COLUMNS, known: str = "") -> str:
+    """A table for the page; without columns that are empty throughout.
+
+    Args:
+        known: the smallest difference that matters, as the page has said it; its column is left out if all have it.
     """
-
-    comparison: Comparison
-    metric: str
-    differences: tuple[float, ...]
-    p: float
-    adjusted: float
-
-    @property
-    def interval(self) -> st.Interval:
-        return st.mean_interval(self.differences)
-
-    @property
-    def found(self) -> str:
-        """``above`` or ``below`` where the adjusted p is below .05, otherwise ``unresolved``.
-
-        With too few seeds for the test it is the t interval that tells, if it has a width.
-        """
-        mean, low, high = self.interval
-        few = len(self.differences) < ENOUGH_SEEDS
-        if not ((low < high and low * high > 0) if few else self.adjusted < ALPHA):
-            return UNRESOLVED
-        return "above" if mean > 0 else "below"
-
-    @property
-    def expected(self) -> str:
-        """What is found of a control if it is sound: of equal arms no difference."""
-        return UNRESOLVED if self.comparison.predicted == "equal" else self.comparison.predicted
-
-    @property
-    def seeds_needed(self) -> int | None:
-        """Of the t test, unadjusted."""
-        n, mean = len(self.differences), self.interval.mean
-        if n < 2 or not mean:
-            return None
-        sd = math.sqrt(sum((d - mean) ** 2 for d in self.differences) / (n - 1))
-        return st.seeds_needed(mean, sd) if sd else 2
-
-
-def verdicts(results: StudyResults, comparisons: Sequence[Comparison]) -> list[Verdict]:
-    """The outcomes of those comparisons that have finished cells on both sides, their p adjusted together."""
-    made = []
-    for comparison in comparisons:
-        if all(results.of(arm) for arm in comparison.arms + comparison.against):
-            metric = results.study.metric_of(comparison)
-            sides = (results.mean_by_seed(arms, metric) for arms in (comparison.arms, comparison.against))
-            made.append((comparison, metric, st.paired(*sides)))
-    p = [st.sign_flip_p(differences) for _, _, differences in made]
-    return [
-        Verdict(comparison, metric, tuple(differences), alone, adjusted)
-        for (comparison, metric, differences), alone, adjusted in zip(made, p, st.holm(p), strict=True)
-    ]
-
-
-def shown(found: Sequence[Verdict], columns: Sequence[str] = COLUMNS) -> str:
-    """A table for the page; without columns that are empty throughout."""
     rows = [
         [
             str(each.comparison),
             metric_text.difference(each.interval, each.metric),
+            metric_text.matters(each.matters, each.metric),
             number(each.adjusted),
             each.comparison.predicted,
             each.found if each.p == each.p else "",
@@ -115,7 +69,8 @@ def shown(found: Sequence[Verdict], columns: Sequence[str] = COLUMNS) -> str:
         for each in found
     ]
     equal = len({row[-1] for row in rows}) == 1  # the legend says how many seeds
-    wanted = [name for name in columns if name != COLUMNS[-1] or not equal]
+    told = {*([SEEDS] if equal else []), *([MATTERS] if known and known == matters(found) else [])}
+    wanted = [name for name in columns if name not in told]
     kept = [i for i, name in enumerate(COLUMNS) if name in wanted and any(row[i] for row in rows)]
     return markdown([COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows])
 
@@ -125,10 +80,16 @@ def legend(found: Sequence[Verdict], kind: str) -> str:
     count = f"{len(found)} {kind}" if len(found) > 1 else f"one {kind.removesuffix('s')}"
     seeds = {len(each.differences) for each in found}
     own = f"{max(seeds)} " if len(seeds) == 1 else ""
-    ratios = all(metric_text.unit(each.metric) == "factor" for each in found)
+    ratios = all(unit(each.metric) == FACTOR for each in found)
+    least = matters(found)
     how = "the first over the second, geometric mean" if ratios else "the first minus the second, mean"
     return LEGEND.format(
-        how=how, seeds=own, what=_metrics(found), count=count, found=BY_INTERVAL if max(seeds) < ENOUGH_SEEDS else BY_P
+        how=how,
+        seeds=own,
+        what=_metrics(found),
+        count=count,
+        matters=f", {least}" if least else "",
+        found=BY_INTERVAL if max(seeds) < ENOUGH_SEEDS else BY_P,
     )
 
 
@@ -143,7 +104,7 @@ def others(found: Sequence[Verdict], known: str) -> str:
 
 
 def _metrics(found: Sequence[Verdict]) -> str:
-    named = [f"{metric_text.name(each.metric)} ({metric_text.unit(each.metric)})" for each in found]
+    named = [f"{metric_text.name(each.metric)} ({unit(each.metric)})" for each in found]
     return "; ".join(dict.fromkeys(named))
 
 
@@ -174,11 +135,12 @@ def table(results: StudyResults) -> Table:
                     kind,
                     str(each.comparison),
                     metric_text.name(each.metric),
-                    metric_text.unit(each.metric),
+                    unit(each.metric),
                     *(metric_text.number(x, each.metric) for x in (*each.interval, bca.low, bca.high)),
+                    f"{each.matters:g}",
                     len(each.differences),
-                    number(each.p),
-                    number(each.adjusted),
+                    *map(number, (each.p, each.adjusted, each.p_equivalence)),
+                    number(each.p_not_above) if each.comparison.predicted == NOT_ABOVE else "",
                     each.comparison.predicted,
                     each.comparison.because,
                     each.found if each.p == each.p else "",
@@ -200,9 +162,11 @@ def answer(results: StudyResults) -> str:
     said: dict[str, list[Verdict]] = {}
     for each in found:
         above, below = metric_text.directions(each.metric)
-        title = {"above": above, "below": below, UNRESOLVED: NO_DIFFERENCE}[each.found]
+        titles = {"above": above, "below": below, NOT_ABOVE: f"Not {above[0].lower()}{above[1:]}"}
+        title = (titles | {EQUAL: NOT_DIFFERENT, UNRESOLVED: NOT_RESOLVED})[each.found]
         said.setdefault(title, []).append(each)
-    order = sorted(said, key=NO_DIFFERENCE.__eq__)
+    last = (NOT_DIFFERENT, NOT_RESOLVED)
+    order = sorted(said, key=lambda title: last.index(title) if title in last else -1)
     return " ".join([*([read] if read else []), *(_sentence(title, said[title]) for title in order)])
 
 
@@ -213,9 +177,9 @@ def _sentence(title: str, found: Sequence[Verdict]) -> str:
     if len(against) > 1 or any(each.comparison.name for each in found):
         whole = [f"{each.comparison} ({mean})" for each, mean in zip(found, means, strict=True)]
         return f"{title}: {'; '.join(whole)}."
-    than = f"{'from' if title == NO_DIFFERENCE else 'than'} {' + '.join(*against)}"
+    link = {NOT_DIFFERENT: "from", NOT_RESOLVED: "against"}.get(title, "than")
     names = [f"{' + '.join(each.comparison.arms)} ({mean})" for each, mean in zip(found, means, strict=True)]
-    return f"{title} {than}: {'; '.join(names)}."
+    return f"{title} {link} {' + '.join(*against)}: {'; '.join(names)}."
 
 
 def reading(results: StudyResults) -> str:
@@ -229,10 +193,13 @@ def reading(results: StudyResults) -> str:
 
 
 def controls(found: Sequence[Verdict]) -> str:
-    """How many came out as they have to, and which did not."""
-    failed = [str(each.comparison) for each in found if each.found != each.expected]
-    sound = f"{len(found) - len(failed)} of {len(found)} controls came out as theory says"
-    return f"{sound}, and these did not: {listed(failed)}." if failed else f"{sound}."
+    """How many came out as they have to, which seeds are too few to tell of, and which did not."""
+    said: dict[bool | None, list[str]] = {True: [], None: [], False: []}
+    for each in found:
+        said[each.as_predicted].append(str(each.comparison))
+    parts = [f"{len(said[True])} of {len(found)} controls came out as predicted"]
+    others = (("not resolved", said[None]), ("against the prediction", said[False]))
+    return "; ".join([*parts, *(f"{how}: {listed(names)}" for how, names in others if names)]) + "."
 
 
 def number(p: float) -> str:

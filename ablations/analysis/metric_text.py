@@ -1,7 +1,5 @@
 """How the metrics of comparisons and their differences are written in a report."""
 
-import math
-
 from ablations.analysis.statistics import Interval
 from ablations.metric_names import (
     END,
@@ -15,6 +13,7 @@ from ablations.metric_names import (
     SECOND,
     TOKEN,
 )
+from ablations.metric_units import FACTOR, scaled, unit
 
 COSTS = {RESPONSE: "response", TOKEN: "generated token", SECOND: "second"}
 SPLITS = {"test": "test", "val": "validation"}
@@ -50,14 +49,9 @@ def limits(interval: Interval, metric: str) -> str:
     return f"[{_text(interval.low, metric)}, {_text(interval.high, metric)}]"
 
 
-def unit(metric: str) -> str:
-    """Of differences."""
-    return "factor" if metric.startswith(NOISE) else "MiB" if metric == MEMORY else "points"
-
-
-def scaled(x: float, metric: str) -> float:
-    """A difference as a number in its unit."""
-    return math.exp(x) if metric.startswith(NOISE) else x if metric == MEMORY else 100 * x
+def matters(least: float, metric: str) -> str:
+    """The smallest difference that matters, a number in the metric's unit, with that unit."""
+    return f"x{least:g}" if unit(metric) == FACTOR else f"{least:g} {unit(metric)}"
 
 
 def number(x: float, metric: str) -> str:

@@ -4,6 +4,7 @@ from ablations.analysis import metric_text
 from ablations.analysis.statistics import paired_interval
 from ablations.analysis.tables import Column, Table, Value
 from ablations.metric_names import OVER_SECONDS, OVER_TOKENS
+from ablations.metric_units import unit
 from ablations.records.study_results import TEST, StudyResults
 
 ENDS = {TEST[2]: "sampled test accuracy at the end", TEST[0]: "greedy test accuracy at the end"}
@@ -41,4 +42,4 @@ def table(results: StudyResults) -> Table:
 def _difference(results: StudyResults, arms: tuple[str, ...], against: tuple[str, ...], metric: str) -> list[str]:
     """The unit, the mean and its limits."""
     interval = paired_interval(results.mean_by_seed(arms, metric), results.mean_by_seed(against, metric))
-    return [metric_text.unit(metric), *(metric_text.number(x, metric) for x in interval)]
+    return [unit(metric), *(metric_text.number(x, metric) for x in interval)]

@@ -95,6 +95,31 @@ def sign_flip_p(differences: Sequence[float]) -> float:
     return float(2 * above.sum() / 2**n)
 
 
+def below_p(differences: Sequence[float], bound: float) -> float:
+    """One-sided p of the t test that the mean is below a bound; NaN of fewer than two differences.
+
+    Of differences without spread it is the limit: 0 if they are below, otherwise 1.
+    """
+    n = len(differences)
+    if n < 2:
+        return math.nan
+    if min(differences) == max(differences):
+        return 0.0 if differences[0] < bound else 1.0
+    import numpy as np
+    from scipy import stats
+
+    error = float(np.std(differences, ddof=1)) / math.sqrt(n)
+    return float(stats.t.cdf((float(np.mean(differences)) - bound) / error, n - 1))
+
+
+def equivalence_p(differences: Sequence[float], margin: float) -> float:
+    """p of the two one-sided t tests (Schuirmann 1987) that the mean is between -margin and margin: the larger one.
+
+    It is below .05 where the 90% t interval lies between them; NaN of fewer than two differences.
+    """
+    return max(below_p(differences, margin), below_p([-d for d in differences], margin))
+
+
 def _signed_sums(x: Any) -> Any:
     """The sums of numbers [n] with each of the 2^n vectors of signs."""
     import numpy as np

@@ -8,11 +8,12 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ablations.analysis import comparisons, gradient_noise, metric_text
+from ablations.analysis import gradient_noise, metric_text
 from ablations.analysis.arm_table import CURVE, timed
-from ablations.analysis.comparisons import UNRESOLVED, Verdict
 from ablations.analysis.statistics import Interval, mean_interval
+from ablations.analysis.verdicts import UNRESOLVED, Verdict, verdicts
 from ablations.metric_names import NOISE, SECONDS, TOKEN
+from ablations.metric_units import neutral, scaled, unit
 from ablations.records.study_results import TEST, StudyResults
 from ablations.report.figure_style import WIDTH, colours, dashes, frame, plain_logarithms
 
@@ -25,8 +26,8 @@ NOISES = (
     "has less noise for the same number of generated tokens. Bars: 95% intervals."
 )
 FOREST = (
-    "Planned comparisons: difference in {metric}. Bars: 95% t intervals. Filled points are significant after "
-    "adjustment for their number; hollow ones are not."
+    "Planned comparisons: difference in {metric}. Bars: 95% t intervals. Hollow points are unresolved. Grey: "
+    "differences too small to matter."
 )
 ENDS = "Sampled test accuracy at the end of training: mean over seeds with its 95% t interval. Dashed: the start."
 
@@ -62,7 +63,7 @@ def draw(results: StudyResults) -> tuple[Figure, str] | None:
 
 def _planned(results: StudyResults) -> list[Verdict]:
     """The comparisons of the primary metric."""
-    found = comparisons.verdicts(results, results.study.comparisons)
+    found = verdicts(results, results.study.comparisons)
     return [each for each in found if each.metric == results.study.primary_metric]
 
 
@@ -210,18 +211,20 @@ def _forest(found: Sequence[Verdict]) -> Figure:
     for x, text in ((0, "predicted"), (0.45, "found")):
         said.text(x, -0.9, text, va="center", fontweight="bold")
     for y, each in enumerate(found):
-        mean, low, high = (metric_text.scaled(x, metric) for x in each.interval)
+        mean, low, high = (scaled(x, metric) for x in each.interval)
         sure = each.found != UNRESOLVED
         colour = "#0072B2" if sure else "#777777"
+        least, most = (scaled(sign * each.margin, metric) for sign in (-1, 1))
+        ax.barh(y, most - least, height=1, left=least, color="#DDDDDD", zorder=0)  # what doesn't matter
         ax.plot([low, high], [y, y], color=colour, linewidth=2)
         ax.plot(mean, y, "o", color=colour, markersize=6, markerfacecolor=colour if sure else "white")
         for x, text in ((0, each.comparison.predicted), (0.45, each.found)):
             said.text(x, y, text, va="center", color=colour)
-    ax.axvline(metric_text.scaled(0.0, metric), color="black", linewidth=0.8, zorder=1)
+    ax.axvline(neutral(metric), color="black", linewidth=0.8, zorder=1)
     ax.grid(axis="x", alpha=0.2)
     ax.set_yticks(range(len(found)), [str(each.comparison).replace(" against ", "\nagainst ") for each in found])
     ax.set_ylim(len(found) - 0.5, -1.2)
-    ax.set_xlabel(f"difference ({metric_text.unit(metric)}); right of 0 the first is better")
+    ax.set_xlabel(f"difference ({unit(metric)}); right of 0 the first is better")
     return figure
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from ablations.analysis import comparisons, metric_text
 from ablations.analysis.tables import markdown
+from ablations.analysis.verdicts import ENOUGH_SEEDS, verdicts
 from ablations.records.study_results import FOLDER, StudyResults
 from ablations.studies import STUDIES
 
@@ -18,9 +19,10 @@ tables and limits. `python -m ablations report STUDY` writes a report and this p
 - **Difference**: the first minus the second, a mean over paired seeds with its 95% t interval. Accuracy is in points,
   most of it averaged over the budget of generated tokens or seconds: how fast an arm learns and where it ends,
   together. Factors (x) are of gradient noise, tr Σ, at equal cost: below 1 is better.
-- **Holm p**: p of an exact sign-flip test, adjusted for the comparisons of the study. **Found**: `above` or `below`
-  where it is less than .05; `unresolved` means that no difference was shown, not that there is none. A `pilot` has
-  fewer than 8 seeds: nothing is claimed, and it stands last.
+- **Matters**: the smallest difference that would matter. **Holm p**: p of an exact sign-flip test, adjusted for the
+  comparisons of the study. **Found**: `equal` where the difference is shown to be smaller than what matters, by two
+  one-sided t tests, each at .05 and not adjusted; otherwise `above` or `below` where Holm p is less than .05;
+  `unresolved` where neither was shown. A `pilot` has fewer than 8 seeds: nothing is claimed, and it stands last.
 - **TRePO** estimates the value of a prefix from K **continuations**, responses sampled on from a **cut** in the
   response. With stride 4 there is a cut every 4 tokens. The value of the prompt itself (the root) is the mean reward
   of the other responses to it, its siblings, or of continuations that cost tokens (a paid root). A fill rule turns
@@ -36,14 +38,15 @@ Whether the estimators are what they are said to be is enumerated: [certificate]
 
 def summarize(results: StudyResults, folder: Path, command: str, answer: str) -> None:
     """Writes ``summary.json``."""
-    found = comparisons.verdicts(results, results.study.comparisons)
+    found = verdicts(results, results.study.comparisons)
     rows = [
         {
             "comparison": str(each.comparison),
             "difference": metric_text.difference(each.interval, each.metric),
+            "matters": metric_text.matters(each.matters, each.metric),
             "p": comparisons.number(each.adjusted),
             "predicted": each.comparison.predicted,
-            "found": each.found if len(each.differences) >= comparisons.ENOUGH_SEEDS else PILOT,
+            "found": each.found if len(each.differences) >= ENOUGH_SEEDS else PILOT,
             "seeds": len(each.differences),
         }
         for each in found
@@ -76,10 +79,8 @@ def write() -> Path:
 
 
 def _section(folder: str, summary: dict[str, Any]) -> str:
-    rows = [
-        [row["comparison"], row["difference"], row["p"], row["predicted"], row["found"], str(row["seeds"])]
-        for row in summary["comparisons"]
-    ]
+    keys = ("comparison", "difference", "matters", "p", "predicted", "found", "seeds")
+    rows = [[str(row.get(key, "")) for key in keys] for row in summary["comparisons"]]
     where = f"Scale {summary['scale']}. [Report]({folder}/report.md). `{summary['command']}`"
     table = f"{markdown(comparisons.COLUMNS, rows)}\n\n" if rows else ""
     return f"## {summary['question']}\n\n{summary.get('answer', '')}\n\n{table}{where}\n"

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from ablations.analysis import arm_table, comparisons, continuations
-from ablations.analysis.comparisons import ENOUGH_SEEDS
 from ablations.analysis.tables import Table
+from ablations.analysis.verdicts import ENOUGH_SEEDS, verdicts
 from ablations.records.study_results import StudyResults
 from ablations.report.answer_figure import ANSWER
 from ablations.study import Comparison
@@ -42,13 +42,17 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
         tables: those that were written; figures: captions by file name.
     """
     study = results.study
-    planned = comparisons.verdicts(results, study.comparisons)
+    planned = verdicts(results, study.comparisons)
     lines = [
         f"# {study.question}",
         answer(results),
         *(figure(name, caption) for name, caption in figures.items() if name == ANSWER),
         *(
-            ["## Planned comparisons", comparisons.shown(planned), comparisons.legend(planned, "planned comparisons")]
+            [
+                "## Planned comparisons",
+                comparisons.shown(planned, known=comparisons.matters(planned)),
+                comparisons.legend(planned, "planned comparisons"),
+            ]
             if planned
             else []
         ),
@@ -122,7 +126,7 @@ def limits(results: StudyResults) -> list[str]:
         *([NOISE] if any(results.first(arm, "gradient/norm_sq") for arm in results.arms) else []),
         *results.study.notes,
     ]
-    for each in comparisons.verdicts(results, results.study.comparisons):
+    for each in verdicts(results, results.study.comparisons):
         if len(each.differences) > 1 and not any(each.differences):
             found.append(SAME.format(comparison=each.comparison))
     if len(set(counts.values())) > 1:
@@ -158,14 +162,15 @@ def making(results: StudyResults) -> str:
 
 def _others(results: StudyResults, title: str, wanted: Sequence[Comparison]) -> list[str]:
     """Comparisons that are adjusted among themselves."""
-    found = comparisons.verdicts(results, wanted)
+    found = verdicts(results, wanted)
     if not found:
         return []
+    known = comparisons.matters(verdicts(results, results.study.comparisons))  # the legend says it
     said = comparisons.controls(found) if title == "Controls" else "These were chosen after the results were seen."
     return [
         f"## {title}",
         f"{said} {comparisons.others(found, results.study.primary_metric)}".strip(),
-        comparisons.shown(found, comparisons.OTHERS),
+        comparisons.shown(found, comparisons.OTHERS, known),
     ]
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from ablations.config import Config
 from ablations.metric_names import MEMORY, OVER_SECONDS, OVER_TOKENS
+from ablations.metric_units import matters_fault
 from ablations.study import Arm, Comparison, Study
 from lit_rl.errors import UsageError
 
@@ -26,7 +27,9 @@ METRICS = {  # that a comparison may be decided by, the default first
 DEFAULT = next(iter(METRICS))
 
 
-def compared(files: Sequence[str], name: str | None, metric: str, taken: Collection[str]) -> Study:
+def compared(
+    files: Sequence[str], name: str | None, metric: str, taken: Collection[str], matters: float | None = None
+) -> Study:
     """The study that compares each file with the first one, on five seeds.
 
     The seed, logger and folder of checkpoints of a file are left out: a study sets its own.
@@ -35,6 +38,7 @@ def compared(files: Sequence[str], name: str | None, metric: str, taken: Collect
         name: of the study; None makes one of the files' names.
         metric: that decides, one of ``METRICS``.
         taken: names that are other studies'.
+        matters: the smallest difference that would matter, in the metric's unit; None takes the unit's.
 
     Raises:
         UsageError: a file can't be read or can't be an arm, or there are too few or too many.
@@ -49,6 +53,8 @@ def compared(files: Sequence[str], name: str | None, metric: str, taken: Collect
     if name is not None and (not re.fullmatch(r"[\w.-]+", name) or name in taken):
         why = "is a study of the package" if name in taken else "is no name of a folder"
         raise UsageError(f"--name {name} {why}; results and runs go by it, take letters, digits, - and _")
+    if matters is not None and (wrong := matters_fault(matters, metric)):
+        raise UsageError(f"--matters: {wrong}")
     baseline, *others = names
     return Study(
         name=name or re.sub(r"[^\w.-]+", "-", "-".join(["compare", *names]))[:100],
@@ -56,7 +62,7 @@ def compared(files: Sequence[str], name: str | None, metric: str, taken: Collect
         source=f"Settings of {', '.join(files)}.",
         arms=tuple(Arm(each, _settings(file)) for each, file in zip(names, files, strict=True)),
         primary_metric=metric,
-        comparisons=tuple(Comparison.between(each, baseline) for each in others),
+        comparisons=tuple(Comparison.between(each, baseline, matters=matters) for each in others),
         seeds=tuple(range(5)),
         notes=("The files decide what the arms have in common: tokens, responses or seconds may differ between them.",),
         command=" ".join(
@@ -65,6 +71,7 @@ def compared(files: Sequence[str], name: str | None, metric: str, taken: Collect
                 *map(shlex.quote, files),
                 *([f"--name {name}"] if name else []),
                 *([f"--metric {metric}"] if metric != DEFAULT else []),
+                *([f"--matters {matters:g}"] if matters is not None else []),
             ]
         ),
     )
