@@ -15,7 +15,7 @@ from ablations.records.study_results import FOLDER
 from ablations.studies import CERTIFICATE, STUDIES, find
 from ablations.studies.from_files import DEFAULT, METRICS, check_same_problems, compared
 from ablations.studies.own import listed
-from ablations.study import Study
+from ablations.study import SCALES, Study
 from ablations.sweep.arm_check import complete
 from ablations.sweep.stopping import Stopped, stoppable
 from ablations.sweep.tuning import tuned
@@ -39,7 +39,7 @@ def _parser() -> Parser:
     report = commands.add_parser("report", help="write results/STUDY from what MLflow has")
     for command in (run, report):
         command.add_argument("study", help="a name that `list` shows, or the import path of one of your own")
-        command.add_argument("--scale", default="tiny", help="tiny, mid or small (default: tiny)")
+        command.add_argument("--scale", choices=SCALES, help="default: the smallest that the study has")
     compare.add_argument(
         "files", nargs="+", help="YAML files, the first one the baseline (fit --print_config makes one)"
     )
@@ -161,8 +161,9 @@ def _run(study: Study, options: argparse.Namespace) -> int:
             settings = complete(study, options.smoke)
             if options.command == "compare":
                 check_same_problems(study, settings)
-        if (tried := trials.trials(study)) is not None and not options.smoke and not trials.tabled(study):
-            code = run(tried, None, options.jobs, False)
+        if (tried := trials.trials(study)) is not None and not options.smoke:
+            done = {trial.config_hash for trial in trials.recorded(study)}
+            code = run(tried, None, options.jobs, False, done)
         if not code:
             code = run(tuned(study, options.smoke), seeds, options.jobs, options.smoke)
     from ablations.report.study_report import report

@@ -21,6 +21,9 @@ SMOKE: Config = {
 }
 
 
+SCALES = "tiny", "mid", "small"  # in the order of their models
+
+
 @dataclass(frozen=True)
 class Stage:
     """What is made, by ``python -m lit_rl``, before the cells that need it run: a reward model, a DPO policy.

@@ -233,3 +233,9 @@ def test_a_study_is_tuned_frozen_arms_are_measured_and_a_budget_ends_it(folder: 
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder}/elsewhere.db")
     assert main(["report", "keyed"]) == 0
     assert (folder / "results" / "keyed" / "report.md").read_text() == text
+    table = folder / "results" / "keyed" / "tuning.csv"
+    trials = table.read_text()
+    table.write_text("".join(trials.splitlines(keepends=True)[:-1]))
+    capsys.readouterr()
+    assert main(["run", "keyed", "--jobs", "2"]) == 0  # goes on from the trials of another machine
+    assert "1 of 2 cells already finished" in capsys.readouterr().err and table.read_text() == trials

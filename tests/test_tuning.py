@@ -3,7 +3,7 @@
 import pytest
 
 from ablations.grid import cells
-from ablations.records.trials import COLUMNS, TABLE, choices, tabled, trial_name, trials
+from ablations.records.trials import COLUMNS, TABLE, choices, recorded, trial_name, trials
 from ablations.study import Arm, Choice, Study, Tuning
 from ablations.sweep import tuning
 from lit_rl.errors import UsageError
@@ -88,7 +88,7 @@ def lines(found: Study) -> list[str]:
 def test_a_table_of_trials_is_enough_and_half_of_one_is_not(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    assert not tabled(study())
+    assert recorded(study()) == []
     with pytest.raises(UsageError, match="8 are missing, x RLOO at 0.001 for one"):
         tuning.tuned(study(), smoke=False)
     table = tmp_path / "results" / "s" / TABLE
@@ -96,7 +96,11 @@ def test_a_table_of_trials_is_enough_and_half_of_one_is_not(tmp_path, monkeypatc
     heading = ",".join((*COLUMNS, "test/accuracy"))
     table.write_text("\n".join([heading, *lines(study()), ""]))
     found = settings(tuning.tuned(study(), smoke=False))
-    assert tabled(study()) and found["x control"] == (1e-2, None) and found["y control"] == (1e-2, 2)
+    assert (
+        len(recorded(study())) == len(lines(study()))
+        and found["x control"] == (1e-2, None)
+        and found["y control"] == (1e-2, 2)
+    )
     table.write_text("\n".join([heading, *lines(study())[:-1], ""]))
     with pytest.raises(UsageError, match="1 are missing, x PPO, 2 x 4 at 0.01"):
         tuning.tuned(study(), smoke=False)
@@ -110,7 +114,7 @@ def test_trials_of_other_settings_do_not_count(tmp_path, monkeypatch):
     table.parent.mkdir(parents=True)
     table.write_text("\n".join([",".join((*COLUMNS, "test/accuracy")), *lines(study()), ""]))
     longer = study(base={**BASE, "trainer": {"max_epochs": 3}})
-    assert tabled(study()) and not tabled(longer)
+    assert recorded(study()) and not recorded(longer)
     with pytest.raises(UsageError, match="8 are missing"):
         tuning.tuned(longer, smoke=False)
 

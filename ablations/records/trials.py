@@ -62,26 +62,34 @@ def trials(study: Study) -> Study | None:
     )
 
 
-def tabled(study: Study) -> bool:
-    """Whether the table in the study's results has all trials, so that none has to run."""
+def recorded(study: Study) -> list[Trial]:
+    """The finished trials: of MLflow, and of the table in the study's results, which then has both.
+
+    Trials that the table has need not be run again, wherever they ran.
+    """
     path = FOLDER / study.label(False) / TABLE
-    return path.is_file() and not _missing(study, _of_table(study, path))
+    found = {_key(trial): trial for trial in (_of_table(study, path) if path.is_file() else [])}
+    if new := {_key(trial): trial for trial in _of_mlflow(study)}:
+        found |= new
+        order = list(_named(study).values())
+        found = dict(sorted(found.items(), key=lambda item: (order.index(item[0][:2]), item[0][2])))
+        _write(path, [*found.values()])
+    return [*found.values()]
 
 
 def finished(study: Study) -> list[Trial]:
-    """All trials: of MLflow, which are then written as a table in the study's results, or else of this table.
+    """All trials.
 
     Raises:
-        UsageError: neither has them all.
+        UsageError: some have not run yet.
     """
-    path = FOLDER / study.label(False) / TABLE
-    found = _of_mlflow(study)
-    if _missing(study, found):
-        written = _of_table(study, path) if path.is_file() else []
-        found = written if len(written) > len(found) else found
-    else:
-        _write(path, found)
-    if missing := _missing(study, found):
+    assert study.tuning is not None
+    found = recorded(study)
+    have = {_key(trial) for trial in found}
+    missing = [
+        name for name, trial in _named(study).items() if any((*trial, seed) not in have for seed in study.tuning.seeds)
+    ]
+    if missing:
         raise UsageError(
             f"{study.key}: the trials of its learning rates are not finished ({len(missing)} are missing, "
             f"{missing[0]} for one); `python -m ablations {study.how}` runs them"
@@ -107,12 +115,8 @@ def _named(study: Study) -> dict[str, tuple[str, Choice]]:
     }
 
 
-def _missing(study: Study, found: Sequence[Trial]) -> list[str]:
-    assert study.tuning is not None
-    have = {(trial.arm, trial.choice, trial.seed) for trial in found}
-    return [
-        name for name, trial in _named(study).items() if any((*trial, seed) not in have for seed in study.tuning.seeds)
-    ]
+def _key(trial: Trial) -> tuple[str, Choice, int]:
+    return trial.arm, trial.choice, trial.seed
 
 
 def _of_mlflow(study: Study) -> list[Trial]:

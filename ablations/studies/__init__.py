@@ -10,6 +10,7 @@ from ablations.studies import (
     all_algorithms,
     binary_math,
     binary_math_larger,
+    natural_start,
     own,
     position_credit,
     quickstart,
@@ -17,7 +18,7 @@ from ablations.studies import (
     sampling_budget_larger,
     wall_clock,
 )
-from ablations.study import Study
+from ablations.study import SCALES, Study
 from lit_rl.errors import UsageError
 
 CERTIFICATE = "certificate"  # a study without runs
@@ -30,6 +31,7 @@ STUDIES: dict[str, Study] = {
         sampling_budget.STUDY,
         sampling_budget_larger.MID,
         sampling_budget_larger.SMALL,
+        natural_start.STUDY,
         binary_math.STUDY,
         binary_math_larger.MID,
         wall_clock.STUDY,
@@ -38,21 +40,19 @@ STUDIES: dict[str, Study] = {
 }
 
 
-def find(name: str, scale: str = "tiny") -> Study:
-    """The study of that name and scale, or at that import path.
+def find(name: str, scale: str | None = None) -> Study:
+    """The study of that name and scale, the smallest that it has if None, or the one at that import path.
 
     Raises:
         UsageError: there is none, or it can't be loaded.
     """
     scales = {study.scale: study for study in STUDIES.values() if study.name == name}
-    if scale in scales:
-        return scales[scale]
-    if scales:
+    study = scales[min(scales, key=SCALES.index)] if scales else own.load(name, {*STUDIES, CERTIFICATE})
+    if study is not None:
+        scales = scales or {study.scale: study}
+        if scale is None or scale in scales:
+            return study if scale is None else scales[scale]
         raise UsageError(f"--scale {scale}: {name} has {', '.join(scales)}")
-    if (study := own.load(name, {*STUDIES, CERTIFICATE})) is not None:
-        if scale not in ("tiny", study.scale):
-            raise UsageError(f"--scale {scale}: {name} has {study.scale}")
-        return study
     names = list(dict.fromkeys(study.name for study in STUDIES.values()))
     near = difflib.get_close_matches(name, names, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""

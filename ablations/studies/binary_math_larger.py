@@ -10,20 +10,20 @@ LONGER: Config = {
     "model.max_new_tokens": 144,
     "model.policy": EMBEDDED_MID,
     "data.task.steps": 4,
-    "data.eval_prompts": 96,
+    "data.eval_prompts": 128,
 }
 
 MID = tiny.study(
-    tiny.Scale(tokens=2400, updates=20, pretraining=3, stride=32, looks=4),
+    tiny.Scale(tokens=2400, updates=12, pretraining=2, stride=32, looks=4),
     ("REINFORCE", "RLOO", "GRPO", "PPO", "TRePO"),
     scale="mid",
     base={**tiny.BASE, **LONGER},
-    tuning=Tuning((1e-4, 3e-4, 6e-4, 1.2e-3), (100, 101, 102), tiny.BY),
+    tuning=Tuning((1.5e-4, 3e-4, 6e-4, 1.2e-3), (100, 101, 102), tiny.BY),
     notes=(
         f"{SMALL_MODELS} Here it has 3.2M parameters, and problems have four steps in about 80 tokens. The warm start "
         "was taught wrong operators on purpose (data/mid/README.md).",
         ONE_START,
-        "Arms have equal generated tokens: about 2,400 per update at the start, and 48,000 in all.",
+        "Arms have equal generated tokens: about 2,400 per update at the start, and 28,800 in all.",
         "TRePO cuts every 32 tokens, with one continuation per cut.",
     ),
 )

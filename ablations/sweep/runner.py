@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from ablations import grid
@@ -19,11 +19,14 @@ from ablations.sweep.workers import Function, warm_up, work_off
 from lit_rl.tracking.patience import Away
 
 
-def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> int:
+def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool, done: Collection[str] = ()) -> int:
     """Runs the cells that MLflow does not have yet, ``jobs`` at a time; returns the exit code.
 
     A failing cell does not stop the others, nor does one whose process dies. Runners of one study share its cells. The
     code is 0 if all cells are finished, 2 if all failures are mistakes in settings, otherwise 1.
+
+    Args:
+        done: hashes of cells that need not be run, for what they came to is known without MLflow.
 
     Raises:
         UsageError: no cell can run, because the tracking server cannot be used or a stage failed.
@@ -31,7 +34,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool) -> in
     cells = grid.cells(study, seeds, smoke)
     warm_up()  # while this process imports
     tracking = Tracking(study.label(smoke))
-    finished = tracking.finished_cells()
+    finished = {*tracking.finished_cells(), *done}
     pending = [cell for cell in cells if cell.hash not in finished]
     if len(pending) < len(cells):
         print(f"{len(cells) - len(pending)} of {len(cells)} cells already finished", file=sys.stderr)
