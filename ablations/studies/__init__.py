@@ -25,15 +25,15 @@ CERTIFICATE = "certificate"  # a study without runs
 
 STUDIES: dict[str, Study] = {
     study.key: study
-    for study in (
+    for study in (  # in the order of the page of all answers
         quickstart.STUDY,
+        natural_start.STUDY,
+        binary_math.STUDY,
+        binary_math_larger.MID,
         position_credit.STUDY,
         sampling_budget.STUDY,
         sampling_budget_larger.MID,
         sampling_budget_larger.SMALL,
-        natural_start.STUDY,
-        binary_math.STUDY,
-        binary_math_larger.MID,
         wall_clock.STUDY,
         all_algorithms.STUDY,
     )
