@@ -1,5 +1,6 @@
 """Planned comparisons, frozen noise and the tables of results, from made-up cells."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from ablations.analysis.verdicts import ALPHA, Verdict, verdicts
 from ablations.metric_names import NOISE, OVER_TOKENS, SECONDS
 from ablations.records.cell_result import CellResult, mean_to
 from ablations.records.study_results import StudyResults
+from ablations.report import answer_figure, overview
 from ablations.report.page import limits
 from ablations.study import Arm, Comparison, Reading, Study
 
@@ -277,7 +279,7 @@ def test_controls_are_counted_as_sound_not_resolved_and_failed(results):
     named = zip(found, ("one", "two", "three"), strict=True)
     found = [replace(each, comparison=each.comparison._replace(name=name)) for each, name in named]
     said = comparisons.controls(found)
-    assert said == "1 of 3 controls came out as predicted; not resolved: two; against the prediction: three."
+    assert said == "1 of 3 controls came out as predicted; not resolved: *two*; against the prediction: *three*."
     assert comparisons.controls(found[:1]) == "1 of 1 controls came out as predicted."
 
 
@@ -291,6 +293,28 @@ def test_what_matters_is_in_the_legend_or_in_a_column(results):
     row = records(comparisons.table(replace(results, study=replace(results.study, comparisons=(PAIRS[1],)))))[0]
     [verdict] = verdicts(results, (PAIRS[1],))
     assert row["matters"] == "2" and float(row["p equivalence"]) == pytest.approx(verdict.p_equivalence, abs=5e-4)
+
+
+def test_the_figure_shades_what_does_not_matter(results):
+    """Of each comparison its own band, around no difference."""
+    pairs = (PAIRS[0]._replace(matters=3.0), PAIRS[1], PAIRS[2]._replace(predicted="equal"))
+    figure, _ = answer_figure.draw(replace(results, study=replace(results.study, comparisons=pairs)))
+    bands = [(bar.get_x(), bar.get_x() + bar.get_width()) for bar in figure.axes[0].patches]
+    assert [x for band in bands for x in band] == pytest.approx([-3, 3, -2, 2, -2, 2])
+
+
+def test_the_page_of_all_answers_shows_what_matters_where_it_is_known(results, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [tmp_path / "results" / name for name in ("s", "earlier")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        overview.summarize(results, folder, "run s", "An answer.")
+    summary = json.loads((folders[1] / "summary.json").read_text())
+    for row in summary["comparisons"]:
+        del row["matters"]  # written before there was one
+    (folders[1] / "summary.json").write_text(json.dumps(summary))
+    text = overview.write().read_text()
+    assert text.count("| 2 points |") == len(PAIRS) and text.count("| x c against x a |") == 2
 
 
 def test_who_gets_there_behind_the_budget_gets_there_at_its_end(results):

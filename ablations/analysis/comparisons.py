@@ -38,6 +38,7 @@ CSV = (
     *map(Column, ("predicted", "because", "found")),
     Column("seeds for power .8"),
 )
+ONE_SIDED = "`not above`: a one-sided t test at .05 rules out a rise that matters."
 METRICS = "Their metrics and units are in tables/comparisons.csv."
 AS_MEASURED = "The outcomes are not those that the study's reading was written for, so it is left out."
 NOTHING = "No planned comparison has finished cells on both sides."
@@ -196,10 +197,11 @@ def controls(found: Sequence[Verdict]) -> str:
     """How many came out as they have to, which seeds are too few to tell of, and which did not."""
     said: dict[bool | None, list[str]] = {True: [], None: [], False: []}
     for each in found:
-        said[each.as_predicted].append(str(each.comparison))
+        said[each.as_predicted].append(f"*{each.comparison}*")
     parts = [f"{len(said[True])} of {len(found)} controls came out as predicted"]
     others = (("not resolved", said[None]), ("against the prediction", said[False]))
-    return "; ".join([*parts, *(f"{how}: {listed(names)}" for how, names in others if names)]) + "."
+    text = "; ".join([*parts, *(f"{how}: {listed(names)}" for how, names in others if names)]) + "."
+    return f"{text} {ONE_SIDED}" if any(each.found == NOT_ABOVE for each in found) else text
 
 
 def number(p: float) -> str:

@@ -182,9 +182,9 @@ STUDY = Study(
         "seeds; the best one for RLOO was too high for Pairwise. It found, against RLOO: exact advantages +5.2 "
         "[+1.7, +8.7], REINFORCE -8.2 [-11.5, -4.9], TRePO -3.1 [-7.0, +0.9]; against PPO: pretrained PPO -5.3 "
         "[-9.7, -0.9], GRPO on KeyToken +0.6 [-0.5, +1.6]; and linear_advantage against TRePO -36.4 [-43.1, -29.7].",
-        "Exact advantages come from enumerating 65,536 responses, and so do their seconds. No estimator can have them.",
-        "TRePO with linear_advantage cuts every other position at random. At a fixed stride no two cuts are "
-        "neighbours, so that no advantage is exact and nothing is learned.",
+        "Exact advantages, and their seconds, come from enumerating 65,536 responses.",
+        "TRePO with linear_advantage cuts every other position at random. At a fixed stride no advantage is exact, and "
+        "nothing is learned.",
         "Gradients are measured at half-trained policies: RLOO's after 8 to 24 updates at a rate of 0.003.",
     ),
 )
