@@ -26,9 +26,9 @@ torture: $(READY)  ## tries to break what docs/reliability.md promises (kills, l
 soak: $(READY)  ## 500 iterations with each algorithm: nothing grows (minutes; a part of torture)
 	@$(PY) tests/torture soaks
 
-symbolic: $(READY)  ## adds the task GSMSymbolic (reasoning-gym; needs a C compiler) and tests it
+symbolic: $(READY)  ## adds the tasks ReasoningGym and GSMSymbolic (needs a C compiler) and tests them
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[symbolic]'
-	@$(PY) -m pytest tests/test_gsm_symbolic.py
+	@$(PY) -m pytest tests/test_reasoning_gym.py tests/test_gsm_symbolic.py
 
 peers: $(READY)  ## TRL's estimators against ours and the exact gradient, and results/peers anew (minutes)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[peers]'

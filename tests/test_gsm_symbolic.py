@@ -64,7 +64,9 @@ def test_the_format_counts_for_the_strict_score_alone_and_wrong_answers_earn_not
 
 def test_without_reasoning_gym_one_line_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "reasoning_gym", None)
-    with pytest.raises(UsageError, match=r"^data\.task GSMSymbolic .* pip install 'lit-rl\[symbolic\]'$"):
+    with pytest.raises(
+        UsageError, match=r"^data\.task: .*GSMSymbolic take reasoning-gym; pip install 'lit-rl\[symbolic\]'$"
+    ):
         GSMSymbolic().prompts("val")
 
 

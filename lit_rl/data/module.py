@@ -191,15 +191,18 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
     def evaluate(
         self, policy: CausalPolicy, plan: SamplingPlan, batch: Sequence[tuple[int, int, Example]]
     ) -> tuple[Rollouts, Tensor, Tensor]:
-        """One sampled and one greedy response (the probes) to each problem, with strict and flexible scores [N]."""
+        """One sampled and one greedy response (the probes) to each problem, and what their strict and flexible scores
+        count for in accuracies [N]."""
         plan = SamplingPlan(samples=1, greedy=True, temperature=plan.temperature, max_new_tokens=plan.max_new_tokens)
         examples = [example for _, _, example in batch]
         rollouts = self.sample(policy, plan, examples, [(stream, index) for stream, index, _ in batch])
         texts = texts_of(rollouts, policy.decode)
         strict = score_rows(self.task.score, rollouts, texts, self.task.scored_by)
         if type(self.task).score_flexible is Task.score_flexible:  # the strict one again
-            return rollouts, strict, strict
-        return rollouts, strict, score_rows(self.task.score_flexible, rollouts, texts, self.task.scored_by)
+            flexible = strict
+        else:
+            flexible = score_rows(self.task.score_flexible, rollouts, texts, self.task.scored_by)
+        return rollouts, self.task.solved(strict), self.task.solved(flexible)
 
     def probe(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
         """Unscored responses to the first prompts of this rank's iteration, for observers.

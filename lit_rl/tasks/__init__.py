@@ -10,6 +10,7 @@ from lit_rl.tasks.gsm8k import GSM8K
 from lit_rl.tasks.gsm8k_style import GSM8KStyle
 from lit_rl.tasks.gsm_symbolic import GSMSymbolic
 from lit_rl.tasks.position_credit import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
+from lit_rl.tasks.reasoning import ReasoningGym
 
 __all__ = [
     "GSM8K",
@@ -24,6 +25,7 @@ __all__ = [
     "Pairwise",
     "Parity",
     "PositionTask",
+    "ReasoningGym",
     "Split",
     "Task",
 ]

@@ -38,6 +38,13 @@ class Task(Ranged, ABC, setting="data.task"):
         """A more lenient score. It is logged beside :meth:`score` and never trained on."""
         return self.score(example, ids, text)
 
+    def solved(self, scores: Tensor) -> Tensor:
+        """What scores [N] count for in the accuracies of validation and test: themselves.
+
+        A task that pays for wrong answers, too, overrides it.
+        """
+        return scores
+
     def unreadable(self, example: Example, text: str) -> bool:
         """Whether no answer can be read in a response; logged by tasks that override it."""
         return False

@@ -99,6 +99,12 @@ POLICIES = {
     "data.task.path": ["nowhere"],
     "reward.model": ["./nowhere"],
 }
+ARITHMETIC = {
+    "data.task.terms": ["x", "[1]", "[]", "3"],
+    "data.task.largest": ["0", "x"],
+    "data.task.operators": ["+/"],
+    "data.task.answer": ["first"],
+}
 URIS = [
     *("postgresql://u:p@localhost/db", "mysql://x/y", "mssql://a", "sqlite://", "sqlite:///", "foo://bar", "s3://b"),
     *("databricks", "mlruns", "file:///tmp", "sqlite:////proc/x/y.db"),
@@ -172,6 +178,8 @@ def trials() -> Iterator[Trial]:
     yield trial("config", "unknown.yaml", "modle")
     for key, values in POLICIES.items():
         yield from (trial(key, value, key.removesuffix(".path"), TEXT) for value in values)
+    for key, values in ARITHMETIC.items():
+        yield from (trial(key, value, key, {**TEXT, "data.task": "Arithmetic"}) for value in values)
     yield from (trial("", "", "MLFLOW_TRACKING_URI", MLFLOW_TRACKING_URI=uri) for uri in URIS)
     for name, line in LINES.items():
         yield Trial(PROMISE, f"a file of problems: {name}", partial(problems, line))
