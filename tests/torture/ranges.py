@@ -21,6 +21,7 @@ GIVEN = {
     "RTO": {"dpo_checkpoint": "d.ckpt"},
     "ABC": {"reward_model": "r"},
     "Custom": {"path": "p", "reward": "math.fabs"},
+    "ReasoningGym": {"datasets": "gcd"},
 }
 
 
