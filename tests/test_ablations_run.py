@@ -222,8 +222,10 @@ def test_a_study_is_tuned_frozen_arms_are_measured_and_a_budget_ends_it(folder: 
         assert len(cell.curves["gradient/trace_cov"]) == 3 and "test/accuracy" not in cell.metrics
         assert len(set(cell.curves["credit/objective"].values())) == 1  # nothing was learned
     text = (folder / "results" / "keyed" / "report.md").read_text()
-    assert "the best of 0.001 and 0.1 on seed 100" in text
-    assert (folder / "results" / "keyed" / "tables" / "learning_rates.csv").read_text().startswith("arm,")
+    assert "## Learning rates" in text and "![surface](surface.png)" in text
+    assert "is the lowest or highest" not in text  # nothing is compared
+    assert (folder / "results" / "keyed" / "tables" / "choices.csv").read_text().startswith("arm,learning rate,edge")
+    assert "the best of 0.001 and 0.1, on seed 100" in (folder / "results/keyed/tables/README.md").read_text()
     assert (folder / "results" / "keyed" / "tuning.csv").read_text().count("\n") == 3
     front = (folder / "results" / "README.md").read_text()
     assert "[Report](keyed/report.md)" in front and "`python -m ablations run keyed`" in front

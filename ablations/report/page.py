@@ -2,15 +2,17 @@
 
 from collections.abc import Sequence
 
-from ablations.analysis import arm_table, comparisons, continuations
+from ablations.analysis import arm_table, comparisons, continuations, response_surface
 from ablations.analysis.tables import Table
 from ablations.analysis.verdicts import ENOUGH_SEEDS, verdicts
 from ablations.records.study_results import StudyResults
 from ablations.report.answer_figure import ANSWER
+from ablations.report.surface_figures import ALLOCATION, SURFACE
 from ablations.study import Comparison
 
 FIGURES = "Means over seeds, with 95% intervals."
-HEADINGS = ("By task", "By arm", "Gradient noise", "Credit", "Values", "Time")  # of tables, in this order
+TRIALS = (f"{ALLOCATION}.png", f"{SURFACE}.png")  # figures that stand beside the trials' tables
+HEADINGS = (*response_surface.HEADINGS, "By task", "By arm", "Gradient noise", "Credit", "Values", "Time")  # of tables
 GUIDE = "[tables/README.md](tables/README.md) explains the columns."
 COLUMNS = (
     "Units stand in brackets behind a column's name. 'low' and 'high' are the limits of a 95% interval. What is empty "
@@ -42,11 +44,13 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
         tables: those that were written; figures: captions by file name.
     """
     study = results.study
+    shown = {name: figure(name, caption) for name, caption in figures.items()}
+    further = [text for name, text in shown.items() if name not in (ANSWER, *TRIALS)]
     planned = verdicts(results, study.comparisons)
     lines = [
         f"# {study.question}",
         answer(results),
-        *(figure(name, caption) for name, caption in figures.items() if name == ANSWER),
+        *([shown[ANSWER]] if ANSWER in shown else []),
         *(
             [
                 "## Planned comparisons",
@@ -71,10 +75,10 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
     for heading in HEADINGS:
         if own := [link(table) for table in tables if table.heading == heading]:
             theory = continuations.theory(results) if heading == "Gradient noise" and study.kappas else ""
-            lines += [f"## {heading}", *own, *([theory] if theory else [])]
+            drawn = [shown[name] for name in TRIALS if name in shown and heading in response_surface.HEADINGS]
+            lines += [f"## {heading}", *drawn, *own, *([theory] if theory else [])]
     lines += [
-        *(["## Figures", FIGURES] if set(figures) - {ANSWER} else []),
-        *(figure(name, caption) for name, caption in figures.items() if name != ANSWER),
+        *(["## Figures", FIGURES, *further] if further else []),
         "## Limits",
         "\n".join(f"- {limit}" for limit in limits(results)),
         "## How it was made",
@@ -87,7 +91,7 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
 
 def answer(results: StudyResults) -> str:
     """What the study found: in its own words or, without such, how many arms gained and what was compared."""
-    parts = [comparisons.answer(results)]
+    parts = [comparisons.answer(results), response_surface.answer(results.study)]
     starts = {arm for each in results.study.comparisons for arm in each.against} & set(results.groups)
     if not comparisons.reading(results) and not starts:
         parts.insert(0, arm_table.sentence(results))

@@ -14,7 +14,7 @@ from ablations.analysis import (
     continuations,
     credit,
     gradient_noise,
-    learning_rates,
+    response_surface,
     secondary_differences,
     time_by_phase,
     value_accuracy,
@@ -73,7 +73,7 @@ def made(results: StudyResults) -> list[Table]:
         credit.table(results),
         value_accuracy.table(results),
         time_by_phase.table(results),
-        learning_rates.table(results.study),
+        *response_surface.tables(results.study),
     )
     return [table for table in (arm_table.table(results), *others) if table.rows]
 

@@ -176,10 +176,9 @@ STUDY = Study(
         "A budget is 32 to 64 updates, critic pretraining included. PPO's critic learns at its default rate.",
         "Each arm has its own learning rate in each task; tasks with EOS, where responses may end early, share it.",
         "On Bottleneck, RLOO had .811 at 0.03 and .815 at 0.1 in its trials, and took 0.1; rates that are level in "
-        "trials may differ in how many runs settle. On KeyToken most arms took the highest rate, which solves it in "
-        "a few updates.",
+        "trials may differ in how many runs settle. On KeyToken the highest rate solves it in a few updates.",
         "An earlier run (report: commit fc63675), on the same seeds, had one rate for all tasks, chosen on two "
-        "seeds; the best one for RLOO was too high for Pairwise. It found, against RLOO: exact advantages +5.2 "
+        "seeds. It found, against RLOO: exact advantages +5.2 "
         "[+1.7, +8.7], REINFORCE -8.2 [-11.5, -4.9], TRePO -3.1 [-7.0, +0.9]; against PPO: pretrained PPO -5.3 "
         "[-9.7, -0.9], GRPO on KeyToken +0.6 [-0.5, +1.6]; and linear_advantage against TRePO -36.4 [-43.1, -29.7].",
         "Exact advantages, and their seconds, come from enumerating 65,536 responses.",
