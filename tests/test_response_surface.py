@@ -146,7 +146,7 @@ def test_many_edges_are_counted_and_where_there_is_none_nothing_is_said():
     planned = tuple(Comparison.between(f"arm {n}", "arm 0") for n in range(1, 6))
     many = replace(study(), arms=arms, baseline="arm 0", comparisons=planned)
     ends = {arm.name: Choice("", RATES[0]) for arm in arms[1:]} | {"arm 0": Choice("", RATES[1])}
-    assert "for 5 of the 6 arms compared" in response_surface.answer(chosen(many, trials(many, ends)))
+    assert "for 5 of 6 arms compared" in response_surface.answer(chosen(many, trials(many, ends)))
     inside = {arm.name: Choice("", RATES[1]) for arm in arms}
     assert not response_surface.answer(chosen(many, trials(many, inside)))
 

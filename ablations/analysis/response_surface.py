@@ -22,7 +22,7 @@ GUIDE = (
     "over these seeds, with 95% t intervals; the first metric chooses. The value of a chosen row is the best of "
     "several on the same seeds, and so a little too high."
 )
-CHOSEN = "has the best {what} of each arm, and whether it is at the edge of those tried."
+CHOSEN = "has each arm's best {what}, and whether it is at an edge."
 CHOSEN_GUIDE = (
     "Learning rates are the best of {rates}{allocations}, on seed{s} {seeds}, by {metric}; of equal ones the lowest. "
     "At an edge a better one may lie beyond.{most}"
@@ -161,7 +161,7 @@ def _edges(what: str, either: str, at: Sequence[tuple[str, str]], of: int, so: s
     if not at:
         return ""
     if len(at) > MOST_NAMED:
-        return f"The best {what} the {either} tried for {len(at)} of the {of} arms compared{so}."
+        return f"The best {what} the {either} tried for {len(at)} of {of} arms compared{so}."
     edges = dict.fromkeys(edge for _, edge in at)
     parts = [f"the {edge} tried {listed([f'for {arm}' for arm, own in at if own == edge])}" for edge in edges]
     return f"The best {what} {', and '.join(parts)}{so}."

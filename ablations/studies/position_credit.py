@@ -175,8 +175,8 @@ STUDY = Study(
         "GRPO and PPO, 16 of ReMax, 12 of TRePO.",
         "A budget is 32 to 64 updates, critic pretraining included. PPO's critic learns at its default rate.",
         "Each arm has its own learning rate in each task; tasks with EOS, where responses may end early, share it.",
-        "On Bottleneck, RLOO had .811 at 0.03 and .815 at 0.1 in its trials, and took 0.1; rates that are level in "
-        "trials may differ in how many runs settle. On KeyToken the highest rate solves it in a few updates.",
+        "On Bottleneck, RLOO had .811 at 0.03 and .815 at 0.1 in its trials, and took 0.1; rates level in trials "
+        "may differ in how many runs settle. On KeyToken the highest rate solves it in a few updates.",
         "An earlier run (report: commit fc63675), on the same seeds, had one rate for all tasks, chosen on two "
         "seeds. It found, against RLOO: exact advantages +5.2 "
         "[+1.7, +8.7], REINFORCE -8.2 [-11.5, -4.9], TRePO -3.1 [-7.0, +0.9]; against PPO: pretrained PPO -5.3 "
