@@ -174,13 +174,13 @@ STUDY = Study(
         f"Arms have equal generated tokens per update, about {TOKENS}, but not equal responses: 32 of REINFORCE, RLOO, "
         "GRPO and PPO, 16 of ReMax, 12 of TRePO.",
         "A budget is 32 to 64 updates, critic pretraining included. PPO's critic learns at its default rate.",
-        "Each arm has its own learning rate in each task; tasks with EOS, where responses may end early, share it.",
-        "On Bottleneck, RLOO had .811 at 0.03 and .815 at 0.1 in its trials, and took 0.1; rates level in trials "
-        "may differ in how many runs settle. On KeyToken the highest rate solves it in a few updates.",
-        "An earlier run (report: commit fc63675), on the same seeds, had one rate for all tasks, chosen on two "
-        "seeds. It found, against RLOO: exact advantages +5.2 "
-        "[+1.7, +8.7], REINFORCE -8.2 [-11.5, -4.9], TRePO -3.1 [-7.0, +0.9]; against PPO: pretrained PPO -5.3 "
-        "[-9.7, -0.9], GRPO on KeyToken +0.6 [-0.5, +1.6]; and linear_advantage against TRePO -36.4 [-43.1, -29.7].",
+        "Each arm has its own learning rate in each task; those with EOS, where responses may end early, share it.",
+        "On Bottleneck, RLOO had .811 at 0.03 and .815 at 0.1 in trials, and took 0.1; level rates may differ in how "
+        "many runs settle. On KeyToken the highest solves it in a few updates.",
+        "An earlier run (report: commit fc63675), on the same seeds, had one rate for all tasks, chosen on two seeds. "
+        "Against RLOO: exact advantages +5.2 [+1.7, +8.7], REINFORCE -8.2 [-11.5, -4.9], TRePO -3.1 [-7.0, +0.9]; "
+        "against PPO: pretrained PPO -5.3 [-9.7, -0.9], GRPO on KeyToken +0.6 [-0.5, +1.6]; linear_advantage against "
+        "TRePO -36.4 [-43.1, -29.7].",
         "Exact advantages, and their seconds, come from enumerating 65,536 responses.",
         "TRePO with linear_advantage cuts every other position at random. At a fixed stride no advantage is exact, and "
         "nothing is learned.",
