@@ -181,11 +181,12 @@ def test_figures_show_the_points_and_mark_the_chosen_ones():
         assert ring.get_ydata() == pytest.approx([100 * means[arm].max()])
 
 
-def test_what_nobody_could_read_is_not_drawn():
-    arms = tuple(Arm(f"t arm {n}", {"data.stream": n}, tuned_as=f"t arm {n}", task="t") for n in range(8))
-    for count, drawn in ((7, ["surface"]), (8, [])):
+def test_many_arms_have_panels_of_their_own_and_what_nobody_could_read_is_not_drawn():
+    arms = tuple(Arm(f"t arm {n}", {"data.stream": n}, tuned_as=f"t arm {n}", task="t") for n in range(13))
+    for count, panels in ((7, 1), (8, 8), (12, 12), (13, 0)):
         many = replace(study(comparisons=()), arms=arms[:count], baseline="")
-        assert list(surface_figures.draw(chosen(many, trials(many)))) == drawn
+        figures = surface_figures.draw(chosen(many, trials(many)))
+        assert sum(len(figure.axes) for figure, _ in figures.values()) == panels
 
 
 @pytest.mark.parametrize("key", [key for key, each in STUDIES.items() if each.tuning is not None])

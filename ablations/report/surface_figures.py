@@ -1,6 +1,7 @@
 """The figures of a study's trials: by learning rate, and by how a budget is spent on prompts and responses."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from textwrap import fill
@@ -63,15 +64,16 @@ def _readable(panels: Panels) -> bool:
 
 
 def _by_rate(study: Study, found: Sequence[Point]) -> Panels:
-    """A panel an arm with a line an allocation or, where no arm has several, a panel a task with a line an arm."""
+    """A panel an arm with a line an allocation; where no arm has several, and they are few, a panel a task instead."""
     arms, panels = tried(study), Panels()
     apart, shades = allocated(study), _shades(study)
+    crowded = max(Counter(arm.task for arm in arms.values()).values()) > MOST_LINES
     for name, arm in arms.items():
         for allocation in arm.allocations or ("",):
             own = {each.choice.rate: each for each in found if (each.arm, each.choice.allocation) == (name, allocation)}
             label = _responses(arm, allocation)
             line = Line(label, shades[label], "-", own) if apart else _line(study, arm, own)
-            panels.setdefault(name if apart else arm.task, []).append(line)
+            panels.setdefault(name if apart or crowded else arm.task, []).append(line)
     return panels
 
 
