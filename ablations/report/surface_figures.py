@@ -170,8 +170,10 @@ def _grid(study: Study, panels: Panels, across: int, height: float) -> tuple[Fig
     figure.supylabel(f"{fill(metric_text.name(metric), 40)} ({unit(metric)})", y=0.58, fontsize=8)
     shades = list(_shades(study))
     named = {line.label: line for lines in panels.values() for line in lines}
+    titled = all(title.endswith(line.label) for title, lines in panels.items() for line in lines)
     for line in sorted(named.values(), key=lambda line: shades.index(line.label) if line.label in shades else 0):
-        axes[0].plot([], [], color=line.colour, linestyle=line.dashes, label=line.label)
+        if not titled:
+            axes[0].plot([], [], color=line.colour, linestyle=line.dashes, label=line.label)
     axes[0].plot([], [], "o", color="black", markerfacecolor="white", markersize=5, label="chosen")
     legend(figure, axes[0])
     return figure, axes
