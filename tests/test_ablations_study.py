@@ -28,7 +28,7 @@ DIGESTS = {
     "sampling_budget": "dc90ea0f5986",
     "sampling_budget-mid": "071ce6535735",
     "sampling_budget-small": "d821dc14e99e",
-    "binary_math": "3024b3e02c41",
+    "binary_math": "20e4fc9fae16",
     "binary_math-mid": "80ee6b0c4e91",
     "natural_start-small": "f2c9118eb96f",
     "wall_clock": "862490658c60",
