@@ -190,6 +190,7 @@ class Study:
         comparisons: planned ones, at most six, whose p are adjusted together.
         controls: comparisons that show the machinery to be sound, each with a prediction.
         exploratory: comparisons that were not planned, made after the runs that they follow up.
+        beside: further metrics, whose differences stand beside the planned ones.
         base: settings shared by all arms, by names as on the command line or nested.
         seeds: when none are given.
         tuning: of learning rates and allocations; None where they stand in the settings.
@@ -212,6 +213,7 @@ class Study:
     comparisons: tuple[Comparison, ...] = ()
     controls: tuple[Comparison, ...] = ()
     exploratory: tuple[Comparison, ...] = ()
+    beside: tuple[str, ...] = ()
     base: Config = field(default_factory=dict)
     seeds: tuple[int, ...] = (0, 1, 2)
     tuning: Tuning | None = None

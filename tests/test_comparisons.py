@@ -172,6 +172,26 @@ def test_beside_a_pooled_mean_stand_its_tasks_and_beside_a_budget_its_end(result
     assert not secondary_differences.table(replace(results, study=alone)).rows
 
 
+def test_further_metrics_stand_beside_the_difference_that_decides(results):
+    over = f"{OVER_TOKENS}val/accuracy_sampled"
+    found = replace(results, study=replace(results.study, beside=(over, "test/accuracy_sampled")))
+    columns = secondary_differences.columns(found)
+    assert list(columns) == ["over the budget", "at the end"]
+    page = comparisons.shown(verdicts(found, PAIRS), beside=columns).splitlines()
+    assert page[0].startswith("| comparison | difference [95% interval] | over the budget | at the end |")
+    pairs = [(found.mean_by_seed(each.arms, over), found.mean_by_seed(each.against, over)) for each in PAIRS]
+    for line, (a, b) in zip(page[2:], pairs, strict=True):
+        _, _, decides, budget, end, *_ = (field.strip() for field in line.split("|"))
+        assert decides == end  # the same metric
+        differences = [100 * (a[seed] - b[seed]) for seed in SEEDS]
+        expected = (np.mean(differences), *stats.t.interval(0.95, 9, np.mean(differences), stats.sem(differences)))
+        mean, low, high = (float(text) for text in budget.replace("[", "").replace("]", "").replace(",", "").split())
+        assert (mean, low, high) == pytest.approx(expected, abs=0.051)
+    rows = records(secondary_differences.table(found))
+    assert [row["difference"] for row in rows if row["metric"].endswith("over the budget of generated tokens")]
+    assert "over the budget" in secondary_differences.legend(found) and not secondary_differences.legend(results)
+
+
 def test_a_reading_is_told_while_the_outcomes_are_those_it_was_written_for(results):
     planned, followed_up = ("above", "equal", "above"), PAIRS[1:2]
     cases = (

@@ -1,7 +1,7 @@
 """What a study's planned comparisons and controls came to, in words and tables."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import ablations.analysis.statistics as st
 from ablations.analysis import metric_text
@@ -51,11 +51,17 @@ def matters(found: Sequence[Verdict]) -> str:
     return texts.pop() if len(texts) == 1 else ""
 
 
-def shown(found: Sequence[Verdict], columns: Sequence[str] = COLUMNS, known: str = "") -> str:
+def shown(
+    found: Sequence[Verdict],
+    columns: Sequence[str] = COLUMNS,
+    known: str = "",
+    beside: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """A table for the page; without columns that are empty throughout.
 
     Args:
         known: the smallest difference that matters, as the page has said it; its column is left out if all have it.
+        beside: further columns by heading, which follow the difference.
     """
     rows = [
         [
@@ -73,7 +79,13 @@ def shown(found: Sequence[Verdict], columns: Sequence[str] = COLUMNS, known: str
     told = {*([SEEDS] if equal else []), *([MATTERS] if known and known == matters(found) else [])}
     wanted = [name for name in columns if name not in told]
     kept = [i for i, name in enumerate(COLUMNS) if name in wanted and any(row[i] for row in rows)]
-    return markdown([COLUMNS[i] for i in kept], [[row[i] for i in kept] for row in rows])
+    lines = [[row[i] for i in kept] for row in ([*COLUMNS], *rows)]
+    behind = 1 + lines[0].index(COLUMNS[1])
+    for heading, texts in (beside or {}).items():
+        for line, text in zip(lines, (heading, *texts), strict=True):
+            line.insert(behind, text)
+        behind += 1
+    return markdown(lines[0], lines[1:])
 
 
 def legend(found: Sequence[Verdict], kind: str) -> str:

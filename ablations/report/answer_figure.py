@@ -55,8 +55,8 @@ def draw(results: StudyResults) -> tuple[Figure, str] | None:
             else ""
         )
         return _curves(results, lines), CURVES.format(metric="Sampled validation accuracy", axis=axis, more=more)
-    found = [each for each in _planned(results) if each.comparison.predicted]
-    if found:
+    found = _planned(results)
+    if any(each.comparison.predicted for each in found):
         return _forest(found), FOREST.format(metric=metric_text.name(found[0].metric))
     return (_ends(results), ENDS) if any(results.by_seed(arm, TEST[2]) for arm in results.arms) else None
 
@@ -218,7 +218,7 @@ def _forest(found: Sequence[Verdict]) -> Figure:
         ax.barh(y, most - least, height=1, left=least, color="#DDDDDD", zorder=0)  # what doesn't matter
         ax.plot([low, high], [y, y], color=colour, linewidth=2)
         ax.plot(mean, y, "o", color=colour, markersize=6, markerfacecolor=colour if sure else "white")
-        for x, text in ((0, each.comparison.predicted), (0.45, each.found)):
+        for x, text in ((0, each.comparison.predicted or "-"), (0.45, each.found)):
             said.text(x, y, text, va="center", color=colour)
     ax.axvline(neutral(metric), color="black", linewidth=0.8, zorder=1)
     ax.grid(axis="x", alpha=0.2)

@@ -16,9 +16,10 @@ TITLE = """# Questions and answers
 Each study asks one question. Below it stand the answer, the planned comparisons, and a link to the report with figures,
 tables and limits. `python -m ablations report STUDY` writes a report and this page anew.
 
-- **Difference**: the first minus the second, a mean over paired seeds with its 95% t interval. Accuracy is in points,
-  most of it averaged over the budget of generated tokens or seconds: how fast an arm learns and where it ends,
-  together. Factors (x) are of gradient noise, tr Σ, at equal cost: below 1 is better.
+- **Difference**: the first minus the second, a mean over paired seeds with its 95% t interval. Accuracy is in points:
+  at the end of the budget, or averaged over it, which is how fast an arm learns and where it ends, together; each
+  report says which. Factors (x) are of gradient noise, tr Σ, at equal cost: below 1 is better.
+- **8 x 4** are the prompts of an update, and the responses to each.
 - **Matters**: the smallest difference that would matter. **Holm p**: p of an exact sign-flip test, adjusted for the
   comparisons of the study. **Found**: `equal` where the difference is shown to be smaller than what matters, by two
   one-sided t tests, each at .05 and not adjusted; otherwise `above` or `below` where Holm p is less than .05;

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from ablations.analysis import arm_table, comparisons, continuations, response_surface
+from ablations.analysis import arm_table, comparisons, continuations, response_surface, secondary_differences
 from ablations.analysis.tables import Table
 from ablations.analysis.verdicts import ENOUGH_SEEDS, verdicts
 from ablations.records.study_results import StudyResults
@@ -54,8 +54,12 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
         *(
             [
                 "## Planned comparisons",
-                comparisons.shown(planned, known=comparisons.matters(planned)),
-                comparisons.legend(planned, "planned comparisons"),
+                comparisons.shown(
+                    planned, known=comparisons.matters(planned), beside=secondary_differences.columns(results)
+                ),
+                " ".join(
+                    [comparisons.legend(planned, "planned comparisons"), secondary_differences.legend(results)]
+                ).strip(),
             ]
             if planned
             else []

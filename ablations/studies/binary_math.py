@@ -10,6 +10,7 @@ from typing import Any
 from ablations.config import Config
 from ablations.metric_names import END
 from ablations.studies.parts import (
+    BESIDE,
     ONE_START,
     QUIET,
     SMALL_MODELS,
@@ -149,6 +150,7 @@ def study(at: Scale, names: Collection[str], measured: Collection[str] = (), **o
         source="The first open question of 2506.02553.",
         baseline=BASELINE,
         primary_metric=TEST,
+        beside=BESIDE,
         comparisons=made,
         controls=controls,
         arms=tuple(arms),

@@ -3,7 +3,7 @@
 from ablations.config import Config
 from ablations.metric_names import END
 from ablations.studies.larger_models import ON_A_GPU, SMOLLM2
-from ablations.studies.parts import QUIET, TEST, UNLIMITED, Algorithm, budget, controls, cuts
+from ablations.studies.parts import BESIDE, QUIET, TEST, UNLIMITED, Algorithm, budget, controls, cuts
 from ablations.study import Arm, Comparison, Study, Tuning
 
 TASK = "Arithmetic"
@@ -77,6 +77,7 @@ STUDY = Study(
     scale="small",
     baseline=BASELINE,
     primary_metric=TEST,
+    beside=BESIDE,
     comparisons=(
         between("TRePO", "GRPO", "below", "half of its tokens are continuations, which are not trained on"),
         between("TRePO", BASELINE, "below", "its gradient has more noise at equal tokens"),

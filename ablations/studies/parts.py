@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ablations.config import Config
+from ablations.metric_names import OVER_TOKENS
 from ablations.study import Arm, Comparison, Stage
 
 # nothing is measured beside rewards and accuracy, and one checkpoint is kept
@@ -23,6 +24,7 @@ TWO_STEPS: Config = {"data.task": WORDS, "data.task.steps": 2, "model.max_new_to
 ROUNDS = 4  # iterations in which the gradient of a frozen policy is measured
 POLICY: Config = {"hidden_size": 32, "layers": 1, "heads": 2}  # of TokenTransformer, on tasks of position credit
 TEST = "test/accuracy_sampled"
+BESIDE = (f"{OVER_TOKENS}val/accuracy_sampled", "test/accuracy")  # the accuracy at the end alone does not say how fast
 # among a study's notes
 ONE_START = "All seeds have the same warm start; the intervals do not cover others."
 SMALL_MODELS = "The models are small: they show a mechanism, and do not stand for large language models."
