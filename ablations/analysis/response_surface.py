@@ -14,7 +14,7 @@ from ablations.config import nested
 from ablations.study import Arm, Choice, Study
 
 HEADINGS = ALLOCATED, RATES = "Prompts and responses", "Learning rates"  # of the report's part on trials
-MOST_NAMED = 4  # of arms at an edge, in the answer; more are counted
+MOST_NAMED = 5  # of arms at an edge, in the answer; more are counted
 INSIDE = "no"
 SAYS = "has the trials: means over seeds by {what}."
 GUIDE = (
