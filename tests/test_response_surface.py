@@ -142,11 +142,11 @@ def test_edges_are_named_in_the_answer_for_arms_that_are_compared():
 
 
 def test_many_edges_are_counted_and_where_there_is_none_nothing_is_said():
-    arms = tuple(Arm(f"arm {n}", {"data.stream": n}, tuned_as=f"arm {n}") for n in range(6))
-    planned = tuple(Comparison.between(f"arm {n}", "arm 0") for n in range(1, 6))
+    arms = tuple(Arm(f"arm {n}", {"data.stream": n}, tuned_as=f"arm {n}") for n in range(7))
+    planned = tuple(Comparison.between(f"arm {n}", "arm 0") for n in range(1, 7))
     many = replace(study(), arms=arms, baseline="arm 0", comparisons=planned)
     ends = {arm.name: Choice("", RATES[0]) for arm in arms[1:]} | {"arm 0": Choice("", RATES[1])}
-    assert "for 5 of 6 arms compared" in response_surface.answer(chosen(many, trials(many, ends)))
+    assert "for 6 of 7 arms compared" in response_surface.answer(chosen(many, trials(many, ends)))
     inside = {arm.name: Choice("", RATES[1]) for arm in arms}
     assert not response_surface.answer(chosen(many, trials(many, inside)))
 
