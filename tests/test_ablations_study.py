@@ -29,7 +29,7 @@ DIGESTS = {
     "sampling_budget-mid": "071ce6535735",
     "sampling_budget-small": "d821dc14e99e",
     "binary_math": "20e4fc9fae16",
-    "binary_math-mid": "80ee6b0c4e91",
+    "binary_math-mid": "103df4a5fa5f",
     "natural_start-small": "f2c9118eb96f",
     "wall_clock": "862490658c60",
     "all_algorithms": "441093ff4aa3",
