@@ -23,8 +23,8 @@ MID = tiny.study(
         f"{SMALL_MODELS} Here it has 3.2M parameters, and problems have four steps in about 80 tokens. The warm start "
         "was taught wrong operators on purpose (data/mid/README.md).",
         ONE_START,
-        "Arms have equal generated tokens: about 2,400 per update at the start, and 28,800 in all. Accuracy is that of 96 "
-        "problems, which take more of a cell's time than training does.",
+        "Arms have equal generated tokens: about 2,400 per update at the start, and 28,800 in all. Accuracy is that of "
+        "96 problems, which take more of a cell's time than training does.",
         "TRePO cuts every 32 tokens, with one continuation per cut.",
         "An earlier run (report: commit fe0a17d), on seeds 0 to 7, had one allocation an arm (32 x 1 for PPO, 8 x 4 "
         "for RLOO and GRPO, 4 x 4 for TRePO), a constant rate, 48,000 tokens and the mean over the budget as its "
