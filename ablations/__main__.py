@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ablations.metric_units import MATTERS, MEBIBYTES, POINTS
+from ablations.metric_units import DEFAULT_MATTERS, MEBIBYTES, POINTS
 from ablations.records import trials
 from ablations.records.study_results import FOLDER
 from ablations.studies import CERTIFICATE, STUDIES, find
@@ -48,8 +48,8 @@ def _parser() -> Parser:
     compare.add_argument(
         "--matters",
         type=float,
-        help=f"the smallest difference that would matter, in {POINTS} (default: {MATTERS[POINTS]:g}) or, of memory, in "
-        f"{MEBIBYTES} (default: {MATTERS[MEBIBYTES]:g})",
+        help=f"the smallest difference that would matter, in {POINTS} (default: {DEFAULT_MATTERS[POINTS]:g}) or, of "
+        f"memory, in {MEBIBYTES} (default: {DEFAULT_MATTERS[MEBIBYTES]:g})",
     )
     for command, seeds in ((run, "the study's"), (compare, "5")):
         command.add_argument(
@@ -157,6 +157,8 @@ def _run(study: Study, options: argparse.Namespace) -> int:
         from ablations.sweep.runner import run
 
         seeds = _seeds(options.seeds)
+        if study.tuning is not None and (both := set(seeds or ()) & set(study.tuning.seeds)):
+            raise UsageError(f"--seeds: {min(both)} is a seed of the trials of {study.name}; take others")
         if study.command:  # of the user's
             settings = complete(study, options.smoke)
             if options.command == "compare":

@@ -3,6 +3,7 @@
 Data and their checks alone; :mod:`ablations.grid` makes cells of them.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, get_args
 
 from ablations.config import Config, merge, nested
-from ablations.metric_units import MATTERS, matters_fault, unit
+from ablations.metric_units import DEFAULT_MATTERS, matters_fault, unit
 
 SMOKE: Config = {
     "data.prompts_per_iteration": 4,
@@ -22,6 +23,7 @@ SMOKE: Config = {
 
 
 SCALES = "tiny", "mid", "small"  # in the order of their models
+ALLOCATIONS = "give settings by name: {'8 x 4': {'data.prompts_per_iteration': 8, 'model.samples': 4}}"
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,17 @@ class Arm:
 
     Attributes:
         config: by names as on the command line (``model.samples``), or nested.
-        tuned_as: names a choice of the trials; arms of one name share it. None keeps the settings' learning rate.
-        trial: whether the arm itself is tried, with each allocation and each learning rate.
+        tuned_as: the name of a choice that trials make; arms of one name share it. None keeps the arm's settings.
+        trial: whether the arm is tried itself, with each allocation and each learning rate. If not, it takes what the
+            trials of other arms choose.
         allocations: ways to spend an update's tokens, by name (``8 x 4``, prompts x responses to each): settings
             over the arm's own. They are in order, from most prompts to fewest.
         chosen: what the trials chose, once the study is tuned.
         frozen: the policy stays as it is: the arm's gradients are measured, and it is neither trained nor tested.
         task: the arm's name begins with it; a report with several has a column for each.
+
+    Raises:
+        ValueError: allocations are not settings by name.
     """
 
     name: str
@@ -75,14 +81,18 @@ class Arm:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "config", nested(self.config))
+        given: Any = self.allocations
+        if not isinstance(given, Mapping) or not all(isinstance(each, Mapping) for each in given.values()):
+            raise ValueError(f"arm {self.name}: allocations are {given!r}; {ALLOCATIONS}")
+        object.__setattr__(self, "allocations", {name: nested(each) for name, each in given.items()})
 
     @property
     def tried(self) -> bool:
-        """Whether trials of its own choose its learning rate."""
+        """Whether it has trials of its own."""
         return self.tuned_as is not None and self.trial
 
     def but(self, name: str, config: Mapping[str, Any], **changes: Any) -> "Arm":
-        """The arm with another name and some other settings, with the learning rate that was tuned for the arm."""
+        """The arm with another name and some other settings, with what trials choose for the arm."""
         return replace(self, name=name, config=merge(self.config, nested(config)), **{"trial": False, **changes})
 
 
@@ -171,11 +181,21 @@ class Tuning:
         rates: learning rates.
         seeds: of the trials.
         metric: whose mean over these seeds chooses; empty takes the study's primary one.
+
+    Raises:
+        ValueError: rates are not different numbers above 0, or there is none.
     """
 
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     metric: str = ""
+
+    def __post_init__(self) -> None:
+        given: Any = self.rates
+        if not _different(given, (int, float)) or not all(0 < rate < math.inf for rate in given):
+            raise ValueError(f"rates of the trials are {given!r}; give different numbers above 0, such as (1e-3, 3e-3)")
+        if wrong := _seeds_fault(self.seeds):
+            raise ValueError(f"seeds of the trials {wrong}")
 
 
 @dataclass(frozen=True)
@@ -248,7 +268,7 @@ class Study:
 
     def matters_of(self, comparison: Comparison) -> float:
         """The smallest difference that would matter, in the metric's unit."""
-        return MATTERS[unit(self.metric_of(comparison))] if comparison.matters is None else comparison.matters
+        return DEFAULT_MATTERS[unit(self.metric_of(comparison))] if comparison.matters is None else comparison.matters
 
     def baseline_of(self, arm: str) -> str:
         return self.arm(arm).baseline or self.baseline
@@ -269,6 +289,18 @@ class Study:
     def key(self) -> str:
         """The name, with the scale if it isn't the smallest."""
         return self.name if self.scale == "tiny" else f"{self.name}-{self.scale}"
+
+
+def _different(given: Any, kind: type | tuple[type, ...]) -> bool:
+    """Whether it is one or more different things of a kind."""
+    listed = isinstance(given, tuple | list) and all(isinstance(each, kind) for each in given)
+    return listed and 0 < len(given) == len(set(given))
+
+
+def _seeds_fault(seeds: Any) -> str:
+    if _different(seeds, int) and min(seeds) >= 0:
+        return ""
+    return f"are {seeds!r}; give different whole numbers from 0, such as (0, 1, 2)"
 
 
 def _faults(study: Study) -> Iterator[str]:
@@ -293,5 +325,26 @@ def _faults(study: Study) -> Iterator[str]:
         yield f"its control {unsaid[0]} has no prediction"
     if len(study.comparisons) > 6:
         yield f"{len(study.comparisons)} planned comparisons, more than six"
-    if study.tuning is not None and set(study.tuning.seeds) & set(study.seeds):
-        yield "tuned on seeds that it uses"
+    if study.scale not in SCALES:
+        yield f"its scale is {study.scale!r}, which is none of {', '.join(SCALES)}"
+    if wrong := _seeds_fault(study.seeds):
+        yield f"its seeds {wrong}"
+    yield from _faults_of_trials(study)
+
+
+def _faults_of_trials(study: Study) -> Iterator[str]:
+    tuning, tried = study.tuning, {arm.tuned_as: arm for arm in reversed(study.arms) if arm.tried}
+    for arm in study.arms:
+        if arm.tuned_as is None and arm.allocations:
+            yield f"arm {arm.name} has allocations, but no tuned_as, so that nothing chooses one"
+        if arm.tuned_as is not None and tuning is None:
+            yield f"arm {arm.name} is tuned_as {arm.tuned_as}, but there is no tuning=Tuning(rates, seeds)"
+        if arm.tuned_as is not None and arm.tuned_as not in tried:
+            yield f"arm {arm.name} is tuned_as {arm.tuned_as}, which no arm tries; give one that name and trial=True"
+        others = tried.get(arm.tuned_as, arm)
+        if list(arm.allocations) != list(others.allocations) and (arm.trial or arm.allocations):
+            yield f"arms {others.name} and {arm.name}, both tuned_as {arm.tuned_as}, have different allocations"
+    if tuning is not None and not tried:
+        yield "it has a tuning, but no arm with tuned_as, so that there is nothing to try"
+    if tuning is not None and (twice := set(tuning.seeds) & set(study.seeds)):
+        yield f"seed {min(twice)} is both of the trials and of the study; take others for the trials"

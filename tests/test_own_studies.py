@@ -1,6 +1,7 @@
 """Studies outside the package: named by import path, listed from their source, mistakes in one line."""
 
 import csv
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,13 +12,14 @@ from ablations import studies
 from ablations.__main__ import main
 from ablations.grid import cells
 from ablations.studies import own
-from ablations.study import Arm, Study
+from ablations.study import Arm, Comparison, Study, Tuning
 from ablations.sweep import arm_check
 from lit_rl.errors import UsageError
 
+BASE = {"data.task": "KeyToken", "trainer.accelerator": "cpu"}
 ROOT = Path(__file__).parents[1]
 TWO = "arms=(Arm('a', {'model': 'RLOO'}), Arm('b', {'model': 'GRPO'}))"
-HEAD = "from ablations.study import Arm, Comparison, Study\n"
+HEAD = "from ablations.study import Arm, Comparison, Study, Tuning\n"
 MINE = HEAD + f"STUDY = Study('mine', 'Is it?', {TWO})\nOTHER = Study('other', question='Or else?', {TWO})\n"
 
 
@@ -31,6 +33,13 @@ def here(tmp_path, monkeypatch):
     for name in set(sys.modules) - before:
         if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
             del sys.modules[name]
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Settings are read in this process, which has imported what that takes."""
+    monkeypatch.setattr(arm_check, "warm_up", lambda: None)
+    monkeypatch.setattr(arm_check, "aside", lambda _, configs: [arm_check._settings(*each) for each in configs])
 
 
 def test_a_module_has_studies(here):
@@ -103,13 +112,63 @@ def test_a_mistake_in_a_module_is_one_line(here, capsys, source, path, said, com
         ({"model": "TRePO", "model.cuts": "Stride", "model.cuts.every": 0}, "every"),
     ],
 )
-def test_a_mistake_in_an_arm_is_told_before_anything_runs(monkeypatch, settings, said):
-    monkeypatch.setattr(arm_check, "warm_up", lambda: None)
-    monkeypatch.setattr(arm_check, "aside", lambda _, configs: [arm_check._settings(*each) for each in configs])
+def test_a_mistake_in_an_arm_is_told_before_anything_runs(at_once, settings, said):
     arms = (Arm("fine", {"model": "RLOO"}), Arm("wrong", {"model": "RLOO", **settings}))
-    study = Study("mine", "?", arms=arms, base={"data.task": "KeyToken", "trainer.accelerator": "cpu"})
+    study = Study("mine", "?", arms=arms, base=BASE)
     with pytest.raises(UsageError, match=rf"^mine, arm wrong: .*{said}"):
         arm_check.complete(study, smoke=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"data.prompts_per_iteration": 3}, r"mine, arm RLOO, odd: data\.rows_per_microbatch .*does not divide"),
+        ({"model.smaples": 2}, r"mine, arm RLOO, odd: .*did you mean model\.samples"),
+        (
+            {"data.prompts_per_iteration": 8, "model.samples": 4},
+            "mine: RLOO, 8 x 4 and RLOO, odd have the same settings",
+        ),
+    ],
+)
+def test_a_mistake_in_an_allocation_is_told_before_anything_runs(at_once, changes, said):
+    shapes = {"8 x 4": {"data.prompts_per_iteration": 8, "model.samples": 4}, "odd": changes}
+    arms = (Arm("RLOO", {"model": "RLOO"}, tuned_as="RLOO", allocations=shapes),)
+    study = Study("mine", "?", arms=arms, base=BASE, tuning=Tuning((1e-3, 1e-2), (100, 101)))
+    with pytest.raises(UsageError, match=f"^{said}"):
+        arm_check.complete(study, smoke=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"primary_metric": "test/acuracy"},
+            "primary_metric is test/acuracy, which no run has (did you mean test/accuracy?)",
+        ),
+        (
+            {"comparisons": (Comparison.between("b", "a", metric="val/accuracy_sampled"),)},
+            "the metric of b against a is val/accuracy_sampled, which no run has (did you mean "
+            "end/val/accuracy_sampled?)",
+        ),
+    ],
+)
+def test_a_metric_that_no_run_has_is_told_before_anything_runs(changes, said):
+    arms = (Arm("a", {"model": "RLOO"}), Arm("b", {"model": "GRPO"}))
+    with pytest.raises(UsageError, match=f"^{re.escape(f'mine: {said}')}$"):
+        arm_check.complete(Study("mine", "?", arms=arms, base=BASE, **changes), smoke=False)
+
+
+@pytest.mark.parametrize("key", studies.STUDIES)
+def test_every_metric_of_the_package_is_one_that_runs_have(key):
+    arm_check.check_metrics(studies.STUDIES[key])
+
+
+def test_seeds_of_the_trials_are_not_those_of_the_study(here, capsys):
+    arms = TWO.replace("'RLOO'}", "'RLOO'}, tuned_as='a'")
+    study = f"STUDY = Study('mine', 'Is it?', {arms}, tuning=Tuning((1e-3, 1e-2), (100, 101)))\n"
+    (here / "mine.py").write_text(HEAD + study)
+    assert main(["run", "mine", "--seeds", "7", "101"]) == 2
+    assert capsys.readouterr().err == "ablations: --seeds: 101 is a seed of the trials of mine; take others\n"
 
 
 def test_studies_are_listed_without_being_imported(here, capsys):

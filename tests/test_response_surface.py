@@ -13,7 +13,7 @@ from scipy import stats
 from ablations import arm_colours
 from ablations.analysis import response_surface
 from ablations.records.study_results import FOLDER
-from ablations.records.trials import choices, scores
+from ablations.records.trials import candidates, scores
 from ablations.report import surface_figures
 from ablations.studies import STUDIES
 from ablations.study import Arm, Choice, Comparison, Study, Trial, Tuning
@@ -43,7 +43,7 @@ PLANNED = (Comparison.between("TRePO, other", "RLOO"), Comparison.between("PPO",
 
 def study(**kwargs) -> Study:
     defaults = {"tuning": Tuning(RATES, SEEDS, METRIC), "seeds": (0, 1), "comparisons": PLANNED}
-    return Study("s", "?", arms=ARMS, baseline="start", base={"model": "RLOO"}, **{**defaults, **kwargs})
+    return Study("s", "?", baseline="start", base={"model": "RLOO"}, **{"arms": ARMS, **defaults, **kwargs})
 
 
 def trials(found: Study, favoured: dict[str, Choice] | None = None) -> list[Trial]:
@@ -53,7 +53,7 @@ def trials(found: Study, favoured: dict[str, Choice] | None = None) -> list[Tria
         Trial(arm.name, choice, seed, "", {METRIC: x / 2 + ((favoured or {}).get(arm.name) == choice) / 2, MEAN: x / 2})
         for arm in found.arms
         if arm.tried
-        for choice in choices(found, arm)
+        for choice in candidates(found, arm)
         for seed in SEEDS
         for x in [float(rng.uniform())]
     ]
@@ -152,7 +152,8 @@ def test_many_edges_are_counted_and_where_there_is_none_nothing_is_said():
 
 
 def test_without_trials_there_is_neither_a_table_nor_a_figure_nor_a_sentence():
-    for found in (tuned(study(), smoke=True), study(tuning=None)):
+    untuned = study(tuning=None, arms=ARMS[:1], comparisons=())
+    for found in (tuned(study(), smoke=True), untuned):
         assert not any(table.rows for table in response_surface.tables(found))
         assert not surface_figures.draw(found) and not response_surface.answer(found)
 
@@ -175,7 +176,7 @@ def test_figures_show_the_points_and_mark_the_chosen_ones():
     assert list(panels) == ["RLOO", "PPO", "TRePO", "plain", "pair"]
     for arm, ax in panels.items():
         drawn = [each.get_ydata() for each in ax.lines if np.size(each.get_ydata()) == len(RATES)]
-        names = list(response_surface.tried(found)[arm].allocations) or [""]
+        names = list(response_surface.first_arms(found)[arm].allocations) or [""]
         assert np.allclose(np.array(drawn), [100 * means[arm, name] for name in names])
         (ring,) = [line for line in ax.lines if np.size(line.get_ydata()) == 1]
         assert ring.get_ydata() == pytest.approx([100 * means[arm].max()])

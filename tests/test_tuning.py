@@ -3,7 +3,7 @@
 import pytest
 
 from ablations.grid import cells
-from ablations.records.trials import COLUMNS, TABLE, choices, recorded, trial_name, trials
+from ablations.records.trials import COLUMNS, TABLE, candidates, recorded, trial_name, trials
 from ablations.study import Arm, Choice, Study, Tuning
 from ablations.sweep import tuning
 from lit_rl.errors import UsageError
@@ -25,7 +25,8 @@ PPO = Choice(DEEP, 1e-2)
 
 def study(**kwargs) -> Study:
     defaults = {"base": BASE, "tuning": Tuning(RATES, (100, 101)), "seeds": (0, 1)}
-    return Study("s", "?", "here", ARMS, "x RLOO", "test/accuracy", (), **{**defaults, **kwargs})
+    given = {"arms": ARMS, "baseline": "x RLOO", "primary_metric": "test/accuracy", **defaults, **kwargs}
+    return Study("s", "?", "here", **given)
 
 
 def settings(found: Study) -> dict[str, tuple[float | None, int | None]]:
@@ -48,18 +49,59 @@ def test_every_arm_is_tried_with_each_allocation_and_rate_on_seeds_of_its_own():
     assert {cell.config["model"]["init_args"]["learning_rate"] for cell in cells(tried)} == set(RATES)
     assert settings(tried)["x PPO, 8 x 1 at 0.001"] == (1e-3, 8) and settings(tried)[trial_name("x PPO", PPO)][1] == 2
     assert len({cell.hash for cell in cells(tried)}) == len(cells(tried))
-    assert trials(study(tuning=None)) is None
+    assert trials(study(tuning=None, arms=ARMS[-1:], baseline="")) is None
 
 
-def test_a_study_may_not_use_the_seeds_it_was_tuned_on():
-    with pytest.raises(ValueError, match="tuned on seeds"):
-        study(seeds=(0, 101))
+@pytest.mark.parametrize(
+    ("arms", "changes", "said"),
+    [
+        (ARMS, {"seeds": (0, 101)}, "seed 101 is both of the trials and of the study"),
+        (ARMS, {"tuning": None}, "arm x RLOO is tuned_as RLOO, but there is no tuning"),
+        (ARMS[-1:], {}, "a tuning, but no arm with tuned_as"),
+        (ARMS[:1] + ARMS[4:], {}, "arm y control is tuned_as PPO, which no arm tries"),
+        (ARMS[:1], {"arms": (Arm("x", {}, allocations=PAIRS),)}, "arm x has allocations, but no tuned_as"),
+        (
+            (*ARMS, Arm("y PPO", {}, tuned_as="PPO")),
+            {},
+            "arms x PPO and y PPO, both tuned_as PPO, have different allocations",
+        ),
+        (
+            (*ARMS, Arm("z control", {}, tuned_as="RLOO", trial=False, allocations=PAIRS)),
+            {},
+            "arms x RLOO and z control, both tuned_as RLOO, have different allocations",
+        ),
+        (ARMS, {"seeds": 5}, "its seeds are 5; give different whole numbers"),
+        (ARMS, {"seeds": (1, 1)}, r"its seeds are \(1, 1\)"),
+        (ARMS, {"scale": "huge"}, "its scale is 'huge', which is none of tiny, mid, small"),
+    ],
+)
+def test_a_study_whose_trials_cannot_choose_is_refused(arms, changes, said):
+    with pytest.raises(ValueError, match=f"^study s: .*{said}"):
+        study(**{"arms": arms, "baseline": "", **changes})
+
+
+@pytest.mark.parametrize("rates", [(), 1e-3, (1e-3, 1e-3), (1e-3, 0), (1e-3, -1e-3), ("1e-3",), (float("inf"),)])
+def test_learning_rates_to_try_are_different_numbers_above_0(rates):
+    with pytest.raises(ValueError, match="^rates of the trials are .*; give different numbers above 0"):
+        Tuning(rates, (100,))
+
+
+@pytest.mark.parametrize("seeds", [(), 100, (100, 100), (-1,), (0.5,)])
+def test_seeds_of_trials_are_different_whole_numbers(seeds):
+    with pytest.raises(ValueError, match="^seeds of the trials are .*; give different whole numbers"):
+        Tuning(RATES, seeds)
+
+
+@pytest.mark.parametrize("allocations", [("8 x 4",), {"8 x 4": 8}, None])
+def test_allocations_are_settings_by_name(allocations):
+    with pytest.raises(ValueError, match="^arm x: allocations are .*; give settings by name"):
+        Arm("x", {}, tuned_as="x", allocations=allocations)
 
 
 def test_a_group_takes_what_is_best_on_the_mean_over_its_arms():
     low, high = Choice("", 1e-3), Choice("", 1e-2)
     scores = {("x RLOO", low): 0.9, ("x RLOO", high): 0.5, ("y RLOO", low): 0.1, ("y RLOO", high): 0.8}
-    scores |= {("x PPO", choice): 0.5 for choice in choices(study(), ARMS[2])}
+    scores |= {("x PPO", choice): 0.5 for choice in candidates(study(), ARMS[2])}
     # of equal ones the lowest rate of the first allocation
     assert tuning.best(study(), scores) == {"RLOO": high, "PPO": Choice(WIDE, 1e-3)}
     best = tuning.best(study(), scores | {("x PPO", PPO): 0.6})
@@ -77,7 +119,7 @@ def lines(found: Study) -> list[str]:
     hashes = {(cell.arm, cell.seed): cell.hash for cell in cells(tried)}
     made = []
     for arm in ARMS[:3]:
-        for choice in choices(found, arm):
+        for choice in candidates(found, arm):
             for seed in (100, 101):
                 score = choice.rate + (choice.allocation == DEEP)
                 digest = hashes[trial_name(arm.name, choice), seed]

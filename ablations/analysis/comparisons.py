@@ -19,7 +19,7 @@ LEGEND = (
     "unadjusted); otherwise {found}; `unresolved`: neither was shown."
 )
 BY_P = "`above` or `below` if Holm p < .05"
-BY_INTERVAL = "what the interval says, for with fewer than 8 seeds no Holm p is below .05"
+BY_INTERVAL = "`above` or `below` if the interval leaves out 0 (fewer than 8 seeds are too few for Holm p)"
 SAYS = "has every comparison: reasons, all p, bootstrap intervals, seeds needed."
 GUIDE = (
     "Differences are means over seeds of the paired difference, in the unit that is named; of noise they are factors. "

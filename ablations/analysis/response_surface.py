@@ -10,7 +10,6 @@ from typing import NamedTuple
 from ablations.analysis import metric_text
 from ablations.analysis.statistics import Interval, mean_interval
 from ablations.analysis.tables import Column, Table, Value, listed
-from ablations.config import nested
 from ablations.study import Arm, Choice, Study
 
 HEADINGS = ALLOCATED, RATES = "Prompts and responses", "Learning rates"  # of the report's part on trials
@@ -24,10 +23,10 @@ GUIDE = (
 )
 CHOSEN = "has each arm's best {what}, and whether it is at an edge."
 CHOSEN_GUIDE = (
-    "Learning rates are the best of {rates}{allocations}, on seed{s} {seeds}, by {metric}; of equal ones the lowest. "
-    "At an edge a better one may lie beyond.{most}"
+    "The learning rate is the best of {rates}{allocations}, on seed{s} {seeds}, by {metric}. Of equal ones it is the "
+    "lowest. A choice at an edge is the first or the last that was tried: a better one may lie beyond.{most}"
 )
-BEYOND = " Beyond the fewest responses an algorithm may not go: one to a prompt, or two where a group is needed."
+BEYOND = " No algorithm can have fewer responses to a prompt than one or, where it compares within a group, two."
 
 
 class Point(NamedTuple):
@@ -50,6 +49,13 @@ class Point(NamedTuple):
         return next(iter(self.metrics.values()))
 
 
+class Shape(NamedTuple):
+    """How an update's tokens are spent."""
+
+    prompts: int
+    responses: int
+
+
 class Chosen(NamedTuple):
     """An arm's choice, and where in what was tried it lies.
 
@@ -64,8 +70,8 @@ class Chosen(NamedTuple):
     allocation_edge: str
 
 
-def tried(study: Study) -> dict[str, Arm]:
-    """The first arm of each choice, by the name that it is ``tuned_as``, in the study's order."""
+def first_arms(study: Study) -> dict[str, Arm]:
+    """Of the arms that share a choice the first one that is tried, by the name that they are ``tuned_as``."""
     found: dict[str, Arm] = {}
     for arm in study.arms:
         if arm.tried:
@@ -85,7 +91,7 @@ def points(study: Study) -> list[Point]:
         for name, value in trial.metrics.items():
             point.setdefault(name, {}).setdefault(trial.seed, []).append(value)
     found = []
-    for name, arm in tried(study).items():
+    for name, arm in first_arms(study).items():
         names = list(arm.allocations) or [""]
         own = [choice for group, choice in values if group == name]
         for choice in sorted(own, key=lambda each: (names.index(each.allocation), each.rate)):
@@ -100,7 +106,7 @@ def choices(study: Study) -> list[Chosen]:
     """What the trials chose, by arm; empty where there are none."""
     if study.tuning is None or not study.trials:
         return []
-    return [_chosen(study.tuning.rates, name, arm) for name, arm in tried(study).items()]
+    return [_chosen(study.tuning.rates, name, arm) for name, arm in first_arms(study).items()]
 
 
 def _chosen(rates: Sequence[float], name: str, arm: Arm) -> Chosen:
@@ -124,12 +130,12 @@ def best_rates(found: Sequence[Point]) -> list[Point]:
     return list(best.values())
 
 
-def spent(arm: Arm, allocation: str) -> tuple[int, int] | None:
+def shape(arm: Arm, allocation: str) -> Shape | None:
     """The prompts of an update and the responses to each; None where the allocation's settings do not have both."""
-    config = nested(arm.allocations.get(allocation, {}))
+    config = arm.allocations.get(allocation, {})
     prompts = config.get("data", {}).get("prompts_per_iteration")
     responses = config.get("model", {}).get("init_args", {}).get("samples")
-    return None if prompts is None or responses is None else (int(prompts), int(responses))
+    return None if prompts is None or responses is None else Shape(int(prompts), int(responses))
 
 
 def heading(study: Study) -> str:
@@ -184,7 +190,7 @@ def _surface(study: Study) -> Table:
         for point in found
     ]
     guide = GUIDE.format(what="an allocation and " if allocated(study) else "")
-    return Table("surface", heading(study), SAYS.format(what=_tried(study)), columns, rows, guide)
+    return Table("surface", heading(study), SAYS.format(what=_factors(study)), columns, rows, guide)
 
 
 def _choices(study: Study) -> Table:
@@ -200,16 +206,17 @@ def _choices(study: Study) -> Table:
     seeds, several = [*map(str, study.tuning.seeds)], allocated(study)
     guide = CHOSEN_GUIDE.format(
         rates=listed([f"{rate:g}" for rate in study.tuning.rates]),
-        allocations=", and allocations of those in surface.csv" if several else "",
+        allocations=", with the best of the allocations in surface.csv" if several else "",
         s="s" if len(seeds) > 1 else "",
         seeds=listed(seeds),
         metric=metric_text.name(study.deciding_metric),
         most=BEYOND if several else "",
     )
-    return Table("choices", heading(study), CHOSEN.format(what=_tried(study)), columns, rows, guide)
+    return Table("choices", heading(study), CHOSEN.format(what=_factors(study)), columns, rows, guide)
 
 
-def _tried(study: Study) -> str:
+def _factors(study: Study) -> str:
+    """What was tried, in words."""
     return "allocation and learning rate" if allocated(study) else "learning rate"
 
 

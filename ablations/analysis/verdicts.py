@@ -42,8 +42,8 @@ class Verdict:
         """``equal`` where the difference is shown to be smaller than what matters, even if it is shown to be one.
         Otherwise ``above`` or ``below`` where the adjusted p is below .05, or else ``unresolved``.
 
-        With too few seeds for that test it is the t interval that tells. A comparison that is predicted to be no more
-        than ``not above`` is found so before it is ``unresolved``.
+        With too few seeds for that test the t interval decides between these. Where ``not above`` is predicted and
+        neither was found, the one-sided t test decides between ``not above`` and ``unresolved``.
         """
         mean, low, high = self.interval
         few = len(self.differences) < ENOUGH_SEEDS

@@ -2,6 +2,7 @@
 
 import csv
 import math
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +15,20 @@ from typing import Any
 from ablations import arm_colours
 from ablations.config import Config, merge
 from ablations.grid import Cell, find
-from ablations.metric_names import CREDIT, SECONDS, STEPS
+from ablations.metric_names import (
+    CREDIT,
+    END,
+    KAPPA,
+    NOISE,
+    OVER_SECONDS,
+    OVER_TOKENS,
+    RECOVERED,
+    RESPONSE,
+    SECOND,
+    SECONDS,
+    STEPS,
+    TOKEN,
+)
 from ablations.records import metric_values
 from ablations.records.cell_result import CellResult
 from ablations.records.experiment import COMMIT, Tracking, identity
@@ -36,6 +50,9 @@ MEASURED = ("val/accuracy", "val/accuracy_sampled", *GRADIENT)  # not in every i
 CURVES = ("tokens/generated", "tokens/continued", SECONDS, STEPS, "train/reward", *CRITIC, *MEASURED)
 ACCURACY = "value_accuracy/"
 MANY = (CREDIT, ACCURACY)  # what curves begin with that a callback logs by position
+PREFIXES = (OVER_TOKENS, OVER_SECONDS, END)  # before a curve
+OF_GRADIENTS = re.compile(rf"{RECOVERED}\d+(\+\d+)*|{NOISE}({RESPONSE}|{TOKEN}|{SECOND}|{KAPPA}\d+(\.\d+)?)")
+NAMES = (*METRICS, *(f"{prefix}{curve}" for prefix in PREFIXES for curve in CURVES))  # of metrics that may decide
 
 
 @dataclass(frozen=True)
@@ -133,6 +150,12 @@ class StudyResults:
         ]
         _write(folder / CELLS, rows)
         _write(folder / CURVES_CSV, points)
+
+
+def known(metric: str) -> bool:
+    """Whether cells can have a value of that metric."""
+    many = tuple(f"{prefix}{begin}" for prefix in PREFIXES for begin in MANY)
+    return metric in NAMES or metric.startswith(many) or OF_GRADIENTS.fullmatch(metric) is not None
 
 
 def load(study: Study, smoke: bool) -> StudyResults:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 
-from ablations.config import Config, merge, nested
+from ablations.config import Config, merge
 from ablations.grid import cells
 from ablations.metric_names import OVER_TOKENS
 from ablations.records.study_results import FOLDER, load
@@ -19,7 +19,7 @@ COLUMNS = ("arm", "allocation", "rate", "seed", "config_hash")  # in front of th
 MEAN = f"{OVER_TOKENS}val/accuracy_sampled"  # stands beside what decides
 
 
-def choices(study: Study, arm: Arm) -> list[Choice]:
+def candidates(study: Study, arm: Arm) -> list[Choice]:
     """What is tried of an arm: every allocation, in its order, with every learning rate."""
     assert study.tuning is not None
     return [Choice(allocation, rate) for allocation in (arm.allocations or ("",)) for rate in study.tuning.rates]
@@ -33,7 +33,7 @@ def trial_name(arm: str, choice: Choice) -> str:
 def with_choice(arm: Arm, choice: Choice) -> Arm:
     """The arm with a learning rate and, if it has allocations, with one of them."""
     rate: Config = {"model": {"init_args": {"learning_rate": choice.rate}}}
-    allocation = nested(arm.allocations.get(choice.allocation, {}))
+    allocation = arm.allocations.get(choice.allocation, {})
     return replace(arm, config=merge(merge(arm.config, allocation), rate), chosen=choice)
 
 
@@ -42,10 +42,12 @@ def trials(study: Study) -> Study | None:
     if study.tuning is None:
         return None
     arms = tuple(
-        replace(with_choice(arm, choice), name=trial_name(arm.name, choice), baseline=None)
+        replace(
+            with_choice(arm, choice), name=trial_name(arm.name, choice), baseline=None, tuned_as=None, allocations={}
+        )
         for arm in study.arms
         if arm.tried
-        for choice in choices(study, arm)
+        for choice in candidates(study, arm)
     )
     return replace(
         study,
@@ -111,7 +113,7 @@ def _named(study: Study) -> dict[str, tuple[str, Choice]]:
         trial_name(arm.name, choice): (arm.name, choice)
         for arm in study.arms
         if arm.tried
-        for choice in choices(study, arm)
+        for choice in candidates(study, arm)
     }
 
 

@@ -15,7 +15,17 @@ from matplotlib.ticker import NullLocator
 
 from ablations import arm_colours
 from ablations.analysis import metric_text
-from ablations.analysis.response_surface import Point, allocated, best_rates, points, scaled, spent, tried, unit
+from ablations.analysis.response_surface import (
+    Point,
+    Shape,
+    allocated,
+    best_rates,
+    first_arms,
+    points,
+    scaled,
+    shape,
+    unit,
+)
 from ablations.report.figure_style import WIDTH, frame, legend
 from ablations.study import Arm, Study
 
@@ -65,7 +75,7 @@ def _readable(panels: Panels) -> bool:
 
 def _by_rate(study: Study, found: Sequence[Point]) -> Panels:
     """A panel an arm with a line an allocation; where no arm has several, and they are few, a panel a task instead."""
-    arms, panels = tried(study), Panels()
+    arms, panels = first_arms(study), Panels()
     apart, shades = allocated(study), _shades(study)
     crowded = max(Counter(arm.task for arm in arms.values()).values()) > MOST_LINES
     for name, arm in arms.items():
@@ -80,11 +90,11 @@ def _by_rate(study: Study, found: Sequence[Point]) -> Panels:
 def _by_responses(study: Study, found: Sequence[Point]) -> Panels:
     """A panel a task with a line an arm that was tried with several numbers of responses to a prompt."""
     panels = Panels()
-    for name, arm in tried(study).items():
+    for name, arm in first_arms(study).items():
         own = {
-            float(shape[1]): each
+            float(size.responses): each
             for each in best_rates(found)
-            if each.arm == name and (shape := spent(arm, each.choice.allocation)) is not None
+            if each.arm == name and (size := shape(arm, each.choice.allocation)) is not None
         }
         if len(own) > 1:
             panels.setdefault(arm.task, []).append(_line(study, arm, own))
@@ -99,17 +109,17 @@ def _line(study: Study, arm: Arm, own: Mapping[float, Point]) -> Line:
 
 def _responses(arm: Arm, allocation: str) -> str:
     """What the allocations of different arms have in common."""
-    shape = spent(arm, allocation)
-    if shape is None:
+    size = shape(arm, allocation)
+    if size is None:
         return allocation or "one allocation"
-    return f"{shape[1]} response{'s' if shape[1] > 1 else ''}"
+    return f"{size.responses} response{'s' if size.responses > 1 else ''}"
 
 
 def _shades(study: Study) -> dict[str, str]:
     """A colour for each label of an allocation, from the fewest responses to the most."""
     seen = {
-        _responses(arm, allocation): (spent(arm, allocation) or (0, 0))[1]
-        for arm in tried(study).values()
+        _responses(arm, allocation): (shape(arm, allocation) or Shape(0, 0)).responses
+        for arm in first_arms(study).values()
         for allocation in arm.allocations or ("",)
     }
     labels = sorted(seen, key=lambda label: seen[label])
@@ -137,10 +147,10 @@ def _allocation(study: Study, panels: Panels) -> Figure:
 
 def _shapes(study: Study, lines: Sequence[Line], responses: float) -> str:
     """The prompts at a number of responses, those of most arms first; other ones with their arms' names."""
-    arms, found = tried(study), dict[int, list[str]]()
+    arms, found = first_arms(study), dict[int, list[str]]()
     for line in lines:
-        if (point := line.points.get(responses)) and (shape := spent(arms[point.arm], point.choice.allocation)):
-            found.setdefault(shape[0], []).append(line.label)
+        if (point := line.points.get(responses)) and (size := shape(arms[point.arm], point.choice.allocation)):
+            found.setdefault(size.prompts, []).append(line.label)
     most, *others = sorted(found, key=lambda prompts: -len(found[prompts]))
     named = [f"{', '.join(found[prompts])}: {prompts} x {responses:g}" for prompts in others]
     return "\n".join([f"{most} x {responses:g}", *named])

@@ -52,7 +52,7 @@ def find(name: str, scale: str | None = None) -> Study:
         scales = scales or {study.scale: study}
         if scale is None or scale in scales:
             return study if scale is None else scales[scale]
-        raise UsageError(f"--scale {scale}: {name} has {', '.join(scales)}")
+        raise UsageError(f"--scale {scale}: {name} has no such scale; choose from {', '.join(scales)}")
     names = list(dict.fromkeys(study.name for study in STUDIES.values()))
     near = difflib.get_close_matches(name, names, 1)
     hint = f" (did you mean {near[0]}?)" if near else ""

@@ -13,7 +13,9 @@ ROWS = 64  # in one pass
 TOKENS = 8350  # an update, at the start
 UPDATES = 40
 PRETRAINING = 6  # iterations
+LENGTH = 48  # tokens of a response, at most
 STRIDE = 14  # whose continuations cost .97 of the responses that are cut: the sum over cuts c of E[max(0, T - c)]
+CUTS = (LENGTH - 1) // STRIDE  # of the longest response, the prompt left out
 between = Comparison.between
 
 
@@ -42,8 +44,9 @@ UNBIASED = ("REINFORCE", BASELINE, "PPO", "PPO, pretrained", "TRePO", "TRePO, re
 
 
 def _passes(algorithm: Algorithm) -> Config:
-    """One optimizer step an update, in passes of ``ROWS``; with continuations trained on, all of them in it."""
-    rows = PROMPTS * RESPONSES * 2 if algorithm.arguments.get("reuse") else PROMPTS * algorithm.arguments["samples"]
+    """One optimizer step an update, in passes of ``ROWS``; with reuse for the most rows that there may be."""
+    continuations = CUTS if algorithm.arguments.get("reuse") else 0  # of a response
+    rows = PROMPTS * algorithm.arguments["samples"] * (1 + continuations)
     return {"data.rows_per_microbatch": ROWS, "trainer.accumulate_grad_batches": rows // ROWS}
 
 
@@ -97,7 +100,7 @@ STUDY = Study(
         "model.policy": SMOLLM2,
         "model.reference": False,
         "model.schedule": "linear",
-        "model.max_new_tokens": 48,
+        "model.max_new_tokens": LENGTH,
         "data.task": TASK,
         "data.task.terms": [2, 3],
         "data.task.largest": 20,
@@ -127,6 +130,6 @@ STUDY = Study(
         f"{RESPONSES} responses a prompt, or {RESPONSES // 2} with their continuations. It takes one optimizer step an "
         f"update. A budget is {UPDATES} of these updates; critic pretraining is paid from it.",
         "Each arm has the learning rate that ended best on three other seeds. It falls linearly to 0 over the budget.",
-        f"TRePO cuts every {STRIDE} tokens of at most 48, with one continuation per cut.",
+        f"TRePO cuts every {STRIDE} tokens of at most {LENGTH}, with one continuation per cut.",
     ),
 )

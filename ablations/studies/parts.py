@@ -4,7 +4,7 @@ Settings are named as on the command line, so that ``{**QUIET, **SMOKE}`` loses 
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from ablations.config import Config
@@ -120,7 +120,7 @@ def half_trained(name: str, task: str, sizes: Config, arguments: Config, updates
 def controls(arm: Arm, start: str) -> tuple[Arm, ...]:
     """The arm untrained, with the name ``start``; with other samples; and with the rewards of other responses."""
     return (
-        replace(arm.but(start, {"trainer.max_epochs": 0}), tuned_as=None),
+        arm.but(start, {"trainer.max_epochs": 0}, tuned_as=None, allocations={}),
         arm.but(f"{arm.name}, other samples", {"data.stream": 1}),
         arm.but(f"{arm.name}, shuffled rewards", {"reward.shuffle": True}),
     )

@@ -1,25 +1,35 @@
 """The settings of a study's arms, looked at before anything of it runs: a mistake is told once, and nothing is made."""
 
+import difflib
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ablations.config import Config, merge
 from ablations.grid import cell
-from ablations.study import Study
+from ablations.records.study_results import NAMES, known
+from ablations.records.trials import with_choice
+from ablations.study import Arm, Choice, Study
 from ablations.sweep.workers import aside, warm_up
 from lit_rl.commands.early import checked
 from lit_rl.errors import UsageError, usage_error
 
 
 def complete(study: Study, smoke: bool) -> dict[str, Config]:
-    """The settings of each arm, with all defaults.
+    """The settings of each arm, with all defaults; of an arm with allocations, those with each of them.
 
     Raises:
-        UsageError: those of an arm can't do.
+        UsageError: those of an arm can't do, two arms have the same, or the study names a metric that no cell has.
     """
-    first = [cell(study, arm, study.seeds[0], smoke) for arm in study.arms]
-    for each in first:
+    check_metrics(study)
+    arms = list(_to_check(study))
+    first = [cell(study, arm, study.seeds[0], smoke) for arm in arms]
+    seen: dict[tuple[str, bool], str] = {}
+    for arm, each in zip(arms, first, strict=True):
+        other = seen.setdefault((each.hash, arm.tuned_as is None), arm.name)
+        if other != arm.name and not smoke:  # whose sizes may be all that differs
+            raise UsageError(f"{study.name}: {other} and {arm.name} have the same settings; leave one out")
         try:
             checked(["fit", *_options(each.config)])  # what is told at once, with what may have been meant
         except UsageError as error:
@@ -30,6 +40,28 @@ def complete(study: Study, smoke: bool) -> dict[str, Config]:
         if isinstance(settings, str):
             raise UsageError(f"{study.name}, arm {each.arm}: {settings}")
     return {each.arm: settings for each, settings in zip(first, found, strict=True)}
+
+
+def check_metrics(study: Study) -> None:
+    """Raises UsageError where the study names a metric that no cell has."""
+    pairs = (*study.comparisons, *study.controls, *study.exploratory)
+    named = {"primary_metric": study.primary_metric, "the metric of its tuning": study.deciding_metric}
+    named |= {f"the metric of {pair}": study.metric_of(pair) for pair in pairs}
+    for what, metric in named.items():
+        if not known(metric):
+            near = difflib.get_close_matches(metric, NAMES, 1, cutoff=0.0)
+            raise UsageError(f"{study.name}: {what} is {metric}, which no run has (did you mean {near[0]}?)")
+
+
+def _to_check(study: Study) -> Iterator[Arm]:
+    """The arms; one that takes what trials choose with each of its allocations, at the first learning rate."""
+    for arm in study.arms:
+        if study.tuning is None or arm.tuned_as is None:
+            yield arm
+            continue
+        for name in arm.allocations or ("",):
+            tried = with_choice(arm, Choice(name, study.tuning.rates[0]))
+            yield replace(tried, name=f"{arm.name}, {name}" if name else arm.name)
 
 
 def _options(config: Config, key: str = "") -> Iterator[str]:

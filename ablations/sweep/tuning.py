@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from statistics import fmean
 
-from ablations.records.trials import choices, finished, scores, with_choice
+from ablations.records.trials import candidates, finished, scores, with_choice
 from ablations.study import Choice, Study
 
 
@@ -33,7 +33,7 @@ def tuned(study: Study, smoke: bool) -> Study:
 def best(study: Study, found: Mapping[tuple[str, Choice], float]) -> dict[str, Choice]:
     """Of each group of arms that are tuned as one, the choice with the best mean score.
 
-    Of equal ones it is the first allocation's lowest rate.
+    Of equal ones it is that of the lowest rate and, at one rate, of the first allocation.
 
     Args:
         found: the score by arm and choice.
@@ -43,7 +43,7 @@ def best(study: Study, found: Mapping[tuple[str, Choice], float]) -> dict[str, C
     for arm in study.arms:
         if arm.tried:
             groups.setdefault(str(arm.tuned_as), []).append(arm.name)
-            tried[str(arm.tuned_as)] = sorted(choices(study, arm), key=lambda choice: choice.rate)
+            tried[str(arm.tuned_as)] = sorted(candidates(study, arm), key=lambda choice: choice.rate)
     return {
         group: max(tried[group], key=lambda choice: fmean(found[name, choice] for name in names))
         for group, names in groups.items()

@@ -25,7 +25,8 @@ from lit_rl.tasks.worker import Worker
 ABSENT = "data.task: ReasoningGym and GSMSymbolic take reasoning-gym; pip install 'lit-rl[symbolic]'"
 SCORER = Worker("reasoning_gym", ABSENT)
 SECONDS = 5.0  # for the score of one response
-CHUNK = 1024  # items made from one seed, and one after the other without a new question that are too many
+CHUNK = 1024  # items that are made from one seed
+MOST_STALE = 1024  # items in a row without a new question; behind them no more are expected
 SEED_BITS = 31  # every data set takes these seeds
 SLOW = 60.0  # seconds for a split, from which on they are told
 NONSENSE = "?"  # no answer to anything
@@ -162,7 +163,7 @@ def different(
             found[text], last = item, made
         if len(found) == n:
             break
-        if made - last == CHUNK:
+        if made - last == MOST_STALE:
             raise UsageError(
                 f"data.task.{split}_size: {name} has {len(found)} different questions for the split '{split}', and not "
                 f"the {n} asked for; lower it, or widen the configuration in data.task.datasets"

@@ -25,12 +25,12 @@ class Worker:
     """Asks a process that is started when it is needed, and started anew when a question was too much for it.
 
     Args:
-        knows: what the process is for, see ``worker_script.py``.
-        absent: said when it does not start.
+        judge: the name of what answers, a function of ``worker_script.py``.
+        absent: the message of the error where the process does not start.
     """
 
-    def __init__(self, knows: str, absent: str) -> None:
-        self.knows, self.absent = knows, absent
+    def __init__(self, judge: str, absent: str) -> None:
+        self.judge, self.absent = judge, absent
         self.process: Process | None = None
         self._lock = Lock()
         atexit.register(self._end)
@@ -44,7 +44,7 @@ class Worker:
         with self._lock:
             for _ in range(2):  # a process may have been ended by somebody else
                 if self.process is None or not self.process.usable:  # or be of the process that this was forked from
-                    self.process = Process(self.knows, self.absent)
+                    self.process = Process(self.judge, self.absent)
                 reply = self.process.ask({**question, "seconds": seconds}, seconds + 5)
                 if reply is not None:
                     return json.loads(reply)
@@ -60,11 +60,11 @@ class Worker:
 class Process:
     """A process that answers line by line."""
 
-    def __init__(self, knows: str, absent: str) -> None:
+    def __init__(self, judge: str, absent: str) -> None:
         self.owner = os.getpid()
         one_thread = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # whose stacks count as memory
         self.popen = subprocess.Popen(
-            [sys.executable, str(SCRIPT), knows],
+            [sys.executable, str(SCRIPT), judge],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

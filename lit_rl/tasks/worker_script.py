@@ -1,7 +1,7 @@
-"""The process behind worker.py: reads a question a line, writes a reply a line. Its argument says what it knows.
+"""The process behind worker.py: reads a question a line, writes a reply a line. Its argument names its judge.
 
-A script of its own, so that it imports what it knows alone. It ends with its standard input, or when the seconds of a
-question are over: by the alarm itself, which no computation can hold up.
+A script of its own, so that the process imports nothing but the library of its judge. It ends with its standard
+input, or when the seconds of a question are over: by the alarm itself, which no computation can hold up.
 """
 
 import base64
