@@ -345,6 +345,6 @@ def _faults_of_trials(study: Study) -> Iterator[str]:
         if list(arm.allocations) != list(others.allocations) and (arm.trial or arm.allocations):
             yield f"arms {others.name} and {arm.name}, both tuned_as {arm.tuned_as}, have different allocations"
     if tuning is not None and not tried:
-        yield "it has a tuning, but no arm with tuned_as, so that there is nothing to try"
+        yield "it has a tuning, but nothing to try; give arms tuned_as"
     if tuning is not None and (twice := set(tuning.seeds) & set(study.seeds)):
         yield f"seed {min(twice)} is both of the trials and of the study; take others for the trials"

@@ -11,6 +11,7 @@ import pytest
 from ablations import studies
 from ablations.__main__ import main
 from ablations.grid import cells
+from ablations.records.trials import trials
 from ablations.studies import own
 from ablations.study import Arm, Comparison, Study, Tuning
 from ablations.sweep import arm_check
@@ -169,6 +170,15 @@ def test_seeds_of_the_trials_are_not_those_of_the_study(here, capsys):
     (here / "mine.py").write_text(HEAD + study)
     assert main(["run", "mine", "--seeds", "7", "101"]) == 2
     assert capsys.readouterr().err == "ablations: --seeds: 101 is a seed of the trials of mine; take others\n"
+
+
+def test_the_study_of_the_docs_is_tuned(here, at_once):
+    _, code = (ROOT / "docs/own_study.md").read_text().split("```python\n# tuned_study.py\n")
+    (here / "tuned_study.py").write_text(code[: code.index("```")])
+    study = studies.find("tuned_study")
+    tried = trials(study)
+    assert tried is not None and len(cells(tried)) == 72 and len(study.seeds) >= 8
+    assert len(arm_check.complete(study, smoke=False)) == 6
 
 
 def test_studies_are_listed_without_being_imported(here, capsys):

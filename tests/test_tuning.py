@@ -57,7 +57,7 @@ def test_every_arm_is_tried_with_each_allocation_and_rate_on_seeds_of_its_own():
     [
         (ARMS, {"seeds": (0, 101)}, "seed 101 is both of the trials and of the study"),
         (ARMS, {"tuning": None}, "arm x RLOO is tuned_as RLOO, but there is no tuning"),
-        (ARMS[-1:], {}, "a tuning, but no arm with tuned_as"),
+        (ARMS[-1:], {}, "a tuning, but nothing to try"),
         (ARMS[:1] + ARMS[4:], {}, "arm y control is tuned_as PPO, which no arm tries"),
         (ARMS[:1], {"arms": (Arm("x", {}, allocations=PAIRS),)}, "arm x has allocations, but no tuned_as"),
         (

@@ -51,7 +51,7 @@ class ReasoningGym(Task):
     a response that ``answer`` has.
 
     No question is in two splits, and all questions of a data set in a split are different. The column ``demonstration``
-    is the answer alone, in the form that ``answer`` reads; it is missing where a data set gives no answers.
+    is the answer alone, in the form that ``answer`` reads; there is none where a data set gives no answers.
 
     Args:
         datasets: the name of one data set, or a dictionary of several. The value of a name is null, or has ``weight``
