@@ -132,6 +132,34 @@ def test_responses_without_tokens_that_earn(kind, settings, plain):
     assert task.returns(torch.zeros(0, 4, dtype=torch.long), torch.zeros(0, dtype=torch.long)).shape == (0,)
 
 
+@each_case
+@each_shape
+def test_what_tokens_earn_sums_to_the_return_and_is_known_at_once(kind, settings, plain, vocabulary, length, eos):
+    task = kind(vocabulary=vocabulary, length=length, eos=eos, **settings)
+    rows, returns = earned(task)
+    paid = task.earned(*table(rows, length + 1, fill=vocabulary - 1))
+    assert paid.dtype == torch.float64 and paid.shape == (len(rows), length + 1)
+    np.testing.assert_allclose(paid.sum(1).numpy(), returns.numpy(), rtol=0, atol=1e-15)
+    known = {}
+    for row, earnings in zip(rows, paid.tolist(), strict=True):
+        assert not any(earnings[len(row) :])
+        for t in range(len(row)):
+            assert known.setdefault(tuple(row[: t + 1]), earnings[t]) == earnings[t]
+
+
+def test_where_tasks_pay():
+    def paid(task, *ids):
+        return task.earned(torch.tensor([ids]), torch.tensor([len(ids)]))[0].tolist()
+
+    additive = Additive(length=4)
+    assert paid(additive, 3, 1, 0, 2) == additive.token_rewards[range(4), [3, 1, 0, 2]].tolist()
+    assert paid(KeyToken(length=4, position=2), 1, 1, 1, 1) == [0, 0, 1, 0]
+    assert paid(Bottleneck(length=4, positions=(0, 2)), 1, 3, 1, 1) == [0, 0, 1, 0]
+    assert paid(Bottleneck(length=4, positions=(0, 2)), 2, 3, 1, 1) == [0, 0, 0, 0]
+    assert paid(Pairwise(length=3), 0, 1, 2) == [0, 0.5, 0.5] and paid(Pairwise(length=3), 0, 0, 1) == [0, 0, 0.5]
+    assert paid(Parity(length=3), 1, 0, 0) == [0, 0, 1] and paid(Parity(eos=True), 1, 3, 0) == [0, 1, 0]
+
+
 # ---- single tasks ---------------------------------------------------------------------------------------------------
 
 

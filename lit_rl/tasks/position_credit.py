@@ -59,6 +59,20 @@ class PositionTask(Task):
             UsageError: a response longer than ``length``, or a token outside the vocabulary.
         """
 
+    def earned(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """What each token earns as soon as it is known: a function of s_t and a_t alone that sums to :meth:`returns`.
+
+        It is what the token changes in the reward that the response would have if it ended there.
+
+        Args:
+            ids, lengths: as of :meth:`returns`.
+
+        Returns:
+            [N, T] float64, in units of the reward; 0 at and behind ``lengths`` or behind EOS.
+        """
+        prefixes = [self.returns(ids, lengths.clamp(max=t)) for t in range(ids.shape[1] + 1)]
+        return torch.stack(prefixes, 1).diff(dim=1)
+
     def score(self, example: Example, ids: Tensor, text: str) -> float:
         return self.returns(ids[None], torch.tensor([len(ids)], device=ids.device)).item()
 
@@ -214,6 +228,15 @@ class Parity(PositionTask):
 
     def returns(self, ids: Tensor, lengths: Tensor) -> Tensor:
         return ((self._tokens(ids, lengths) == self.token).sum(1) % 2).double()
+
+    def earned(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """The whole reward at the last token: nothing is known before it."""
+        ended = lengths
+        if self.eos_id is not None:
+            before = torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]
+            ended = (before & ((ids == self.eos_id).cumsum(1) - (ids == self.eos_id).long() == 0)).sum(1)
+        last = torch.arange(ids.shape[1], device=ids.device) == ended[:, None] - 1
+        return torch.where(last, self.returns(ids, lengths)[:, None], 0.0)
 
 
 def credit_correlation(estimated: Tensor, exact: Tensor, mask: Tensor) -> Tensor:
