@@ -17,6 +17,7 @@ from ablations.studies.from_files import DEFAULT, METRICS, check_same_problems, 
 from ablations.studies.own import listed
 from ablations.study import SCALES, Study
 from ablations.sweep.arm_check import complete
+from ablations.sweep.exact import compute
 from ablations.sweep.stopping import Stopped, stoppable
 from ablations.sweep.tuning import tuned
 from lit_rl.errors import UsageError
@@ -163,6 +164,7 @@ def _run(study: Study, options: argparse.Namespace) -> int:
             settings = complete(study, options.smoke)
             if options.command == "compare":
                 check_same_problems(study, settings)
+        compute(study, options.smoke)
         if (tried := trials.trials(study)) is not None and not options.smoke:
             done = {trial.config_hash for trial in trials.recorded(study)}
             code = run(tried, None, options.jobs, False, done)

@@ -222,6 +222,8 @@ class Study:
         trials: finished ones, once the study is tuned.
         command: what runs it, behind ``python -m ablations``; empty for a study of the package.
         reading: of the outcomes that were found.
+        exact: import path of a function of ``smoke`` that computes rows without training, before the cells run: a
+            list of dictionaries, see :mod:`ablations.exact`. With ``smoke`` they are some of the same rows.
     """
 
     name: str
@@ -244,6 +246,7 @@ class Study:
     notes: tuple[str, ...] = ()
     reading: Reading | None = None
     command: str = ""
+    exact: str = ""
     trials: tuple[Trial, ...] = ()
 
     def __post_init__(self) -> None:

@@ -24,7 +24,7 @@ LAYERS = [
     {"ablations.study"},
     {"ablations.arm_colours", "ablations.grid"},
     {"ablations.records", "ablations.studies"},
-    {"ablations.analysis", "ablations.sweep"},
+    {"ablations.analysis", "ablations.sweep", "ablations.exact"},
     {"ablations.report"},
     {"ablations.__main__"},
 ]

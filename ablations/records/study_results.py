@@ -29,7 +29,7 @@ from ablations.metric_names import (
     STEPS,
     TOKEN,
 )
-from ablations.records import metric_values
+from ablations.records import exact_rows, metric_values
 from ablations.records.cell_result import CellResult
 from ablations.records.experiment import COMMIT, Tracking, identity
 from ablations.study import Study
@@ -57,12 +57,16 @@ NAMES = (*METRICS, *(f"{prefix}{curve}" for prefix in PREFIXES for curve in CURV
 
 @dataclass(frozen=True)
 class StudyResults:
-    """The finished cells of a study as it is defined now; ``outdated`` counts those of earlier definitions."""
+    """The finished cells of a study as it is defined now; ``outdated`` counts those of earlier definitions.
+
+    A study that has exact rows may have no cells.
+    """
 
     study: Study
     smoke: bool
     cells: tuple[CellResult, ...]
     outdated: int
+    exact: tuple[dict[str, str], ...] = ()
 
     @property
     def arms(self) -> list[str]:
@@ -133,6 +137,8 @@ class StudyResults:
 
     def write_csv(self, folder: Path) -> None:
         """``cells.csv``, a line a cell, and ``curves.csv``, a line a cell and iteration: all that a report takes."""
+        if not self.cells:
+            return
         measured = {name for c in self.cells for name in c.curves if c.curves[name]}
         names = [name for name in CURVES if name in measured] + sorted(measured - set(CURVES))
         rows = [
@@ -162,18 +168,19 @@ def load(study: Study, smoke: bool) -> StudyResults:
     """Reads the study's experiment, or where it has nothing of the study, the CSV of its last report.
 
     Raises:
-        UsageError: there are no finished cells of the study as it is defined now.
+        UsageError: there are neither finished cells of the study as it is defined now, nor exact rows.
     """
+    exact = exact_rows.read(FOLDER / study.label(smoke)) if study.exact else ()
     cells, outdated = _read_mlflow(study, smoke) if has_database(tracking_uri()) else ([], 0)
     if not cells:
         cells, outdated = _read_csv(study, smoke)
-    if not cells:
+    if not cells and not exact:
         raise UsageError(
             f"{study.key} has no finished cells, neither in MLflow nor in {FOLDER / study.label(smoke)}; run them with "
             f"`python -m ablations {study.how}{' --smoke' if smoke else ''}`"
         )
     cells.sort(key=lambda cell: (study.arm_names.index(cell.arm), cell.seed))
-    return StudyResults(study, smoke, tuple(cells), outdated)
+    return StudyResults(study, smoke, tuple(cells), outdated, exact)
 
 
 def _read_mlflow(study: Study, smoke: bool) -> tuple[list[CellResult], int]:

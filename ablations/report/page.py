@@ -2,9 +2,17 @@
 
 from collections.abc import Sequence
 
-from ablations.analysis import arm_table, comparisons, continuations, response_surface, secondary_differences
+from ablations.analysis import (
+    arm_table,
+    comparisons,
+    continuations,
+    exact_table,
+    response_surface,
+    secondary_differences,
+)
 from ablations.analysis.tables import Table
 from ablations.analysis.verdicts import ENOUGH_SEEDS, verdicts
+from ablations.records.exact_rows import EXACT
 from ablations.records.study_results import StudyResults
 from ablations.report.answer_figure import ANSWER
 from ablations.report.surface_figures import ALLOCATION, SURFACE
@@ -12,7 +20,17 @@ from ablations.study import Comparison
 
 FIGURES = "Means over seeds, with 95% intervals."
 TRIALS = (f"{ALLOCATION}.png", f"{SURFACE}.png")  # figures that stand beside the trials' tables
-HEADINGS = (*response_surface.HEADINGS, "By task", "By arm", "Gradient noise", "Credit", "Values", "Time")  # of tables
+HEADINGS = (
+    exact_table.HEADING,
+    *response_surface.HEADINGS,
+    "By task",
+    "By arm",
+    "Gradient noise",
+    "Credit",
+    "Values",
+    "Time",
+)
+UNTRAINED = "No cell has been trained yet: all that stands here was enumerated."
 GUIDE = "[tables/README.md](tables/README.md) explains the columns."
 COLUMNS = (
     "Units stand in brackets behind a column's name. 'low' and 'high' are the limits of a 95% interval. What is empty "
@@ -79,6 +97,7 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
     for heading in HEADINGS:
         if own := [link(table) for table in tables if table.heading == heading]:
             theory = continuations.theory(results) if heading == "Gradient noise" and study.kappas else ""
+            theory = exact_table.sentence(results) if heading == exact_table.HEADING else theory
             drawn = [shown[name] for name in TRIALS if name in shown and heading in response_surface.HEADINGS]
             lines += [f"## {heading}", *drawn, *own, *([theory] if theory else [])]
     lines += [
@@ -95,6 +114,8 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
 
 def answer(results: StudyResults) -> str:
     """What the study found: in its own words or, without such, how many arms gained and what was compared."""
+    if not results.cells:
+        return f"{exact_table.sentence(results)} {UNTRAINED}"
     parts = [comparisons.answer(results), response_surface.answer(results.study)]
     starts = {arm for each in results.study.comparisons for arm in each.against} & set(results.groups)
     if not comparisons.reading(results) and not starts:
@@ -130,7 +151,7 @@ def limits(results: StudyResults) -> list[str]:
     """What to keep in mind when reading the answer."""
     counts = {arm: len(results.of(arm)) for arm in results.study.arm_names}
     found = [
-        TRAINED if results.arms else MEASURED,
+        *([TRAINED if results.arms else MEASURED] if results.cells else []),
         *([NOISE] if any(results.first(arm, "gradient/norm_sq") for arm in results.arms) else []),
         *results.study.notes,
     ]
@@ -146,7 +167,7 @@ def command(results: StudyResults) -> str:
     """What runs these cells again."""
     seeds = results.seeds
     parts = ["python -m ablations", results.study.how]
-    if seeds != list(results.study.seeds):
+    if results.cells and seeds != list(results.study.seeds):
         counted = seeds == list(range(len(seeds)))
         parts.append(f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}")
     return " ".join([*parts, *(["--smoke"] if results.smoke else [])])
@@ -154,6 +175,9 @@ def command(results: StudyResults) -> str:
 
 def making(results: StudyResults) -> str:
     """Code, cost and files of the cells."""
+    exact = f"[{EXACT}]({EXACT})" if results.exact else ""
+    if not results.cells:
+        return f"Data: {exact}."
     commits = sorted({cell.commit for cell in results.cells})
     tokens = sum(cell.generated for cell in results.cells)
     seconds = sum(cell.seconds for cell in results.cells)
@@ -164,7 +188,7 @@ def making(results: StudyResults) -> str:
     return (
         f"Commit {', '.join(commits)}{mixed}. {len(results.cells)} cells, {tokens:,.0f} generated tokens, "
         f"{seconds:,.0f} seconds with evaluation, one thread per cell{budget}. Data: [cells.csv](cells.csv), "
-        f"[curves.csv](curves.csv){trials}."
+        f"[curves.csv](curves.csv){trials}{exact and ', '}{exact}."
     )
 
 

@@ -13,6 +13,7 @@ from ablations.analysis import (
     comparisons,
     continuations,
     credit,
+    exact_table,
     gradient_noise,
     response_surface,
     secondary_differences,
@@ -36,7 +37,7 @@ def report(study: Study, smoke: bool) -> Path:
     """Writes the report and shows a table of its arms; returns the path of ``report.md``.
 
     Raises:
-        UsageError: no cell of the study is finished.
+        UsageError: no cell of the study is finished, and it has no exact rows.
     """
     results = load(study, smoke)
     folder = FOLDER / study.label(smoke)
@@ -73,6 +74,7 @@ def made(results: StudyResults) -> list[Table]:
         credit.table(results),
         value_accuracy.table(results),
         time_by_phase.table(results),
+        exact_table.table(results),
         *response_surface.tables(results.study),
     )
     return [table for table in (arm_table.table(results), *others) if table.rows]

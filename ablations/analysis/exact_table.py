@@ -1,0 +1,43 @@
+"""A study's exact rows as a table, and what they came to in words."""
+
+from ablations.analysis.tables import Column, Table
+from ablations.records.study_results import StudyResults
+
+HEADING = "Enumerated"
+SAYS = "has the exact bias and noise of each combination, beside the bias that theory predicts."
+GUIDE = (
+    "A row is a combination of settings; its gradient was enumerated over all responses, by the code that trains. "
+    "*Relative bias*: |E[estimate] - g| / |g|, where g is the exact gradient of what is to be earned; *predicted "
+    "bias*: the same of theory's formula, empty where none is known; *disagreement*: |E[estimate] - formula| / |g|, 0 "
+    "below 1e-9. *Noise*: the trace of the covariance of one prompt's gradient, relative to the row that has 1. "
+    "*Holds*: whether the disagreement is below 1e-9."
+)
+FORM = ".4g"
+
+
+def table(results: StudyResults) -> Table:
+    """Without rows where the study has none."""
+    names = list(results.exact[0]) if results.exact else []
+    rows = [[_value(row[name]) for name in names] for row in results.exact]
+    return Table("exact", HEADING, SAYS, [Column(name, "", FORM) for name in names], rows, GUIDE)
+
+
+def sentence(results: StudyResults) -> str:
+    """How many rows agree with their prediction, and the worst that does not; empty without rows."""
+    judged = [row for row in results.exact if row.get("holds")]
+    if not judged:
+        return ""
+    holding = sum(row["holds"] == "yes" for row in judged)
+    worst = max(float(row["disagreement"]) for row in judged)
+    largest = f"{worst:.2g} of the gradient's length" if worst else "below 1e-9 of the gradient's length"
+    return (
+        f"Of {len(results.exact)} combinations enumerated without training, {holding} of the {len(judged)} with a "
+        f"formula agree with it; the largest disagreement is {largest}."
+    )
+
+
+def _value(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
