@@ -9,6 +9,7 @@ from lit_rl.tasks.custom import Custom
 from lit_rl.tasks.gsm8k import GSM8K
 from lit_rl.tasks.gsm8k_style import GSM8KStyle
 from lit_rl.tasks.gsm_symbolic import GSMSymbolic
+from lit_rl.tasks.partly_additive import PartlyAdditive
 from lit_rl.tasks.position_credit import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
 from lit_rl.tasks.reasoning import ReasoningGym
 
@@ -24,6 +25,7 @@ __all__ = [
     "KeyToken",
     "Pairwise",
     "Parity",
+    "PartlyAdditive",
     "PositionTask",
     "ReasoningGym",
     "Split",
