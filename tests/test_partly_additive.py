@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from test_position_credit import earned
+from test_position_credit import earned, responses, table
 
 from lit_rl.commands.parser import Parser, built
 from lit_rl.errors import UsageError
@@ -34,6 +34,21 @@ def test_between_them_every_reward_is_on_a_straight_line_within_0_to_1(other, si
     torch.testing.assert_close(start + end, 2 * half, rtol=0, atol=1e-15)
     torch.testing.assert_close(half - quarter, quarter - start, rtol=0, atol=1e-15)
     assert half.min() >= 0 and half.max() <= 1
+
+
+@each_part
+@each_shape
+@pytest.mark.parametrize("share", [0, 0.25, 1])
+def test_what_tokens_earn_adds_up_and_is_known_from_the_tokens_so_far(other, sizes, share):
+    task = PartlyAdditive(*sizes, other=other, share=share)
+    rows = responses(task)
+    ids, lengths = table(rows, task.length)
+    known = task.earned(ids, lengths)
+    torch.testing.assert_close(known.sum(1), task.returns(ids, lengths), rtol=0, atol=1e-15)
+    prefixes: dict[tuple[int, ...], float] = {}
+    for row, values in zip(rows, known.tolist(), strict=True):
+        for t in range(len(row) - 1):  # the last token also ends the response
+            assert prefixes.setdefault(tuple(row[: t + 1]), values[t]) == values[t]
 
 
 def test_the_best_reward_is_1_only_where_the_optima_agree():

@@ -50,5 +50,8 @@ class PartlyAdditive(PositionTask):
     def returns(self, ids: Tensor, lengths: Tensor) -> Tensor:
         return self._mixed(self.additive.returns(ids, lengths), self.other.returns(ids, lengths))
 
+    def earned(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        return self._mixed(self.additive.earned(ids, lengths), self.other.earned(ids, lengths))
+
     def _mixed(self, additive: Tensor, other: Tensor) -> Tensor:
         return (1 - self.share) * additive + self.share * other
