@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from lit_rl.algorithms import ABC, PPO, RTO, OnlineDPO
+from lit_rl.algorithms.placements import Last
 from lit_rl.callbacks import Diagnostics
 from lit_rl.errors import UsageError
 from lit_rl.policy import CausalPolicy
@@ -46,6 +47,26 @@ def test_rto_pays_what_a_dpo_policy_implies(fit, dpo_checkpoint):
     assert torch.allclose(algorithm.returns(rollouts), rollouts.rewards + paid.sum(1))
 
 
+def test_a_placement_moves_the_sum_of_what_rto_s_tokens_earn(fit, dpo_checkpoint):
+    settings = {"dpo_checkpoint": dpo_checkpoint, "kl_coefficient": 0.0, "beta_dpo": 1.0}
+    _, published, data = fit(RTO, **settings)
+    _, algorithm, placed = fit(RTO, placement=Last(), **settings)
+    for each in (published, algorithm):
+        assert torch.allclose(each.returns(placed.rollouts), published.returns(data.rollouts), atol=1e-5)
+    paid, last = placed.rollouts.token_rewards, placed.rollouts.lengths - 1
+    there = torch.arange(paid.shape[1]) == last[:, None]
+    assert (paid[~there] == 0).all() and torch.allclose(paid[there], data.rollouts.token_rewards.sum(1), atol=1e-5)
+
+
+def test_without_a_critic_values_are_0_and_nothing_more_is_trained(fit):
+    _, algorithm, data = fit(PPO, critic=None)
+    assert algorithm.critic is None and data.rollouts.values is None
+    assert {id(p) for g in algorithm.optimizers().param_groups for p in g["params"]} == {
+        id(p) for p in algorithm.policy.parameters() if p.requires_grad
+    }
+    assert torch.equal(data.rollouts.advantages, data.rollouts.rewards[:, None] * data.rollouts.mask)
+
+
 def test_the_dpo_policy_is_no_parameter_and_in_no_checkpoint(fit, dpo_checkpoint):
     _, algorithm, _ = fit(RTO, dpo_checkpoint=dpo_checkpoint)
     _, plain, _ = fit(PPO)
@@ -72,7 +93,7 @@ def test_probes_are_no_baseline_of_tokens_that_earn(fit, dpo_checkpoint):
 
 def test_abc_moves_a_share_of_the_reward_to_where_the_reward_model_looks(fit, reward_model):
     _, algorithm, data = fit(ABC, reward_model=reward_model, beta=0.25)
-    rollouts, [model] = data.rollouts, algorithm._reward_model
+    rollouts, model = data.rollouts, algorithm.placement.model
     paid, last = rollouts.token_rewards, rollouts.lengths - 1
     assert torch.allclose(paid.sum(1), torch.zeros(4), atol=1e-5)
     with torch.no_grad():

@@ -1,13 +1,8 @@
 """ABC: PPO whose reward is spread over the tokens by the attention of a reward model."""
 
-import torch
-from torch import Tensor, nn
-
+from lit_rl.algorithms.placements import Attention
 from lit_rl.algorithms.ppo import PPO
-from lit_rl.functional import placement
-from lit_rl.policy.reward_model import RewardModel
 from lit_rl.ranges import Share
-from lit_rl.rollouts import Rollouts
 
 
 class ABC(PPO):
@@ -26,22 +21,10 @@ class ABC(PPO):
     """
 
     def __init__(self, reward_model: str, beta: Share = 0.5, **kwargs) -> None:
-        super().__init__(**kwargs)
-        self.beta = beta
-        model = RewardModel.load(reward_model, "model.reward_model").requires_grad_(False)
-        model.check(self.policy)
-        self._reward_model = (model,)  # in a tuple, as the reference
+        super().__init__(placement=_Redistribution(reward_model, beta), **kwargs)
 
-    @property
-    def frozen(self) -> tuple[nn.Module, ...]:
-        return (*super().frozen, *self._reward_model)
 
-    def token_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
-        assert rollouts.rewards is not None, "score the rollouts before preparing them"
-        [model] = self._reward_model
-        parts = torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
-        attention = torch.cat([model.attention(rollouts.select(part)) for part in parts])
-        spread = placement.weighted(rollouts.rewards, attention.to(rollouts.rewards), rollouts.mask, self.beta)
-        moved = spread - placement.last(rollouts.rewards, rollouts.mask)  # where the reward is from, and where it goes
-        penalty = super().token_rewards(rollouts, rows)
-        return moved if penalty is None else moved + penalty
+class _Redistribution(Attention):
+    """The placement whose arguments are ABC's."""
+
+    setting = "model.reward_model"

@@ -5,16 +5,17 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grad_value_
 
 from lit_rl.algorithms.base import Algorithm
+from lit_rl.algorithms.placements import Placement
 from lit_rl.algorithms.pretraining import Pretraining
 from lit_rl.errors import UsageError
-from lit_rl.functional import placement
 from lit_rl.functional.critic import gae, value_loss, whiten
 from lit_rl.functional.diagnostics import agreement, pair_sums
 from lit_rl.functional.losses import row_denominator
+from lit_rl.functional.placement import last as placed_last
 from lit_rl.policy.critic import Critic, Trunk
 from lit_rl.ranges import Count, NonNegative, Share, Whole
 from lit_rl.rollouts import Rollouts
@@ -34,7 +35,10 @@ class PPO(Algorithm):
 
     Args:
         critic: ``copy``: a value head on a copy of the model, which doubles the memory. ``shared``: a value head on the
-            policy's own layers; the value loss then trains these as well (pretraining fits the head alone).
+            policy's own layers; the value loss then trains these as well (pretraining fits the head alone). null: none;
+            all values are 0, and there is no value loss.
+        placement: where the response's reward is paid (``Last``, ``Causal``, ``Attention``, ``Uniform``, ``Shuffled``,
+            ``Potential``); null pays it at the last token.
         lambda_actor: lambda of the advantages, 0 to 1; 1 is unbiased.
         lambda_critic: lambda of the critic's targets, 0 to 1; 1 takes the returns themselves.
         weighting: ``to_go``: a token is weighed by what is earned from it on. ``full``: by all that the response earns.
@@ -56,7 +60,8 @@ class PPO(Algorithm):
 
     def __init__(
         self,
-        critic: Trunk = "copy",
+        critic: Trunk | None = "copy",
+        placement: Placement | None = None,
         lambda_actor: Share = 1.0,
         lambda_critic: Share = 1.0,
         weighting: Literal["to_go", "full"] = "to_go",
@@ -73,8 +78,13 @@ class PPO(Algorithm):
     ) -> None:
         if weighting == "full" and lambda_actor < 1:
             raise UsageError(f"model.lambda_actor is {lambda_actor}, but model.weighting full needs 1; set it to 1")
+        if critic is None and critic_pretraining:
+            raise UsageError("model.critic_pretraining is above 0, but model.critic is null; set it to 0")
         super().__init__(clip_low=clip_low, clip_high=clip_high, **kwargs)
-        self.critic = Critic(self.policy, critic)
+        self.critic = Critic(self.policy, critic) if critic is not None else None
+        self.placement = placement
+        if placement is not None:
+            placement.check(self.policy)
         self.lambda_actor, self.lambda_critic = lambda_actor, lambda_critic
         self.weighting, self.whiten = weighting, whiten
         self.value_clip, self.value_coefficient = value_clip, value_coefficient
@@ -91,27 +101,64 @@ class PPO(Algorithm):
     def waits(self) -> bool:
         return self.pretraining.active
 
+    @property
+    def frozen(self) -> tuple[nn.Module, ...]:
+        return (*super().frozen, *(self.placement.frozen if self.placement is not None else ()))
+
+    def token_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
+        penalty, implied = super().token_rewards(rollouts, rows), self.implied_rewards(rollouts, rows)
+        if self.placement is not None:
+            assert rollouts.rewards is not None, "score the rollouts before preparing them"
+            total = rollouts.rewards if implied is None else rollouts.rewards + implied.sum(1)
+            moved = self.placement(total, rollouts, rows)
+            implied = moved - placed_last(rollouts.rewards, rollouts.mask)  # where it goes, and where it is from
+        return penalty if implied is None else implied if penalty is None else implied + penalty
+
+    def implied_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
+        """What tokens earn beside the response's reward and the penalty; here nothing. A placement moves its sum, too.
+
+        Args:
+            rollouts: with old and reference log-probabilities.
+            rows: the most rows of one forward pass.
+        """
+        return None
+
     def advantages(self, rollouts: Rollouts) -> Tensor:
-        assert rollouts.values is not None
+        values = torch.zeros_like(rollouts.mask, dtype=torch.float32) if rollouts.values is None else rollouts.values
         if self.weighting == "full":
-            advantages = self.returns(rollouts)[:, None] - rollouts.values
+            advantages = self.returns(rollouts)[:, None] - values
         else:
-            advantages = gae(self._earned(rollouts), rollouts.values, rollouts.mask, self.lambda_actor)
+            advantages = gae(self._earned(rollouts), values, rollouts.mask, self.lambda_actor)
         return whiten(advantages, rollouts.mask) if self.whiten else advantages
 
     @torch.no_grad()
     def prepare(self, rollouts: Rollouts, rows: int) -> None:
-        parts = torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
-        rollouts.values = torch.cat([self._values(rollouts.select(part)) for part in parts])
+        rollouts.values = self.prior_values(rollouts, rows)
         super().prepare(rollouts, rows)
+        if rollouts.values is None:
+            return
         if self.weighting == "full":
             rollouts.value_targets = self.returns(rollouts)[:, None] * rollouts.mask
         else:
             ahead = gae(self._earned(rollouts), rollouts.values, rollouts.mask, self.lambda_critic)
             rollouts.value_targets = (ahead + rollouts.values) * rollouts.mask
 
+    def prior_values(self, rollouts: Rollouts, rows: int) -> Tensor | None:
+        """V(s_t) before the update: [N, T]; None without a critic.
+
+        Args:
+            rollouts: N rows.
+            rows: the most rows of one forward pass.
+        """
+        if self.critic is None:
+            return None
+        parts = torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
+        return torch.cat([self._values(self.critic, rollouts.select(part)) for part in parts])
+
     def predictions(self, minibatch: Rollouts) -> tuple[Tensor, ...]:
-        """Log-probabilities and values, [N, T] each."""
+        """Log-probabilities and, with a critic, values: [N, T] each."""
+        if self.critic is None:
+            return (self.policy(minibatch, self.plan.temperature),)
         if self.critic.trunk is not None:
             return self.policy(minibatch, self.plan.temperature), self.critic(minibatch)
         logprobs, states = self.policy.logprobs_and_states(minibatch, self.plan.temperature)
@@ -128,16 +175,14 @@ class PPO(Algorithm):
             terms["value"] = self.value_coefficient * error
         return terms
 
-    def _values(self, rollouts: Rollouts) -> Tensor:
-        if self.critic.trunk is not None:
-            return self.critic(rollouts)
-        return self.critic.read(self.policy.states(rollouts), rollouts)
+    def _values(self, critic: Critic, rollouts: Rollouts) -> Tensor:
+        return critic(rollouts) if critic.trunk is not None else critic.read(self.policy.states(rollouts), rollouts)
 
     @staticmethod
     def _earned(rollouts: Rollouts) -> Tensor:
-        """What each token earns, the response's reward at the last one: [N, T]."""
+        """What each token earns, the response's reward where it is paid: [N, T]."""
         assert rollouts.rewards is not None, "score the rollouts before preparing them"
-        rewards = placement.last(rollouts.rewards, rollouts.mask)
+        rewards = placed_last(rollouts.rewards, rollouts.mask)
         return rewards if rollouts.token_rewards is None else rewards + rollouts.token_rewards
 
     # ---- Lightning's hooks --------------------------------------------------------------------------------------
@@ -156,7 +201,8 @@ class PPO(Algorithm):
         super().on_train_epoch_start()
         rollouts: Rollouts = self._data.rollouts
         trained = rollouts.select(rollouts.trained)
-        assert trained.values is not None and trained.value_targets is not None
+        if trained.values is None or trained.value_targets is None:
+            return
         sums = pair_sums(trained.values[trained.mask], trained.value_targets[trained.mask])
         fit = agreement(self._data.sum_over_ranks(sums))
         self._explained = fit.explained_variance
@@ -174,7 +220,9 @@ class PPO(Algorithm):
                 parameter.grad = None  # not even Adam's averages notice
 
     def parameter_groups(self) -> list[tuple[dict[str, Any], Callable[[int], float]]]:
-        [(policy, _)] = super().parameter_groups()
+        [(policy, factor)] = super().parameter_groups()
+        if self.critic is None:
+            return [(policy, factor)]
         critic = {"params": list(self.critic.parameters()), "lr": self.critic_learning_rate}
         return [(policy, lambda step: self.warmup(self.pretraining.steps_since(step))), (critic, self.warmup)]
 

@@ -18,7 +18,7 @@ class RTO(PPO):
 
     A token's reward depends only on its prefix and itself. Therefore reward-to-go and the full return have the same
     expectation: the gradient of E[r + the sum of token rewards]. This is another objective than E[r]; it draws the
-    policy towards the DPO policy.
+    policy towards the DPO policy. A ``placement`` moves the sum of the response's reward and of its token rewards.
 
     Args:
         dpo_checkpoint: a checkpoint written by ``fit --model OnlineDPO --model.sampling reference`` with the same
@@ -48,15 +48,13 @@ class RTO(PPO):
     def frozen(self) -> tuple[nn.Module, ...]:
         return (*super().frozen, *self._dpo)
 
-    def token_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
+    def implied_rewards(self, rollouts: Rollouts, rows: int) -> Tensor | None:
         assert rollouts.reference_logprobs is not None
         [dpo] = self._dpo
         parts = torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
         logprobs = torch.cat([dpo(rollouts.select(part), self.plan.temperature) for part in parts])
         implied = self.beta_dpo * (logprobs - rollouts.reference_logprobs)
-        earned = implied.clamp(-self.token_limit, self.token_limit)
-        penalty = super().token_rewards(rollouts, rows)
-        return earned if penalty is None else earned + penalty
+        return implied.clamp(-self.token_limit, self.token_limit)
 
 
 def trained_policy(checkpoint: str, policy: CausalPolicy) -> CausalPolicy:

@@ -27,6 +27,8 @@ class RewardCallback(Callback):
         model: a reward model that gives the reward: a folder written by ``fit-reward``, or a name on the hub. The
             task's score of the same responses is logged as ``train/task_score``. If it falls while ``train/reward``
             rises, the policy exploits the reward model.
+        probability: take the sigmoid of the reward model's score, 0 to 1. For a model fitted to ``outcomes`` it is the
+            predicted task score, of the same scale as the task's own.
         shuffle: give the rewards of an iteration to its responses in a random order (on each process). A control:
             nothing can be learned from it.
 
@@ -40,6 +42,7 @@ class RewardCallback(Callback):
         scorer: Callable[[dict[str, Any], Tensor, str], float] | None = None,
         model: str | None = None,
         shuffle: bool = False,
+        probability: bool = False,
     ) -> None:
         if scorer is not None and model is not None:
             raise UsageError("reward.scorer and reward.model are both set; leave one of them out")
@@ -47,7 +50,9 @@ class RewardCallback(Callback):
             check_call(scorer, "reward.scorer")
         if model is not None and model.startswith((".", "/", "~")) and not Path(model).expanduser().is_dir():
             raise UsageError(f"reward.model: no folder '{model}'; give one that fit-reward has written or a hub name")
-        self.scorer, self.model, self.shuffle = scorer, model, shuffle
+        if probability and model is None:
+            raise UsageError("reward.probability is for a reward model; set reward.model, or leave it out")
+        self.scorer, self.model, self.shuffle, self.probability = scorer, model, shuffle, probability
         self.reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -91,7 +96,7 @@ class RewardCallback(Callback):
             for some in torch.arange(len(rollouts), device=rollouts.group.device).split(data.rows_per_microbatch):
                 scores.append(self.reward_model(rollouts.select(some)))
                 report(trainer, "scoring", int(some[-1]) + 1, len(rollouts))
-        found = torch.cat(scores)
+        found = torch.cat(scores).sigmoid() if self.probability else torch.cat(scores)
         text: Callable[[int], str] = lambda row: texts_of(rollouts.select(torch.tensor([row])), policy.decode)[0]  # noqa: E731
         check_scores(found, rollouts, text, "reward.model")
         return found

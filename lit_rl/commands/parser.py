@@ -11,6 +11,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from torch import optim
 
 from lit_rl import algorithms, policy, sampling, tasks
+from lit_rl.algorithms import placements
 from lit_rl.commands.explain import explain, told
 from lit_rl.errors import UsageError
 from lit_rl.functional import cuts
@@ -20,6 +21,7 @@ DEFAULT_LENGTH = sampling.SamplingPlan().max_new_tokens
 CLASSES = {
     "model": (algorithms, algorithms.Algorithm),
     "model.cuts": (cuts, cuts.CutRule),
+    "model.placement": (placements, placements.Placement),
     "model.policy": (policy, policy.CausalPolicy),
     "model.optimizer": (optim, optim.Optimizer),
     "data.task": (tasks, tasks.Task),

@@ -28,6 +28,7 @@ def with_critic(build: Callable[..., PPO], fill: Callable[[Critic, CausalPolicy]
 
     def make(policy: CausalPolicy, **kwargs: Any) -> Algorithm:
         algorithm = build(policy=policy, **kwargs)
+        assert algorithm.critic is not None
         fill(algorithm.critic.double(), policy)
         return algorithm
 

@@ -89,6 +89,13 @@ class Tree:
         spread = self.probability() @ (values - self.objective).square()
         return spread / spread[-1]
 
+    def state_means(self, x: Tensor) -> Tensor:
+        """E[x_t | s_t] of numbers along every leaf [S, T]: [X]."""
+        edges, p = self.edges(self.ids, self.lengths), self.probability()[:, None]
+        there, states = edges >= 0, edges // self.task.vocabulary
+        sums = torch.zeros_like(self.v).index_add(0, states[there], (p * x)[there])
+        return sums / self.reach
+
     def gradient(self, weights: Tensor | None = None) -> Tensor:
         """The sum over edges of weight * grad log pi(a | s): [D].
 

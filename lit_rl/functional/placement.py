@@ -55,16 +55,15 @@ def causal(earned: Tensor, total: Tensor, mask: Tensor) -> Tensor:
     return completed(torch.where(mask, earned, 0.0), total, mask)
 
 
-def shuffled(rewards: Tensor, mask: Tensor, generator: torch.Generator) -> Tensor:
-    """The given token rewards in a random order within each response: the same sum, no information about positions.
+def shuffled(rewards: Tensor, total: Tensor, mask: Tensor, keys: Tensor) -> Tensor:
+    """The given token rewards in another order within each response: the same sum, no information about positions.
 
     Args:
-        rewards: [N, T].
+        rewards: [N, T], with the sum ``total``.
+        total: [N].
         mask: [N, T] bool.
-        generator: of the order.
+        keys: [N, T] random numbers below 1, whose order is the new one.
     """
-    total = torch.where(mask, rewards, 0.0).sum(1)
-    keys = torch.rand(mask.shape, generator=generator).to(rewards.device)
     order = torch.where(mask, keys, 2.0).argsort(1)  # the response's tokens first, shuffled
     slots = (~mask).long().argsort(dim=1, stable=True)  # where they are
     moved = torch.zeros_like(rewards).scatter(1, slots, rewards.gather(1, order))
@@ -88,7 +87,13 @@ def potential(total: Tensor, phi: Tensor, mask: Tensor) -> Tensor:
 
 
 def completed(rewards: Tensor, total: Tensor, mask: Tensor) -> Tensor:
-    """Token rewards, with what is missing to the total added at the last token in the mask: [N, T]."""
+    """Token rewards, with what is missing to the total added at the last token in the mask: [N, T].
+
+    They are cut to the total's last binary digit. Where none has the other sign than the total, and together they are
+    not more, they therefore sum to the total to the last bit, in whatever order.
+    """
+    digit = torch.ldexp(torch.full_like(total, torch.finfo(total.dtype).eps), torch.frexp(total).exponent - 1)[:, None]
+    rewards = (rewards / digit).trunc() * digit
     return rewards + last(total - rewards.sum(1), mask)
 
 
