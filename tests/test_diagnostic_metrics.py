@@ -8,9 +8,9 @@ import torch
 from scipy import stats
 
 from lit_rl.callbacks import Diagnostics
-from lit_rl.callbacks.diagnostics import SIGNS
 from lit_rl.errors import UsageError
 from lit_rl.functional import diagnostics as f
+from lit_rl.functional import warning_rules as rules
 
 
 @pytest.mark.parametrize("offset", [0.0, 3.0, 300.0])
@@ -76,13 +76,25 @@ def test_thirds_and_distinct_responses():
     assert f.distinct_responses(ids, torch.arange(3) < lengths[:, None], group) == len(set(rows)) == 4
 
 
+def test_rows_of_solved_groups():
+    rewards, group = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.5, 0.5]), torch.tensor([0, 0, 1, 1, 3, 3])
+    assert f.solved_rows(rewards, group, 1.0).tolist() == [True, True, False, False, False, False]
+    assert f.solved_rows(rewards, group, 0.5).tolist() == [True, True, False, False, True, True]
+    assert f.distinct_responses(torch.ones(0, 3), torch.ones(0, 3, dtype=torch.bool), group[:0]) == 0
+
+
 def test_every_sign_has_its_limit_on_the_right_side():
-    beyond = Diagnostics()._beyond
-    healthy = dict.fromkeys([*SIGNS["critic_initialisation"], *SIGNS["kl_collapse"]], 0.5)
+    limits = Diagnostics().limits
+    assert limits.keys() == {name for signs in rules.SIGNS.values() for name in signs} and limits == rules.LIMITS
+    healthy = dict.fromkeys([*rules.SIGNS["critic_initialisation"], *rules.SIGNS["kl_collapse"]], 0.5)
     healthy |= {"value_bias": -0.4, "clip_fraction": 0.1, "distinct": 0.9, "length_ratio": 0.6, "cut_error": 0.2}
     sick = {"value_bias": -0.6, "clip_fraction": 0.4, "distinct": 0.4, "length_ratio": 0.4, "cut_error": 0.4}
-    assert not [name for name, x in healthy.items() if beyond(name, x)]
-    assert all(beyond(name, x) for name, x in sick.items()) and beyond("length_ratio", 2.1)
+    assert not any(rules.beyond(healthy, limits).values())
+    assert {x for signs in rules.beyond(sick, limits).values() for x in signs} == sick.keys()
+    assert rules.beyond({"length_ratio": 2.1}, limits) == {"kl_collapse": ["length_ratio"]}
+    assert [rules.is_raised(name, 1) for name in rules.SIGNS] == [True, True, True, False]
+    for name, limit in limits.items():
+        assert rules.as_limit(name, rules.badness(name, limit)) == limit
 
 
 @pytest.mark.parametrize(

@@ -89,21 +89,26 @@ def test_without_values_nothing_is_said_of_a_critic():
 # ---- sampling -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("k, flag", [(2, 1), (8, 0)])
-def test_values_of_two_continuations_are_noise(k, flag, capsys):
-    """Where the last token decides, a cut's continuations differ as much as the samples: the error is 1 / K."""
+@pytest.mark.parametrize("k, flag", [(1, 1), (2, 1), (8, 0)])
+def test_values_of_few_continuations_are_noise(k, flag, capsys):
+    """Where the last token decides, a cut's continuations differ as much as the samples: the error is 1 / K.
+
+    The response that was cut is one more draw from the cut, so that the error of a single continuation is known, too.
+    """
     task = KeyToken(4, LENGTH, position=LENGTH - 1)
     metrics, _, data = train(TRePO, task, Diagnostics(), samples=4, cuts=Stride(2), continuations=k)
     rollouts = data.rollouts
     forked = [(int(o), int(c), r) for o, c, r in zip(rollouts.origin, rollouts.cut, rollouts.rewards, strict=True)]
-    cells = [[float(r) for o, c, r in forked if (o, c) == cell] for cell in {x[:2] for x in forked if x[0] >= 0}]
+    cuts = sorted({x[:2] for x in forked if x[0] >= 0})
+    drawn = [[float(rollouts.rewards[o]), *(float(r) for *at, r in forked if (o, c) == tuple(at))] for o, c in cuts]
     own = rollouts.rewards[rollouts.origin < 0].double().numpy()
-    error = np.mean([stats.sem(cell) ** 2 for cell in cells])
+    assert {len(each) for each in drawn} == {k + 1}
+    error = np.mean([np.var(each, ddof=1) for each in drawn]) / k
     assert metrics["diagnostic/cut_error"] == pytest.approx(error / own.var(ddof=1))
     assert metrics["diagnostic/group_error"] == pytest.approx(
         (stats.sem(own.reshape(-1, 4), axis=1) ** 2).mean() / own.var(ddof=1)
     )
-    assert abs(metrics["diagnostic/cut_error"] - 1 / k) < 0.1
+    assert 0.6 < k * metrics["diagnostic/cut_error"] < 1.4
     assert metrics["diagnostic/flag/insufficient_sampling"] == flag == len(lines(capsys, "insufficient_sampling"))
 
 
@@ -164,7 +169,7 @@ def test_groups_that_teach_nothing_are_named_and_expected(capsys):
     seldom, *_ = train(RLOO, KeyToken(4, LENGTH), Diagnostics(**PROBES), score=rare, samples=2, prompts=64)
     often = diagnosed(RLOO, KeyToken(4, LENGTH), settings=PROBES, samples=4, prompts=64)
     p = stats.binom.sf(3, LENGTH, 0.25)
-    assert seldom["diagnostic/zero_advantage"] > 0.8 and seldom["diagnostic/flag/poor_baseline"] == 1
+    assert seldom["diagnostic/stuck"] > 0.8 and seldom["diagnostic/flag/poor_baseline"] == 1
     assert abs(seldom["diagnostic/zero_advantage_expected"] - (p**2 + (1 - p) ** 2)) < 0.05
     assert often["flag/poor_baseline"] == 0 and abs(often["zero_advantage"] - (0.25**4 + 0.75**4)) < 0.15
     assert abs(often["zero_advantage_expected"] - (0.25**4 + 0.75**4)) < 0.1
@@ -222,6 +227,46 @@ def test_two_signs_at_once_are_a_collapse(signs, flag, capsys):
     assert metrics["diagnostic/flag/kl_collapse"] == flag == len(lines(capsys, "kl_collapse"))
 
 
+class Solved(Callback):
+    """From the second iteration on every policy samples the same; the reward is that of ``after``."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        rollouts = trainer.datamodule.rollouts
+        if not batch_idx and trainer.current_epoch:
+            rollouts.entropy = torch.full_like(rollouts.entropy, 0.01)
+            rollouts.response_ids = torch.zeros_like(rollouts.response_ids)
+
+
+@pytest.mark.parametrize("after, flag", [(0.0, 1), (1.0, 0), (2.0, 0), (0.5, 1)])
+def test_success_is_no_failure(after, flag, capsys):
+    """Without variety and without advantages: a policy that always gets the best reward is done, any other is lost."""
+    calls = []
+
+    def score(example, ids, text):
+        calls.append(0)
+        return float(ids[0] == 1) if len(calls) <= 64 else after
+
+    metrics, *_ = train(RLOO, KeyToken(4, LENGTH), Solved(), Diagnostics(), iterations=2, samples=4, score=score)
+    found = {name.removeprefix("diagnostic/"): x for name, x in metrics.items()}
+    assert found["zero_advantage"] == 1 and found["stuck"] == flag
+    assert found["flag/kl_collapse"] == found["flag/poor_baseline"] == flag
+    assert len(capsys.readouterr().err.splitlines()) == 2 * flag
+    if flag:
+        assert found["entropy_ratio"] < 0.1 and found["distinct"] == 0.25
+    else:
+        assert found["entropy_ratio"] == found["distinct"] == 1
+
+
+def test_solved_groups_count_as_unchanged():
+    """A quarter of the responses is right: with one response a prompt, a quarter of the groups is solved."""
+    task, entropy = KeyToken(4, LENGTH), (2.0, 0.2)
+    options = {"prompts": 64, "iterations": 2}
+    metrics, _, data = train(REINFORCE, task, Signs(entropy=entropy), Diagnostics(), **options)
+    solved = float((data.rollouts.rewards == 1).float().mean())
+    assert metrics["diagnostic/entropy_ratio"] == pytest.approx(solved + (1 - solved) * 0.1) and 0.1 < solved < 0.4
+    assert metrics["diagnostic/stuck"] == metrics["diagnostic/zero_advantage"] == pytest.approx(1 - solved)
+
+
 def test_clip_fraction_is_that_of_the_iteration_before():
     options = {"passes": 4, "learning_rate": 0.1}
     first, *_ = train(GRPO, Additive(4, LENGTH), **options)
@@ -273,7 +318,9 @@ def test_off_is_off_and_demonstrations_are_left_alone(fit):
 
 def test_rewards_without_spread_are_no_noise():
     found, *_ = train(RLOO, KeyToken(4, LENGTH), Diagnostics(), score=lambda *row: 0.1)
-    assert "diagnostic/group_error" not in found and found["diagnostic/zero_advantage"] == 1
+    assert (
+        "diagnostic/group_error" not in found and found["diagnostic/zero_advantage"] == found["diagnostic/stuck"] == 1
+    )
 
 
 def test_an_algorithm_that_measures_no_entropy_is_taken():

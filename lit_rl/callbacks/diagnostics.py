@@ -20,28 +20,23 @@ from lit_rl.functional.diagnostics import (
     distinct_responses,
     half_means,
     pair_sums,
+    solved_rows,
     spearman_brown,
     squared_errors,
     thirds,
 )
+from lit_rl.functional.warning_rules import LIMITS, beyond, is_raised
 from lit_rl.ranges import AnyLimit, Limit, LimitOfFactor, Ranged, Several, Whole
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling.base import SamplingPlan
 
-SIGNS = {
-    "critic_initialisation": ("explained_variance", "value_bias"),
-    "insufficient_sampling": ("cut_error", "group_error"),
-    "poor_baseline": ("zero_advantage", "trace_ratio"),
-    "kl_collapse": ("entropy_ratio", "distinct", "clip_fraction", "kl_slope", "length_ratio"),
-}
 ADVICE = {
     "critic_initialisation": "set model.critic_pretraining, or raise model.critic_learning_rate",
     "insufficient_sampling": "raise model.samples, or model.continuations where values come from continuations",
     "poor_baseline": "compare with more responses, or take prompts that are neither always solved nor never",
     "kl_collapse": "lower model.learning_rate, or raise model.kl_coefficient",
 }
-LEAST = ("explained_variance", "entropy_ratio", "distinct")  # limits from below
-Total = Callable[[Tensor], Tensor]  # the sum over ranks
+Total = Callable[[Tensor], Tensor]  # the sum, or the largest, over ranks
 
 
 class Diagnostics(Ranged, Callback, setting="diagnostics"):
@@ -53,10 +48,14 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
     - ``critic_initialisation``: a critic that is not being pretrained explains less of the returns than a constant
       (``explained_variance``), or is off by a constant (``value_bias``).
     - ``insufficient_sampling``: values (``cut_error``) or baselines (``group_error``) are means of too few samples.
-    - ``poor_baseline``: most groups have advantages of 0 (``zero_advantage``), or the gradient is much noisier than
-      with a baseline from probes, which are more responses to some of the prompts (``trace_ratio``).
+    - ``poor_baseline``: most groups have advantages of 0 and are not solved (``stuck``), or the gradient is much
+      noisier than with a baseline from probes, which are more responses to some of the prompts (``trace_ratio``).
     - ``kl_collapse``: two at once of ``entropy_ratio``, ``distinct``, ``clip_fraction``, ``kl_slope`` and
       ``length_ratio`` are beyond their limits. Not measured if another policy is sampled.
+
+    A group is solved where all its rewards are the best that the run has seen, which has seen others, too. A policy
+    that is always right has nothing to learn there and no variety left, as one that has collapsed; so ``stuck``,
+    ``entropy_ratio`` and ``distinct`` count a solved group as one that learns and has lost nothing.
 
     It takes no random number from training and changes no weight. Without probes it takes no forward pass.
 
@@ -70,7 +69,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         value_bias: upper limit of the absolute mean(V - R) / sd(R).
         sampling_error: upper limit of the squared standard error of a mean over the variance of the returns.
         trace_ratio: upper limit of the gradient's noise over that with a baseline from probes.
-        zero_advantage: upper limit of the share of groups whose advantages are all 0.
+        stuck: upper limit of the share of groups whose advantages are all 0 and that are not solved.
         entropy_ratio: lower limit of the entropy per token over that of the first measured iteration.
         distinct: lower limit of the share of different responses in a group.
         clip_fraction: upper limit of the share of tokens whose gradient is clipped.
@@ -88,16 +87,16 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         probe_every_n_iterations: Whole = 0,
         probe_prompts: Several = 8,
         probe_samples: Several = 16,
-        explained_variance: AnyLimit = 0.0,
-        value_bias: Limit = 0.5,
-        sampling_error: Limit = 0.35,
-        trace_ratio: Limit = 2.0,
-        zero_advantage: Limit = 0.8,
-        entropy_ratio: Limit = 0.3,
-        distinct: Limit = 0.5,
-        clip_fraction: Limit = 0.3,
-        kl_slope: Limit = 1.0,
-        length_ratio: LimitOfFactor = 2.0,
+        explained_variance: AnyLimit = LIMITS["explained_variance"],
+        value_bias: Limit = LIMITS["value_bias"],
+        sampling_error: Limit = LIMITS["group_error"],
+        trace_ratio: Limit = LIMITS["trace_ratio"],
+        stuck: Limit = LIMITS["stuck"],
+        entropy_ratio: Limit = LIMITS["entropy_ratio"],
+        distinct: Limit = LIMITS["distinct"],
+        clip_fraction: Limit = LIMITS["clip_fraction"],
+        kl_slope: Limit = LIMITS["kl_slope"],
+        length_ratio: LimitOfFactor = LIMITS["length_ratio"],
         kl_window: Several = 10,
     ) -> None:
         self.limits = {
@@ -106,7 +105,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
             "cut_error": sampling_error,
             "group_error": sampling_error,
             "trace_ratio": trace_ratio,
-            "zero_advantage": zero_advantage,
+            "stuck": stuck,
             "entropy_ratio": entropy_ratio,
             "distinct": distinct,
             "clip_fraction": clip_fraction,
@@ -116,6 +115,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         self.every_n_iterations, self.probe_every_n_iterations = every_n_iterations, probe_every_n_iterations
         self.probe_prompts, self.probe_samples, self.kl_window = probe_prompts, probe_samples, kl_window
         self.start: dict[str, float] = {}  # entropy and length of the first iteration measured
+        self.seen = [math.inf, -math.inf]  # the lowest and the highest reward
         self.kl: list[list[float]] = []  # (iteration, KL) of the last iterations measured
         self.earlier: dict[str, float] = {}  # what is known when an iteration is over, of the one before
         self.probe_tokens = 0
@@ -128,6 +128,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
             return
         if trainer.current_epoch == 0:  # of another run; a checkpoint's come after this
             self.start, self.kl, self.earlier, self.probe_tokens = {}, [], {}, 0
+            self.seen = [math.inf, -math.inf]
         if self.every_n_iterations and self.probe_every_n_iterations and self.probe_samples < algorithm.plan.samples:
             raise UsageError(
                 f"diagnostics.probe_samples is {self.probe_samples}; a baseline better than that of "
@@ -143,20 +144,19 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rollouts: Rollouts = data.rollouts
         samples, total = rollouts.select(rollouts.sampled), data.sum_over_ranks
+        solved = self._solved(samples, data.max_over_ranks)
         values = {
             **({} if algorithm.waits else self._critic(samples, total)),
             **self._sampling(algorithm, rollouts, total),
-            **self._baseline(trainer, algorithm, samples),
-            **(self._collapse(trainer, samples, total) if algorithm.behaviour is algorithm.policy else {}),
+            **self._baseline(trainer, algorithm, samples, solved),
+            **(self._collapse(trainer, samples, solved, total) if algorithm.behaviour is algorithm.policy else {}),
         }
         metrics = {name: value for name, value in values.items() if math.isfinite(value)}
-        for signature, names in SIGNS.items():
-            measured = [name for name in names if name in metrics]
-            seen = [f"{x} {metrics[x]:.3g} (limit {self.limits[x]:g})" for x in measured if self._beyond(x, metrics[x])]
-            flag = len(seen) >= (2 if signature == "kl_collapse" else 1)
-            if measured:
-                metrics[f"flag/{signature}"] = float(flag)
+        for signature, signs in beyond(metrics, self.limits).items():
+            flag = is_raised(signature, len(signs))
+            metrics[f"flag/{signature}"] = float(flag)
             if flag and signature not in self._warned and trainer.is_global_zero:
+                seen = [f"{name} {metrics[name]:.3g} (limit {self.limits[name]:g})" for name in signs]
                 self._warned.add(signature)
                 where = f"{signature} in iteration {trainer.current_epoch + 1}"
                 # a line of its own above the progress bar, where a Python warning would drag its source line along
@@ -170,11 +170,15 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
             name: float(known[name]) for name in ("policy/entropy", "policy/clip_fraction") if name in known
         }
 
-    def _beyond(self, name: str, value: float) -> bool:
-        limit = self.limits[name]
-        if name == "length_ratio":
-            return not 1 / limit <= value <= limit
-        return value < limit if name in LEAST else abs(value) > limit
+    def _solved(self, samples: Rollouts, most: Total) -> Tensor:
+        """Whether a row's group is solved: [N] bool; ``most`` is the largest over ranks."""
+        assert samples.rewards is not None
+        rewards = samples.rewards.double()
+        lowest, highest = most(torch.stack([-rewards.min(), rewards.max()])).tolist()
+        self.seen = [min(self.seen[0], -lowest), max(self.seen[1], highest)]
+        if self.seen[0] == self.seen[1]:  # nothing to tell the best from
+            return torch.zeros_like(samples.trained)
+        return solved_rows(rewards, samples.group, self.seen[1])
 
     # ---- the signatures -----------------------------------------------------------------------------------------
 
@@ -201,21 +205,26 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         values = {}
         if algorithm.compares_group and not plan.fork_root:
             values["group_error"] = _mean(squared_errors(own.view(-1, plan.samples)), total) / variance
-        if plan.continuations >= 2:
+        if plan.continuations:
             forked = (rollouts.origin >= 0).nonzero().squeeze(1)
             place = rollouts.origin[forked] * rollouts.mask.shape[1] + rollouts.cut[forked]
-            cuts = returns[forked[place.argsort(stable=True)]].view(-1, plan.continuations)
-            values["cut_error"] = _mean(squared_errors(cuts), total) / variance
-            correlation = agreement(total(pair_sums(*half_means(cuts)))).correlation
-            longer = plan.continuations / (plan.continuations // 2)
+            forked = forked[place.argsort(stable=True)].view(-1, plan.continuations)
+            # the response that was cut goes on from there as its continuations do
+            drawn = returns[torch.cat([rollouts.origin[forked[:, :1]], forked], 1)]
+            more = (plan.continuations + 1) / plan.continuations  # the value is the mean of the continuations alone
+            values["cut_error"] = _mean(more * squared_errors(drawn), total) / variance
+            correlation = agreement(total(pair_sums(*half_means(drawn)))).correlation
+            longer = plan.continuations / (drawn.shape[1] // 2)
             values["cut_reliability"] = spearman_brown(correlation, longer)
         return values
 
-    def _baseline(self, trainer: Trainer, algorithm: Any, samples: Rollouts) -> dict[str, float]:
+    def _baseline(self, trainer: Trainer, algorithm: Any, samples: Rollouts, solved: Tensor) -> dict[str, float]:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         assert samples.advantages is not None
-        share = zero_advantage_share(samples.advantages, samples.group)
-        values = {"zero_advantage": _mean(share[None], data.sum_over_ranks)}  # the ranks have as many groups each
+        live = {"zero_advantage": samples.advantages, "stuck": torch.where(solved[:, None], 1.0, samples.advantages)}
+        shares = {name: zero_advantage_share(each, samples.group) for name, each in live.items()}
+        # the ranks have as many groups each
+        values = {name: _mean(share[None], data.sum_over_ranks) for name, share in shares.items()}
         if self.probe_every_n_iterations and not trainer.current_epoch % self.probe_every_n_iterations:
             values |= self._probe(trainer, algorithm, data)
         return values
@@ -253,20 +262,14 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         own, best = (float(each.trace_cov) if each is not None else math.nan for each in traces)
         return own / best if best > 0 else math.nan
 
-    def _collapse(self, trainer: Any, samples: Rollouts, total: Total) -> dict[str, float]:
+    def _collapse(self, trainer: Any, samples: Rollouts, solved: Tensor, total: Total) -> dict[str, float]:
         length = _mean(samples.lengths, total)
         values = {"length_ratio": length / self.start.setdefault("length", length)}
-        entropy = None
-        if samples.entropy is not None:
-            entropy = _mean(samples.entropy[samples.mask], total)
-        elif "policy/entropy" in self.earlier:
-            entropy = self.earlier["policy/entropy"]
-        if entropy is not None:
-            start = self.start.setdefault("entropy", entropy)
-            values["entropy_ratio"] = entropy / start if start > 0 else math.nan
+        values |= self._entropy(samples, solved, total)
         if len(samples) > len(samples.examples):
-            different = distinct_responses(samples.response_ids, samples.filled, samples.group)
-            values["distinct"] = _mean(torch.tensor([different / len(samples)]), total)
+            for name, lost in (("distinct", samples.select(~solved)), ("distinct_all", samples)):
+                same = len(lost) - distinct_responses(lost.response_ids, lost.filled, lost.group)
+                values[name] = _mean(torch.tensor([1 - same / len(samples)]), total)
         if "policy/clip_fraction" in self.earlier:
             values["clip_fraction"] = self.earlier["policy/clip_fraction"]
         if samples.old_logprobs is not None and samples.reference_logprobs is not None:
@@ -276,12 +279,26 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
                 values["kl_slope"] = agreement(pair_sums(*torch.tensor(self.kl).T)).slope
         return values
 
+    def _entropy(self, samples: Rollouts, solved: Tensor, total: Total) -> dict[str, float]:
+        """Relative to the first measured iteration; where only the loss computes it, that of the iteration before."""
+        own = None if samples.entropy is None else samples.entropy[samples.mask]
+        entropy = self.earlier.get("policy/entropy", math.nan) if own is None else _mean(own, total)
+        if not entropy >= 0 or (start := self.start.setdefault("entropy", entropy)) <= 0:
+            return {}
+        kept = _mean(solved[:, None].expand_as(samples.mask)[samples.mask], total)  # share of the tokens
+        left = (1 - kept) * entropy
+        if samples.entropy is not None:
+            left = _mean(torch.where(solved[:, None], 0.0, samples.entropy)[samples.mask], total)
+        return {"entropy_ratio": kept + left / start, "entropy_ratio_all": entropy / start}
+
     def state_dict(self) -> dict[str, Any]:
-        return {"start": self.start, "kl": self.kl, "earlier": self.earlier, "probe_tokens": self.probe_tokens}
+        names = ("start", "kl", "earlier", "probe_tokens", "seen")
+        return {name: getattr(self, name) for name in names}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.start, self.kl, self.probe_tokens = (state_dict[name] for name in ("start", "kl", "probe_tokens"))
-        self.earlier = state_dict.get("earlier", {})  # checkpoints of earlier versions have none
+        # checkpoints of earlier versions have none of these
+        self.earlier, self.seen = state_dict.get("earlier", {}), state_dict.get("seen", self.seen)
 
 
 def _mean(x: Tensor, total: Total) -> float:

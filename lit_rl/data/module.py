@@ -249,6 +249,10 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         """The sum of a tensor over the ranks, on the CPU."""
         return self._reduce(x, "sum")
 
+    def max_over_ranks(self, x: Tensor) -> Tensor:
+        """The largest over the ranks, entry by entry, on the CPU."""
+        return self._reduce(x, "max")
+
     def _reduce(self, x: Tensor, operation: Literal["sum", "max"]) -> Tensor:
         strategy: Any = self.trainer.strategy  # type: ignore[union-attr]
         return strategy.reduce(x.to(strategy.root_device), reduce_op=operation).cpu()

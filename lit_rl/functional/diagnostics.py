@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lit_rl.functional.advantages import group_sum
+
 
 class Agreement(NamedTuple):
     """How an estimate x agrees with its target y over n pairs; NaN where a denominator is 0 up to rounding.
@@ -108,6 +110,11 @@ def alike_probability(rewards: Tensor, samples: int) -> Tensor:
     others = (rewards[:, :, None] == rewards[:, None, :]).sum(2).double() - 1
     drawn = torch.arange(samples - 1, device=rewards.device)
     return ((others[..., None] - drawn).clamp(min=0) / (rewards.shape[1] - 1 - drawn)).prod(2).mean(1)
+
+
+def solved_rows(rewards: Tensor, group: Tensor, best: float) -> Tensor:
+    """Whether all rewards of a row's group are at least ``best``: rewards [N], group [N] -> [N] bool."""
+    return group_sum((rewards < best).double(), group) == 0
 
 
 def distinct_responses(ids: Tensor, filled: Tensor, group: Tensor) -> int:
