@@ -46,9 +46,10 @@ def cells(study: Study, seeds: Sequence[int] | None = None, smoke: bool = False)
     """The grid, seed by seed: an interrupted sweep leaves all arms with the same seeds.
 
     Args:
-        seeds: the study's own if None.
+        seeds: the study's own, and those for calibration, if None.
     """
-    return [cell(study, arm, seed, smoke) for seed in (study.seeds if seeds is None else seeds) for arm in study.arms]
+    wanted = study.seeds_to_run(smoke) if seeds is None else seeds
+    return [cell(study, arm, seed, smoke) for seed in wanted for arm in study.arms]
 
 
 def cell(study: Study, arm: Arm, seed: int, smoke: bool = False) -> Cell:

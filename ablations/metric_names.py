@@ -9,6 +9,7 @@ MEMORY = "memory/peak"  # MiB
 OVER_TOKENS, OVER_SECONDS = "over_tokens/", "over_seconds/"  # before a curve: its mean over the budget of them
 END = "end/"  # before a curve: its last value
 RECOVERED = "recovered/"  # before positions such as 1+3: the part of their exact gradient that estimates have
+FLAGGED = "flagged/"  # before a warning: 1 if it was ever raised, otherwise 0
 NOISE = "noise/"  # before a cost: the logarithm of tr Sigma when as much is spent
 
 # costs: of a response, a generated token, a second, or generated and trained tokens of which a trained one is K

@@ -173,6 +173,22 @@ class Comparison(NamedTuple):
         return self.name or f"{' + '.join(self.arms)} against {' + '.join(self.against)}"
 
 
+class Fault(NamedTuple):
+    """A fault that is provoked on purpose, and what should tell of it.
+
+    Attributes:
+        name: the same for all tasks.
+        warning: of :mod:`lit_rl.functional.warning_rules`.
+        arm: the runs that have it.
+        twin: healthy runs that differ in nothing else, paired by seed.
+    """
+
+    name: str
+    warning: str
+    arm: str
+    twin: str
+
+
 @dataclass(frozen=True)
 class Tuning:
     """What is tried for each arm, with each of its allocations, on seeds that the study itself does not use.
@@ -215,6 +231,8 @@ class Study:
         seeds: when none are given.
         tuning: of learning rates and allocations; None where they stand in the settings.
         hours: the budget on two cores.
+        faults: provoked on purpose, to judge the warnings by; the cells keep what the diagnostics logged.
+        calibration: seeds on which the limits of warnings are set; their cells are in no other number.
         kappas: costs of a trained token, in generated ones, at which the noise of frozen arms is compared.
         scale: ``tiny``, ``mid`` or ``small``.
         smoke: settings merged last with ``--smoke``, to try the study out in seconds.
@@ -240,6 +258,8 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     tuning: Tuning | None = None
     hours: float | None = None
+    faults: tuple[Fault, ...] = ()
+    calibration: tuple[int, ...] = ()
     kappas: tuple[float, ...] = ()
     scale: str = "tiny"
     smoke: Config = field(default_factory=SMOKE.copy)
@@ -272,6 +292,14 @@ class Study:
     def matters_of(self, comparison: Comparison) -> float:
         """The smallest difference that would matter, in the metric's unit."""
         return DEFAULT_MATTERS[unit(self.metric_of(comparison))] if comparison.matters is None else comparison.matters
+
+    def own_seeds(self, smoke: bool) -> tuple[int, ...]:
+        """Those that are run where none are given; of many, beside such for calibration, ``--smoke`` takes two."""
+        return self.seeds[:2] if smoke and self.calibration else self.seeds
+
+    def seeds_to_run(self, smoke: bool) -> tuple[int, ...]:
+        """Those and, of the ones for calibration, all or, with ``--smoke``, two."""
+        return (*self.own_seeds(smoke), *(self.calibration[:2] if smoke else self.calibration))
 
     def baseline_of(self, arm: str) -> str:
         return self.arm(arm).baseline or self.baseline
@@ -315,7 +343,9 @@ def _faults(study: Study) -> Iterator[str]:
     if twice:
         yield f"two arms are called {twice[0]}"
     pairs = (*study.comparisons, *study.controls, *study.exploratory)
-    named = [*map(study.baseline_of, study.arm_names), *(name for pair in pairs for name in pair.arms + pair.against)]
+    compared = [name for pair in pairs for name in pair.arms + pair.against]
+    faulty = [name for each in study.faults for name in (each.arm, each.twin)]
+    named = [*map(study.baseline_of, study.arm_names), *compared, *faulty]
     if unknown := [name for name in named if name not in study.arm_names]:
         yield f"it compares with {unknown[0]}, which is none of its arms"
     for pair in pairs:
@@ -332,6 +362,12 @@ def _faults(study: Study) -> Iterator[str]:
         yield f"its scale is {study.scale!r}, which is none of {', '.join(SCALES)}"
     if wrong := _seeds_fault(study.seeds):
         yield f"its seeds {wrong}"
+    if study.calibration and (wrong := _seeds_fault(study.calibration)):
+        yield f"its seeds for calibration {wrong}"
+    if both := set(study.calibration) & {*study.seeds, *(study.tuning.seeds if study.tuning else ())}:
+        yield f"seed {min(both)} is for calibration, and used otherwise, too; take others for calibration"
+    if study.calibration and not study.faults:
+        yield "it has seeds for calibration, but no faults, so that nothing is calibrated"
     yield from _faults_of_trials(study)
 
 

@@ -162,7 +162,9 @@ def test_every_study_has_distinct_cells():
     for each in STUDIES.values():
         for smoke in (False, True):
             found = cells(each, smoke=smoke)
-            assert len({cell.hash for cell in found}) == len(found) == len(each.arms) * len(each.seeds)
+            seeds = each.seeds_to_run(smoke)
+            assert len({cell.hash for cell in found}) == len(found) == len(each.arms) * len(seeds)
+            assert set(each.own_seeds(smoke)) <= set(seeds) <= {*each.seeds, *each.calibration}
 
 
 @pytest.mark.parametrize("key", STUDIES)

@@ -3,6 +3,7 @@
 from ablations.analysis.statistics import Interval
 from ablations.metric_names import (
     END,
+    FLAGGED,
     KAPPA,
     MEMORY,
     NOISE,
@@ -30,6 +31,8 @@ def name(metric: str) -> str:
     if metric.startswith(RECOVERED):
         positions = ", ".join(str(int(t) + 1) for t in metric.removeprefix(RECOVERED).split("+"))
         return f"recovered part of the exact gradient at positions {positions}"
+    if metric.startswith(FLAGGED):
+        return f"share of runs that draw `{metric.removeprefix(FLAGGED)}`"
     if metric.startswith(NOISE):
         return f"gradient noise tr Σ {_at_cost(metric.removeprefix(NOISE))}"
     return "peak memory" if metric == MEMORY else _plain(metric)

@@ -56,6 +56,41 @@ def bca_interval(values: Sequence[float], confidence: float = 0.95) -> Interval:
     return Interval(float(np.mean(values)), float(found.low), float(found.high))
 
 
+def rate_interval(count: int, n: int, confidence: float = 0.95) -> Interval:
+    """The share count / n with its exact binomial interval (Clopper and Pearson 1934); all NaN if n is 0."""
+    if not n:
+        return Interval(math.nan, math.nan, math.nan)
+    from scipy import stats
+
+    found = stats.binomtest(count, n).proportion_ci(confidence)
+    return Interval(count / n, float(found.low), float(found.high))
+
+
+def auc_interval(positive: Sequence[float], negative: Sequence[float], confidence: float = 0.95) -> Interval:
+    """The chance that a positive value is above a negative one, ties counted half: the area under the ROC curve.
+
+    The interval is Newcombe's (2006, method 5), which is no point where the two do not overlap. It takes the values as
+    independent. All NaN where there is no value on a side.
+    """
+    m, n = len(positive), len(negative)
+    if not m or not n:
+        return Interval(math.nan, math.nan, math.nan)
+    from scipy import optimize, stats
+
+    area = float(stats.mannwhitneyu(positive, negative).statistic) / (m * n)
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+
+    def beyond(x: float) -> float:
+        """How far the estimate is from x, squared, less what chance explains if x is the truth."""
+        spread = 1 + ((m + n) / 2 - 1) * ((1 - x) / (2 - x) + x / (1 + x))
+        return (area - x) ** 2 - z**2 * x * (1 - x) * spread / (m * n)
+
+    inside = min(max(area, 1e-9), 1 - 1e-9)  # at 0 and 1 it is 0, too
+    low = 0.0 if area == 0 else float(optimize.brentq(beyond, 0.0, inside))
+    high = 1.0 if area == 1 else float(optimize.brentq(beyond, inside, 1.0))
+    return Interval(area, low, high)
+
+
 def jackknife_interval(statistic: Callable[[Sequence[int]], float], seeds: Sequence[int]) -> Interval:
     """A statistic of some seeds, with the t interval of Tukey's pseudo-values n f(all) - (n - 1) f(all but one).
 

@@ -1,7 +1,7 @@
 """One finished cell: its metrics, its curves, and what is made of them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 
 from ablations.metric_names import CREDIT, SECONDS, STEPS
@@ -9,7 +9,11 @@ from ablations.metric_names import CREDIT, SECONDS, STEPS
 
 @dataclass(frozen=True)
 class CellResult:
-    """A finished cell: its last metrics, and its curves as metric -> iteration -> value."""
+    """A finished cell: its last metrics, and its curves as metric -> iteration -> value.
+
+    Attributes:
+        diagnostics: curves of what the diagnostics logged, in a study with faults.
+    """
 
     arm: str
     seed: int
@@ -19,6 +23,7 @@ class CellResult:
     run_id: str
     metrics: dict[str, float]
     curves: dict[str, dict[int, float]]
+    diagnostics: dict[str, dict[int, float]] = field(default_factory=dict)
 
     @property
     def generated(self) -> float:

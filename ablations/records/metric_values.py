@@ -1,7 +1,7 @@
 """The value of a metric of :mod:`ablations.metric_names` in one cell."""
 
 from ablations.config import Config
-from ablations.metric_names import END, NOISE, OVER_SECONDS, OVER_TOKENS, RECOVERED
+from ablations.metric_names import END, FLAGGED, NOISE, OVER_SECONDS, OVER_TOKENS, RECOVERED
 from ablations.records.cell_noise import noise_of
 from ablations.records.cell_result import CellResult, mean_to, recovered
 
@@ -18,6 +18,8 @@ def value(cell: CellResult, metric: str, config: Config, budget: dict[str, float
     if metric.startswith(NOISE):
         noise = noise_of(cell, config)
         return None if noise is None else noise.log(metric.removeprefix(NOISE))
+    if metric.startswith(FLAGGED):
+        return max(cell.diagnostics.get(f"flag/{metric.removeprefix(FLAGGED)}", {}).values(), default=None)
     for prefix, axis in ((OVER_TOKENS, "tokens"), (OVER_SECONDS, "seconds")):
         if metric.startswith(prefix):
             curve = cell.along(metric.removeprefix(prefix), axis)

@@ -18,6 +18,7 @@ from ablations.grid import Cell, find
 from ablations.metric_names import (
     CREDIT,
     END,
+    FLAGGED,
     KAPPA,
     NOISE,
     OVER_SECONDS,
@@ -29,7 +30,7 @@ from ablations.metric_names import (
     STEPS,
     TOKEN,
 )
-from ablations.records import exact_rows, metric_values
+from ablations.records import diagnostic_curves, exact_rows, metric_values
 from ablations.records.cell_result import CellResult
 from ablations.records.experiment import COMMIT, Tracking, identity
 from ablations.study import Study
@@ -49,6 +50,7 @@ PHASES = ("time/sample", "time/score", "time/update")
 MEASURED = ("val/accuracy", "val/accuracy_sampled", *GRADIENT)  # not in every iteration
 CURVES = ("tokens/generated", "tokens/continued", SECONDS, STEPS, "train/reward", *CRITIC, *MEASURED)
 ACCURACY = "value_accuracy/"
+DIAGNOSTIC = "diagnostic/"  # begins what the callback of that name logs
 MANY = (CREDIT, ACCURACY)  # what curves begin with that a callback logs by position
 PREFIXES = (OVER_TOKENS, OVER_SECONDS, END)  # before a curve
 OF_GRADIENTS = re.compile(rf"{RECOVERED}\d+(\+\d+)*|{NOISE}({RESPONSE}|{TOKEN}|{SECOND}|{KAPPA}\d+(\.\d+)?)")
@@ -59,7 +61,8 @@ NAMES = (*METRICS, *(f"{prefix}{curve}" for prefix in PREFIXES for curve in CURV
 class StudyResults:
     """The finished cells of a study as it is defined now; ``outdated`` counts those of earlier definitions.
 
-    A study that has exact rows may have no cells.
+    A study that has exact rows may have no cells. ``calibration`` has the cells of the seeds for calibration, which are
+    never among ``cells``.
     """
 
     study: Study
@@ -67,6 +70,13 @@ class StudyResults:
     cells: tuple[CellResult, ...]
     outdated: int
     exact: tuple[dict[str, str], ...] = ()
+    calibration: tuple[CellResult, ...] = ()
+
+    def __post_init__(self) -> None:
+        wrong = [cell for cell in self.cells if cell.seed in self.study.calibration]
+        wrong += [cell for cell in self.calibration if cell.seed not in self.study.calibration]
+        if wrong:
+            raise ValueError(f"seed {wrong[0].seed} is on the wrong side of the calibration")
 
     @property
     def arms(self) -> list[str]:
@@ -136,32 +146,38 @@ class StudyResults:
         return {seed: norms[seed] / snr[seed] for seed in norms if snr.get(seed)}  # snr = n |G|^2 / tr Sigma
 
     def write_csv(self, folder: Path) -> None:
-        """``cells.csv``, a line a cell, and ``curves.csv``, a line a cell and iteration: all that a report takes."""
+        """``cells.csv``, a line a cell, and ``curves.csv``, a line a cell and iteration: all that a report takes.
+
+        Beside them ``diagnostics.csv`` in a study with faults.
+        """
         if not self.cells:
             return
-        measured = {name for c in self.cells for name in c.curves if c.curves[name]}
+        cells = (*self.cells, *self.calibration)
+        measured = {name for c in cells for name in c.curves if c.curves[name]}
         names = [name for name in CURVES if name in measured] + sorted(measured - set(CURVES))
         rows = [
             {"arm": c.arm, "seed": c.seed, **{name: c.metrics.get(name) for name in METRICS}}
             | {"iterations": c.iterations, "commit": c.commit, "config_hash": c.config_hash, "run_id": c.run_id}
-            for c in self.cells
+            for c in cells
         ]
         points = [
             {
                 **{"arm": c.arm, "seed": c.seed, "iteration": step},
                 **{name: c.curves.get(name, {}).get(step) for name in names},
             }
-            for c in self.cells
+            for c in cells
             for step in sorted({step for curve in c.curves.values() for step in curve})
         ]
         _write(folder / CELLS, rows)
         _write(folder / CURVES_CSV, points)
+        if self.study.faults:
+            diagnostic_curves.write(folder, cells)
 
 
 def known(metric: str) -> bool:
     """Whether cells can have a value of that metric."""
     many = tuple(f"{prefix}{begin}" for prefix in PREFIXES for begin in MANY)
-    return metric in NAMES or metric.startswith(many) or OF_GRADIENTS.fullmatch(metric) is not None
+    return metric in NAMES or metric.startswith((*many, FLAGGED)) or OF_GRADIENTS.fullmatch(metric) is not None
 
 
 def load(study: Study, smoke: bool) -> StudyResults:
@@ -174,13 +190,15 @@ def load(study: Study, smoke: bool) -> StudyResults:
     cells, outdated = _read_mlflow(study, smoke) if has_database(tracking_uri()) else ([], 0)
     if not cells:
         cells, outdated = _read_csv(study, smoke)
-    if not cells and not exact:
+    cells.sort(key=lambda cell: (study.arm_names.index(cell.arm), cell.seed))
+    calibration = tuple(cell for cell in cells if cell.seed in study.calibration)
+    own = tuple(cell for cell in cells if cell.seed not in study.calibration)
+    if not own and not exact:
         raise UsageError(
             f"{study.key} has no finished cells, neither in MLflow nor in {FOLDER / study.label(smoke)}; run them with "
             f"`python -m ablations {study.how}{' --smoke' if smoke else ''}`"
         )
-    cells.sort(key=lambda cell: (study.arm_names.index(cell.arm), cell.seed))
-    return StudyResults(study, smoke, tuple(cells), outdated, exact)
+    return StudyResults(study, smoke, own, outdated, exact, calibration)
 
 
 def _read_mlflow(study: Study, smoke: bool) -> tuple[list[CellResult], int]:
@@ -188,11 +206,11 @@ def _read_mlflow(study: Study, smoke: bool) -> tuple[list[CellResult], int]:
     tracking = Tracking(study.label(smoke))
     finished = tracking.finished_cells()
     found = [(find(study, *identity(run), smoke), run) for run in finished.values()]
-    cells = [_from_run(tracking, cell, run) for cell, run in found if cell is not None]
+    cells = [_from_run(tracking, cell, run, bool(study.faults)) for cell, run in found if cell is not None]
     return cells, len(finished) - len(cells)
 
 
-def _from_run(tracking: Tracking, cell: Cell, run: Any) -> CellResult:
+def _from_run(tracking: Tracking, cell: Cell, run: Any, diagnosed: bool) -> CellResult:
     """Curves where something beside the training itself was measured, and at the end; to the digits of the CSV."""
 
     def history(metric: str) -> dict[int, float]:
@@ -215,7 +233,11 @@ def _from_run(tracking: Tracking, cell: Cell, run: Any) -> CellResult:
     metrics = dict.fromkeys(("tokens/generated", "time/fit", "time/stages"), 0.0)
     metrics |= {name: _rounded(run.data.metrics[name]) for name in METRICS if name in run.data.metrics}
     metrics |= {name: _rounded(sum(phase.values())) for name, phase in zip(SPENT, phases, strict=True)}
-    return CellResult(cell.arm, cell.seed, last, run.data.tags[COMMIT], cell.hash, run.info.run_id, metrics, curves)
+    names = [name for name in run.data.metrics if name.startswith(DIAGNOSTIC)] if diagnosed else []
+    seen = {name.removeprefix(DIAGNOSTIC): diagnostic_curves.rounded(history(name)) for name in sorted(names)}
+    return CellResult(
+        cell.arm, cell.seed, last, run.data.tags[COMMIT], cell.hash, run.info.run_id, metrics, curves, seen
+    )
 
 
 def _rounded(value: float) -> float:
@@ -229,6 +251,7 @@ def _read_csv(study: Study, smoke: bool) -> tuple[list[CellResult], int]:
     if not (folder / CELLS).is_file() or not (folder / CURVES_CSV).is_file():
         return [], 0
     curves: dict[tuple[str, int], dict[str, dict[int, float]]] = {}
+    diagnostics = diagnostic_curves.read(folder) if study.faults else {}
     with (folder / CURVES_CSV).open(newline="") as file:
         for row in csv.DictReader(file):
             own = curves.setdefault((row.pop("arm"), int(row.pop("seed"))), {})
@@ -244,9 +267,9 @@ def _read_csv(study: Study, smoke: bool) -> tuple[list[CellResult], int]:
                 outdated += 1
                 continue
             metrics = {name: float(row[name]) for name in METRICS if row.get(name)}
-            own = curves.get((arm, seed), {})
+            own, seen = (found.get((arm, seed), {}) for found in (curves, diagnostics))
             cells.append(
-                CellResult(arm, seed, int(row["iterations"]), row["commit"], digest, row["run_id"], metrics, own)
+                CellResult(arm, seed, int(row["iterations"]), row["commit"], digest, row["run_id"], metrics, own, seen)
             )
     return cells, outdated
 

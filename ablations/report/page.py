@@ -9,6 +9,7 @@ from ablations.analysis import (
     exact_table,
     response_surface,
     secondary_differences,
+    warning_tables,
 )
 from ablations.analysis.tables import Table
 from ablations.analysis.verdicts import ENOUGH_SEEDS, verdicts
@@ -23,13 +24,14 @@ TRIALS = (f"{ALLOCATION}.png", f"{SURFACE}.png")  # figures that stand beside th
 HEADINGS = (
     exact_table.HEADING,
     *response_surface.HEADINGS,
+    "Warnings",
     "By task",
     "By arm",
     "Gradient noise",
     "Credit",
     "Values",
     "Time",
-)
+)  # of tables
 UNTRAINED = "No cell has been trained yet: all that stands here was enumerated."
 GUIDE = "[tables/README.md](tables/README.md) explains the columns."
 COLUMNS = (
@@ -69,6 +71,7 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
         f"# {study.question}",
         answer(results),
         *([shown[ANSWER]] if ANSWER in shown else []),
+        *warning_tables.page(results),
         *(
             [
                 "## Planned comparisons",
@@ -167,7 +170,7 @@ def command(results: StudyResults) -> str:
     """What runs these cells again."""
     seeds = results.seeds
     parts = ["python -m ablations", results.study.how]
-    if results.cells and seeds != list(results.study.seeds):
+    if results.cells and seeds != list(results.study.own_seeds(results.smoke)):
         counted = seeds == list(range(len(seeds)))
         parts.append(f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}")
     return " ".join([*parts, *(["--smoke"] if results.smoke else [])])

@@ -19,6 +19,7 @@ from ablations.analysis import (
     secondary_differences,
     time_by_phase,
     value_accuracy,
+    warning_tables,
 )
 from ablations.analysis.tables import Table
 from ablations.records.study_results import FOLDER, StudyResults, load
@@ -76,6 +77,7 @@ def made(results: StudyResults) -> list[Table]:
         time_by_phase.table(results),
         exact_table.table(results),
         *response_surface.tables(results.study),
+        *warning_tables.tables(results),
     )
     return [table for table in (arm_table.table(results), *others) if table.rows]
 

@@ -10,6 +10,7 @@ from ablations.studies import (
     all_algorithms,
     binary_math,
     binary_math_larger,
+    failure_signatures,
     natural_start,
     own,
     position_credit,
@@ -35,6 +36,7 @@ STUDIES: dict[str, Study] = {
         sampling_budget_larger.MID,
         sampling_budget_larger.SMALL,
         wall_clock.STUDY,
+        failure_signatures.STUDY,
         all_algorithms.STUDY,
     )
 }
