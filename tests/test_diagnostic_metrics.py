@@ -24,14 +24,14 @@ def test_agreement_is_numpys(offset):
     assert found.correlation == pytest.approx(np.corrcoef(x, y)[0, 1])
     assert found.slope == pytest.approx(np.polyfit(x, y, 1)[0]) == pytest.approx(stats.linregress(x, y).slope)
     assert found.explained_variance == pytest.approx(1 - np.var(y - x) / np.var(y))
-    assert found.bias == pytest.approx((x - y).mean() / y.std())
+    assert found.bias == pytest.approx((x - y).mean() / y.std()) and found.spread == pytest.approx(y.std())
 
 
 def test_agreement_without_spread_is_undefined():
     flat, y = torch.full((9,), 0.1), torch.arange(9.0)
     found = f.agreement(f.pair_sums(flat, y))  # a constant explains nothing
     assert found.explained_variance == pytest.approx(0) and np.isnan(found.slope) and np.isnan(found.correlation)
-    assert np.isnan(f.agreement(f.pair_sums(y, flat))).tolist() == [True, True, False, True]
+    assert np.isnan(f.agreement(f.pair_sums(y, flat))).tolist() == [True, True, False, True, True]
     assert np.isnan(f.agreement(f.pair_sums(y[:0], y[:0]))).all()
 
 

@@ -14,7 +14,7 @@ from ablations.analysis.statistics import Interval, auc_interval, mean_interval,
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import StudyResults
 from ablations.study import Fault
-from lit_rl.functional.warning_rules import AT_ONCE, LIMITS, SIGNS, as_limit, badness
+from lit_rl.functional.warning_rules import LIMITS, SIGNS, as_limit, badness, is_raised
 
 ACCURACY = "val/accuracy_sampled"
 FALL = 0.1
@@ -59,7 +59,7 @@ class Rule:
         for name, limit, curve in curves:
             for step, value in curve.items():
                 signs[step] = signs.get(step, 0) + (badness(_limited(name), value) > badness(_limited(name), limit))
-        return min((step for step, n in signs.items() if n >= AT_ONCE.get(self.warning, 1)), default=math.inf)
+        return min((step for step, n in signs.items() if is_raised(self.warning, n)), default=math.inf)
 
     def measured(self, cell: CellResult) -> bool:
         return any(cell.diagnostics.get(name) for name in self.limits)

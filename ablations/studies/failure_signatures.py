@@ -87,8 +87,8 @@ def _arms(task: str) -> tuple[Arm, ...]:
         _arm(task, "GRPO", "GRPO", many, samples=4),
         _arm(task, "PPO", "PPO", 4 * many, **ppo),
         _arm(task, TWINS[FEW][2], prompts=many // 2, samples=4, continuations=4, **forked),
-        rloo.but(f"{task} {HACKED}, KL", {**hacked, "model.kl_coefficient": 0.3}, stages=(weak,)),
-        _arm(task, CRITIC, "ablations.studies.faults.ShiftedCritic", 4 * many, offset=3.0, **ppo),
+        rloo.but(f"{task} {HACKED}, KL", {**hacked, "model.kl_coefficient": 0.1}, stages=(weak,)),
+        _arm(task, CRITIC, "ablations.studies.faults.ShiftedCritic", 4 * many, offset=-3.0, **ppo),
         _arm(task, FEW, prompts=many // 2, samples=2, continuations=1, **forked),
         _arm(task, BASELINE, "ablations.studies.faults.ConstantBaseline", many, samples=4, baseline=-2.0),
         rloo.but(f"{task} {HACKED}", hacked, stages=(weak,)),
@@ -138,7 +138,7 @@ STUDY = Study(
         **QUIET,
         "diagnostics.every_n_iterations": 1,
         "diagnostics.probe_every_n_iterations": 4,
-        "diagnostics.probe_prompts": 4,
+        "diagnostics.probe_prompts": 8,
         "diagnostics.probe_samples": 8,
         "data.eval_prompts": 256,
         "trainer.max_epochs": 24,
@@ -150,7 +150,7 @@ STUDY = Study(
     smoke={**SMOKE, "diagnostics.probe_every_n_iterations": 2, "trainer.max_epochs": 4},
     notes=(
         f"{SMALL_MODELS} The rates of other runs depend on their faults: these are crass, and provoked one at a time.",
-        "The faults: a critic that starts at 3, where rewards are 0 or 1; TRePO with one continuation a cut and two "
+        "The faults: a critic that starts at -3, where rewards are 0 or 1; TRePO with one continuation a cut and two "
         "samples, where one response in 16 earns or problems have four steps; a baseline of -2; a reward model of 128 "
         "responses with 30% wrong labels and no KL penalty; 30 or 10 times the learning rate.",
         "A harm is dated by validations every third iteration, of 256 problems, so up to three iterations too late.",

@@ -114,7 +114,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         }
         self.every_n_iterations, self.probe_every_n_iterations = every_n_iterations, probe_every_n_iterations
         self.probe_prompts, self.probe_samples, self.kl_window = probe_prompts, probe_samples, kl_window
-        self.start: dict[str, float] = {}  # entropy and length of the first iteration measured
+        self.start: dict[str, float] = {}  # entropy and length of the first iteration measured, and the largest spread
         self.seen = [math.inf, -math.inf]  # the lowest and the highest reward
         self.kl: list[list[float]] = []  # (iteration, KL) of the last iterations measured
         self.earlier: dict[str, float] = {}  # what is known when an iteration is over, of the one before
@@ -191,7 +191,10 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         for name, part in parts.items():
             found = agreement(total(pair_sums(samples.values[part], samples.value_targets[part])))
             values[f"explained_variance{name}"] = found.explained_variance
-            values[f"value_bias{name}"], values[f"value_slope{name}"] = found.bias, found.slope
+            values[f"value_slope{name}"] = found.slope
+            # in units of the largest sd so far: the nearer success, the smaller is that of the iteration
+            widest = self.start[f"spread{name}"] = max(self.start.get(f"spread{name}", 0.0), found.spread)
+            values[f"value_bias{name}"] = found.bias * found.spread / widest if widest else math.nan
         return values
 
     def _sampling(self, algorithm: Any, rollouts: Rollouts, total: Total) -> dict[str, float]:

@@ -19,12 +19,14 @@ class Agreement(NamedTuple):
         bias: mean(x - y) / sd(y).
         slope: Cov(x, y) / Var(x), of y = a + slope x by least squares; 1 is calibrated.
         correlation: Pearson's, Cov(x, y) / (sd(x) sd(y)).
+        spread: sd(y).
     """
 
     explained_variance: float
     bias: float
     slope: float
     correlation: float
+    spread: float
 
 
 def pair_sums(x: Tensor, y: Tensor) -> Tensor:
@@ -45,7 +47,9 @@ def agreement(sums: Tensor) -> Agreement:
     spread_x, spread_y = _beyond_rounding(xx - x * x, xx), _beyond_rounding(yy - y * y, yy)
     explained = 1 - (xx - x * x + spread_y - 2 * covariance) / spread_y
     correlation = covariance / (spread_x * spread_y).sqrt()
-    found = torch.stack([explained, (x - y) / spread_y.sqrt(), covariance / spread_x, correlation.clamp(-1, 1)])
+    found = torch.stack(
+        [explained, (x - y) / spread_y.sqrt(), covariance / spread_x, correlation.clamp(-1, 1), spread_y.sqrt()]
+    )
     return Agreement(*found.tolist())
 
 
