@@ -267,6 +267,26 @@ def test_solved_groups_count_as_unchanged():
     assert metrics["diagnostic/stuck"] == metrics["diagnostic/zero_advantage"] == pytest.approx(1 - solved)
 
 
+def test_near_success_the_yardstick_is_that_of_before():
+    """Rewards that hardly differ any more make neither a critic nor a baseline bad."""
+    spreads = []
+
+    class Spread(Callback):
+        def on_train_epoch_end(self, trainer, pl_module):
+            spreads.append(float(trainer.datamodule.rollouts.value_targets.double().std(correction=0)))
+
+    def score(example, ids, text):
+        earned = float(ids[1] == 1)
+        return 1 + earned / 1000 if spreads else earned
+
+    options = {"iterations": 2, "samples": 4, "prompts": 64, "score": score}
+    metrics, _, data = train(Valued, KeyToken(4, LENGTH, position=1), Diagnostics(**PROBES), Spread(), **options)
+    off = (data.rollouts.values - data.rollouts.value_targets).double().mean()
+    assert metrics["diagnostic/value_bias"] == pytest.approx(float(off) / spreads[0], rel=1e-3)
+    assert spreads[1] < spreads[0] / 500 and abs(metrics["diagnostic/value_bias"]) < 1
+    assert metrics["diagnostic/trace_ratio"] < 1e-4
+
+
 def test_clip_fraction_is_that_of_the_iteration_before():
     options = {"passes": 4, "learning_rate": 0.1}
     first, *_ = train(GRPO, Additive(4, LENGTH), **options)

@@ -65,7 +65,7 @@ def _weak(task: str) -> Stage:
         "--output": "{folder}",
         "--data.task": task,
         **own,
-        "--prompts": 32,
+        "--prompts": {KEY: 8, WORDS: 32}[task],
         "--eval_prompts": 32,
         "--label_noise": 0.3,
         "--seed_everything": "{seed}",
@@ -75,7 +75,7 @@ def _weak(task: str) -> Stage:
 
 
 def _arms(task: str) -> tuple[Arm, ...]:
-    many, rate = (8, 0.3) if task == KEY else (16, 1e-2)  # prompts with four responses each; far above the others' rate
+    many, rate = (8, 3.0) if task == KEY else (16, 1e-2)  # prompts with four responses each; far above the others' rate
     stride = cuts("Stride", every=2 if task == KEY else 32)
     weak = _weak(task)
     hacked: Config = {"reward.model": f"{{{weak.name}}}"}
@@ -87,7 +87,7 @@ def _arms(task: str) -> tuple[Arm, ...]:
         _arm(task, "GRPO", "GRPO", many, samples=4),
         _arm(task, "PPO", "PPO", 4 * many, **ppo),
         _arm(task, TWINS[FEW][2], prompts=many // 2, samples=4, continuations=4, **forked),
-        rloo.but(f"{task} {HACKED}, KL", {**hacked, "model.kl_coefficient": 0.1}, stages=(weak,)),
+        rloo.but(f"{task} {HACKED}, KL", {**hacked, "model.kl_coefficient": 0.05}, stages=(weak,)),
         _arm(task, CRITIC, "ablations.studies.faults.ShiftedCritic", 4 * many, offset=-3.0, **ppo),
         _arm(task, FEW, prompts=many // 2, samples=2, continuations=1, **forked),
         _arm(task, BASELINE, "ablations.studies.faults.ConstantBaseline", many, samples=4, baseline=-2.0),
@@ -151,8 +151,9 @@ STUDY = Study(
     notes=(
         f"{SMALL_MODELS} The rates of other runs depend on their faults: these are crass, and provoked one at a time.",
         "The faults: a critic that starts at -3, where rewards are 0 or 1; TRePO with one continuation a cut and two "
-        "samples, where one response in 16 earns or problems have four steps; a baseline of -2; a reward model of 128 "
-        "responses with 30% wrong labels and no KL penalty; 30 or 10 times the learning rate.",
+        "samples, where one response in 16 earns or problems have four steps; a baseline of -2; a reward model of 32 "
+        "(KeyToken) or 128 responses with 30% wrong labels and no KL penalty (twin: 0.05); 300 (KeyToken) or 10 times "
+        "the learning rate.",
         "A harm is dated by validations every third iteration, of 256 problems, so up to three iterations too late.",
         "Probes are drawn in every fourth iteration; without them `trace_ratio` is not measured, and a constant "
         "baseline draws no warning.",

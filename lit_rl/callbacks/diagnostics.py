@@ -114,7 +114,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         }
         self.every_n_iterations, self.probe_every_n_iterations = every_n_iterations, probe_every_n_iterations
         self.probe_prompts, self.probe_samples, self.kl_window = probe_prompts, probe_samples, kl_window
-        self.start: dict[str, float] = {}  # entropy and length of the first iteration measured, and the largest spread
+        self.start: dict[str, float] = {}  # entropy and length of the first iteration measured; largest spreads
         self.seen = [math.inf, -math.inf]  # the lowest and the highest reward
         self.kl: list[list[float]] = []  # (iteration, KL) of the last iterations measured
         self.earlier: dict[str, float] = {}  # what is known when an iteration is over, of the one before
@@ -263,7 +263,9 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
             options = len(rewards), data.sum_over_ranks, data.rows_per_microbatch
             traces = [measure_gradient(algorithm, each, *options) for each in (rollouts, high)]
         own, best = (float(each.trace_cov) if each is not None else math.nan for each in traces)
-        return own / best if best > 0 else math.nan
+        # near success both are next to nothing, and their ratio means nothing
+        most = self.start["trace"] = max(self.start.get("trace", 0.0), best)
+        return own / most if most > 0 else math.nan
 
     def _collapse(self, trainer: Any, samples: Rollouts, solved: Tensor, total: Total) -> dict[str, float]:
         length = _mean(samples.lengths, total)
