@@ -298,8 +298,8 @@ class Study:
         return self.seeds[:2] if smoke and self.calibration else self.seeds
 
     def seeds_to_run(self, smoke: bool) -> tuple[int, ...]:
-        """Those and, of the ones for calibration, all or, with ``--smoke``, two."""
-        return (*self.own_seeds(smoke), *(self.calibration[:2] if smoke else self.calibration))
+        """Those and, of the ones for calibration, all or, with ``--smoke``, one."""
+        return (*self.own_seeds(smoke), *(self.calibration[:1] if smoke else self.calibration))
 
     def baseline_of(self, arm: str) -> str:
         return self.arm(arm).baseline or self.baseline

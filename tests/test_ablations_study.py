@@ -32,7 +32,7 @@ DIGESTS = {
     "binary_math-mid": "103df4a5fa5f",
     "natural_start-small": "f2c9118eb96f",
     "wall_clock": "862490658c60",
-    "failure_signatures": "85c3ad293a9e",
+    "failure_signatures": "e94c36c99fa3",
     "all_algorithms": "441093ff4aa3",
 }
 

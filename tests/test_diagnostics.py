@@ -28,7 +28,8 @@ def train(make, task, *callbacks, iterations=1, prompts=16, policy=TabularPolicy
     data = RolloutDataModule(task, prompts_per_iteration=prompts, rows_per_microbatch=prompts, seed=0)
     options = {**TRAINER_DEFAULTS, "max_epochs": iterations, "limit_val_batches": 0, "logger": False}
     options |= {"enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
-    trainer = Trainer(**options, callbacks=[RewardCallback(score), *callbacks])
+    reward = score if isinstance(score, RewardCallback) else RewardCallback(score)
+    trainer = Trainer(**options, callbacks=[reward, *callbacks])
     trainer.fit(algorithm, datamodule=data, ckpt_path=resume)
     return {name: float(x) for name, x in trainer.callback_metrics.items()}, algorithm, data
 
@@ -237,8 +238,24 @@ class Solved(Callback):
             rollouts.response_ids = torch.zeros_like(rollouts.response_ids)
 
 
-@pytest.mark.parametrize("after, flag", [(0.0, 1), (1.0, 0), (2.0, 0), (0.5, 1)])
-def test_success_is_no_failure(after, flag, capsys):
+class Learned(RewardCallback):
+    """What it says counts as a reward model's."""
+
+    def score(self, *args):
+        self.reward_model = None
+        rewards = super().score(*args)
+        self.reward_model = self
+        return rewards
+
+
+@pytest.mark.parametrize(
+    "after, flag, reward",
+    [
+        *[(0.0, 1, RewardCallback), (1.0, 0, RewardCallback), (2.0, 0, RewardCallback), (0.5, 1, RewardCallback)],
+        (1.0, 1, Learned),
+    ],
+)
+def test_success_is_no_failure(after, flag, reward, capsys):
     """Without variety and without advantages: a policy that always gets the best reward is done, any other is lost."""
     calls = []
 
@@ -246,7 +263,8 @@ def test_success_is_no_failure(after, flag, capsys):
         calls.append(0)
         return float(ids[0] == 1) if len(calls) <= 64 else after
 
-    metrics, *_ = train(RLOO, KeyToken(4, LENGTH), Solved(), Diagnostics(), iterations=2, samples=4, score=score)
+    options = {"iterations": 2, "samples": 4, "score": reward(score)}
+    metrics, *_ = train(RLOO, KeyToken(4, LENGTH), Solved(), Diagnostics(), **options)
     found = {name.removeprefix("diagnostic/"): x for name, x in metrics.items()}
     assert found["zero_advantage"] == 1 and found["stuck"] == flag
     assert found["flag/kl_collapse"] == found["flag/poor_baseline"] == flag

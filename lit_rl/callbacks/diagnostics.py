@@ -53,9 +53,10 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
     - ``kl_collapse``: two at once of ``entropy_ratio``, ``distinct``, ``clip_fraction``, ``kl_slope`` and
       ``length_ratio`` are beyond their limits. Not measured if another policy is sampled.
 
-    A group is solved where all its rewards are the best that the run has seen, which has seen others, too. A policy
-    that is always right has nothing to learn there and no variety left, as one that has collapsed; so ``stuck``,
-    ``entropy_ratio`` and ``distinct`` count a solved group as one that learns and has lost nothing.
+    A group is solved where all its rewards are the best that the run has seen, which has seen others, too; by a reward
+    model none is. A policy that is always right has nothing to learn there and no variety left, as one that has
+    collapsed; so ``stuck``, ``entropy_ratio`` and ``distinct`` count a solved group as one that learns and has lost
+    nothing.
 
     It takes no random number from training and changes no weight. Without probes it takes no forward pass.
 
@@ -70,7 +71,8 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         sampling_error: upper limit of the squared standard error of a mean over the variance of the returns.
         trace_ratio: upper limit of the gradient's noise over that with a baseline from probes.
         stuck: upper limit of the share of groups whose advantages are all 0 and that are not solved.
-        entropy_ratio: lower limit of the entropy per token over that of the first measured iteration.
+        entropy_ratio: lower limit of the entropy per token over that of the first measured iteration; its inverse is
+            the upper one.
         distinct: lower limit of the share of different responses in a group.
         clip_fraction: upper limit of the share of tokens whose gradient is clipped.
         kl_slope: upper limit of the rise of the KL divergence, in nats an iteration.
@@ -144,7 +146,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rollouts: Rollouts = data.rollouts
         samples, total = rollouts.select(rollouts.sampled), data.sum_over_ranks
-        solved = self._solved(samples, data.max_over_ranks)
+        solved = self._solved(samples, data.max_over_ranks, _reward(trainer).reward_model is not None)
         values = {
             **({} if algorithm.waits else self._critic(samples, total)),
             **self._sampling(algorithm, rollouts, total),
@@ -170,13 +172,16 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
             name: float(known[name]) for name in ("policy/entropy", "policy/clip_fraction") if name in known
         }
 
-    def _solved(self, samples: Rollouts, most: Total) -> Tensor:
-        """Whether a row's group is solved: [N] bool; ``most`` is the largest over ranks."""
+    def _solved(self, samples: Rollouts, most: Total, learned: bool) -> Tensor:
+        """Whether a row's group is solved: [N] bool; ``most`` is the largest over ranks.
+
+        Of a learned reward nobody knows whether its best is a success.
+        """
         assert samples.rewards is not None
         rewards = samples.rewards.double()
         lowest, highest = most(torch.stack([-rewards.min(), rewards.max()])).tolist()
         self.seen = [min(self.seen[0], -lowest), max(self.seen[1], highest)]
-        if self.seen[0] == self.seen[1]:  # nothing to tell the best from
+        if learned or self.seen[0] == self.seen[1]:  # or nothing to tell the best from
             return torch.zeros_like(samples.trained)
         return solved_rows(rewards, samples.group, self.seen[1])
 
@@ -237,8 +242,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         plan = SamplingPlan(self.probe_samples, temperature=algorithm.plan.temperature)
         plan = replace(plan, max_new_tokens=algorithm.plan.max_new_tokens)
         probes: Rollouts = data.probe(algorithm.behaviour, plan, self.probe_prompts)
-        reward = next(each for each in trainer.callbacks if isinstance(each, RewardCallback))
-        rewards = reward.score(trainer, algorithm, probes).view(-1, self.probe_samples)
+        rewards = _reward(trainer).score(trainer, algorithm, probes).view(-1, self.probe_samples)
         self.probe_tokens += int(data.sum_over_ranks(probes.mask.sum()))
 
         values = {"probe_tokens": float(self.probe_tokens)}
@@ -304,6 +308,10 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         self.start, self.kl, self.probe_tokens = (state_dict[name] for name in ("start", "kl", "probe_tokens"))
         # checkpoints of earlier versions have none of these
         self.earlier, self.seen = state_dict.get("earlier", {}), state_dict.get("seen", self.seen)
+
+
+def _reward(trainer: Any) -> RewardCallback:
+    return next(each for each in trainer.callbacks if isinstance(each, RewardCallback))
 
 
 def _mean(x: Tensor, total: Total) -> float:

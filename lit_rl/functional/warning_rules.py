@@ -26,7 +26,8 @@ LIMITS = {
     "kl_slope": 1.0,
     "length_ratio": 2.0,
 }
-LEAST = ("explained_variance", "entropy_ratio", "distinct")  # limits from below
+LEAST = ("explained_variance", "distinct")  # limits from below
+RATIOS = ("entropy_ratio", "length_ratio")  # to the start; limits of the factor by which they rise or fall
 
 
 def badness(metric: str, value: float) -> float:
@@ -36,14 +37,14 @@ def badness(metric: str, value: float) -> float:
     """
     if metric in LEAST:
         return -value
-    if metric == "length_ratio":
+    if metric in RATIOS:
         return max(value, 1 / value) if value > 0 else math.inf
     return abs(value)
 
 
 def as_limit(metric: str, badness: float) -> float:
     """The limit that is as bad: the inverse of :func:`badness` for limits."""
-    return -badness if metric in LEAST else badness
+    return -badness if metric in LEAST else 1 / badness if metric == "entropy_ratio" else badness
 
 
 def beyond(metrics: Mapping[str, float], limits: Mapping[str, float]) -> dict[str, list[str]]:
