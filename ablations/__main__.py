@@ -60,7 +60,7 @@ def _parser() -> Parser:
             "--seeds", type=_integer(Seed), nargs="+", help=f"a count, or two or more seeds (default: {seeds})"
         )
     for command in (run, compare, report):
-        command.add_argument("--smoke", action="store_true", help="tiny sizes, to try the study out")
+        command.add_argument("--smoke", action="store_true", help="tiny sizes, one seed, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")
     ui.add_argument("--port", type=_integer(Port), default=5000)
     return parser
@@ -157,7 +157,8 @@ def _run(study: Study, options: argparse.Namespace) -> int:
     if options.command != "report":
         from ablations.sweep.runner import run
 
-        seeds = _seeds(options.seeds)
+        one = options.smoke and not study.calibration
+        seeds = _seeds(options.seeds) or (list(study.smoke_seeds) if one else None)
         if study.tuning is not None and (both := set(seeds or ()) & set(study.tuning.seeds)):
             raise UsageError(f"--seeds: {min(both)} is a seed of the trials of {study.name}; take others")
         if study.command:  # of the user's
@@ -173,11 +174,21 @@ def _run(study: Study, options: argparse.Namespace) -> int:
     from ablations.report.study_report import report
 
     try:
-        report(tuned(study, options.smoke), options.smoke)
+        report(_reported(study, options.smoke), options.smoke)
     except UsageError:
         if not code:  # otherwise the sweep has already said why there is nothing to report
             raise
     return code
+
+
+def _reported(study: Study, smoke: bool) -> Study:
+    """The study with what its trials chose; as it is where these are not finished, if it has exact rows to show."""
+    try:
+        return tuned(study, smoke)
+    except UsageError:
+        if not study.exact:
+            raise
+        return study
 
 
 if __name__ == "__main__":

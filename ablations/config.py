@@ -7,7 +7,7 @@ from lit_rl.commands.options import same_class
 from lit_rl.errors import UsageError
 
 Config = dict[str, Any]
-CLASSES = ("model", "model.policy", "model.cuts", "data.task", "data.sampler")
+CLASSES = ("model", "model.policy", "model.cuts", "model.placement", "data.task", "data.sampler")
 
 
 def nested(settings: Mapping[str, Any]) -> Config:

@@ -297,6 +297,11 @@ class Study:
         """Those that are run where none are given; of many, beside such for calibration, ``--smoke`` takes two."""
         return self.seeds[:2] if smoke and self.calibration else self.seeds
 
+    @property
+    def smoke_seeds(self) -> tuple[int, ...]:
+        """Those that ``--smoke`` runs and reports where none are given: one, unless there are such for calibration."""
+        return self.own_seeds(True) if self.calibration else self.seeds[:1]
+
     def seeds_to_run(self, smoke: bool) -> tuple[int, ...]:
         """Those and, of the ones for calibration, all or, with ``--smoke``, one."""
         return (*self.own_seeds(smoke), *(self.calibration[:1] if smoke else self.calibration))

@@ -117,7 +117,7 @@ def test_the_report_says_what_mlflow_knows(sweep, folder, capsys):
         assert float(row["test/accuracy_sampled"]) == run.data.metrics["test/accuracy_sampled"]
         assert (float(row["tokens/generated"]) > 0) == (row["arm"] not in ("warm_start", "supervised"))
     text = (results / "report.md").read_text()
-    for wanted in (study.question, *study.notes, "pilot", "--seeds 1 --smoke"):
+    for wanted in (study.question, *study.notes, "pilot", "run quickstart --smoke"):
         assert wanted in text
     tables = [part.splitlines() for part in text.split("\n\n") if part.startswith("|")]
     assert [len(table) - 2 for table in tables] == [len(study.comparisons)]

@@ -171,11 +171,15 @@ def test_saved_and_loaded_it_scores_probes_too_as_before(model, fit, tmp_path):
     (rollouts,) = seen
     assert (~rollouts.trained).any()
     torch.testing.assert_close(rollouts.rewards, model(rollouts), atol=1e-4, rtol=1e-4)
+    fit(ReMax, callbacks=(Look(model=str(tmp_path / "rm"), probability=True),), samples=2)
+    torch.testing.assert_close(seen[1].rewards, model(seen[1]).sigmoid(), atol=1e-4, rtol=1e-4)
 
 
 def test_what_can_not_score_the_policy_is_refused(policy, rollouts, tmp_path):
     with pytest.raises(UsageError, match=r"reward\.scorer and reward\.model are both set"):
         RewardCallback(scorer=lambda example, ids, text: 0.0, model="somewhere")
+    with pytest.raises(UsageError, match=r"reward\.probability is for a reward model"):
+        RewardCallback(probability=True)
     policy.model.save_pretrained(tmp_path / "causal")
     with pytest.raises(UsageError, match=r"reward\.model: '.*causal' is no reward model"):
         RewardModel.load(str(tmp_path / "causal"))

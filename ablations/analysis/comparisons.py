@@ -9,6 +9,7 @@ from ablations.analysis.tables import Column, Table, listed, markdown
 from ablations.analysis.verdicts import ALPHA, ENOUGH_SEEDS, EQUAL, NOT_ABOVE, UNRESOLVED, Verdict, verdicts
 from ablations.metric_units import FACTOR, unit
 from ablations.records.study_results import StudyResults
+from ablations.study import Comparison, Study
 
 MATTERS, SEEDS = "matters", "seeds"
 COLUMNS = ("comparison", "difference [95% interval]", MATTERS, "Holm p", "predicted", "found", SEEDS)
@@ -125,8 +126,21 @@ def reasons(found: Sequence[Verdict]) -> list[str]:
     """What was predicted, and why, as a numbered list in the order of the table; empty if no reason is known."""
     if not any(each.comparison.because for each in found):
         return []
-    said = [(each.comparison.predicted or "no prediction", each.comparison.because) for each in found]
-    return [f"{n}. {what}{', because ' if why else ''}{why}." for n, (what, why) in enumerate(said, 1)]
+    return _numbered([_reason(each.comparison) for each in found])
+
+
+def announced(study: Study) -> list[str]:
+    """The planned comparisons with what was predicted, and why, as a numbered list: before there are cells."""
+    return _numbered([f"{each}: {_reason(each)}" for each in study.comparisons])
+
+
+def _reason(comparison: Comparison) -> str:
+    why = comparison.because
+    return f"{comparison.predicted or 'no prediction'}{', because ' if why else ''}{why}"
+
+
+def _numbered(texts: Sequence[str]) -> list[str]:
+    return [f"{n}. {text}." for n, text in enumerate(texts, 1)]
 
 
 def table(results: StudyResults) -> Table:

@@ -9,8 +9,8 @@ GUIDE = (
     "A row is a combination of settings; its gradient was enumerated over all responses, by the code that trains. "
     "*Relative bias*: |E[estimate] - g| / |g|, where g is the exact gradient of what is to be earned; *predicted "
     "bias*: the same of theory's formula, empty where none is known; *disagreement*: |E[estimate] - formula| / |g|, 0 "
-    "below 1e-9. *Noise*: the trace of the covariance of one prompt's gradient, relative to the row that has 1. "
-    "*Holds*: whether the disagreement is below 1e-9."
+    "below 1e-9. *Noise*: the trace of the covariance of one prompt's gradient, relative to a row that has 1; "
+    "*predicted noise*: where theory says whose noise it has. *Holds*: whether both agree within 1e-9."
 )
 FORM = ".4g"
 
@@ -28,6 +28,8 @@ def sentence(results: StudyResults) -> str:
     if not judged:
         return ""
     holding = sum(row["holds"] == "yes" for row in judged)
+    if holding == len(results.exact):
+        return f"All {holding} combinations enumerated without training are what theory predicts, within 1e-9."
     worst = max(float(row["disagreement"]) for row in judged)
     largest = f"{worst:.2g} of the gradient's length" if worst else "below 1e-9 of the gradient's length"
     return (

@@ -8,7 +8,14 @@ from lit_rl.exact.expectation import Moments
 Row = dict[str, str | float]
 
 
-def row(setting: dict[str, str | float], found: Moments, target: Tensor, predicted: Tensor | None, noise: float) -> Row:
+def row(
+    setting: Row,
+    found: Moments,
+    target: Tensor,
+    predicted: Tensor | None,
+    noise: float,
+    predicted_noise: float | None = None,
+) -> Row:
     """A line of the table.
 
     Args:
@@ -17,15 +24,18 @@ def row(setting: dict[str, str | float], found: Moments, target: Tensor, predict
         target: the gradient that it should have, [D].
         predicted: the mean that theory gives it, [D]; None if no formula is known.
         noise: tr Sigma of the row that it is compared with.
+        predicted_noise: tr Sigma that theory gives it; None if nothing is known.
     """
     size = float(target.norm())
-    known: Row = {"predicted bias": "", "disagreement": "", "holds": ""}
-    if predicted is not None:
-        apart = float((found.mean - predicted).norm()) / size
-        known = {
-            "predicted bias": float((predicted - target).norm()) / size,
-            "disagreement": apart,
-            "holds": "yes" if apart <= TOLERANCE else "no",
-        }
-    bias = float((found.mean - target).norm()) / size
-    return {**setting, "relative bias": bias, **known, "noise": found.trace_cov / noise}
+    apart = None if predicted is None else float((found.mean - predicted).norm()) / size
+    noisier = None if predicted_noise is None else abs(found.trace_cov - predicted_noise) / noise
+    known = [distance <= TOLERANCE for distance in (apart, noisier) if distance is not None]
+    return {
+        **setting,
+        "relative bias": float((found.mean - target).norm()) / size,
+        "predicted bias": "" if predicted is None else float((predicted - target).norm()) / size,
+        "disagreement": "" if apart is None else apart,
+        "noise": found.trace_cov / noise,
+        "predicted noise": "" if predicted_noise is None else predicted_noise / noise,
+        "holds": ("yes" if all(known) else "no") if known else "",
+    }

@@ -15,6 +15,7 @@ from ablations.analysis.verdicts import UNRESOLVED, Verdict, verdicts
 from ablations.metric_names import NOISE, SECONDS, TOKEN
 from ablations.metric_units import neutral, scaled, unit
 from ablations.records.study_results import TEST, StudyResults
+from ablations.report import effect_figure
 from ablations.report.figure_style import WIDTH, colours, dashes, frame, plain_logarithms
 
 ANSWER = "answer.png"
@@ -46,6 +47,8 @@ def draw(results: StudyResults) -> tuple[Figure, str] | None:
         return (
             (_noise(results), NOISES.format(baseline=gradient_noise.baselines(results))) if _of_noise(results) else None
         )
+    if (effects := effect_figure.draw(results)) is not None:
+        return effects
     lines = _lines(results)
     if lines and max(map(len, lines.values())) <= MOST_LINES:
         axis = "seconds of training" if timed(results) else "generated tokens"

@@ -6,6 +6,7 @@ from ablations.analysis import (
     arm_table,
     comparisons,
     continuations,
+    effects,
     exact_table,
     response_surface,
     secondary_differences,
@@ -31,7 +32,8 @@ HEADINGS = (
     "Credit",
     "Values",
     "Time",
-)  # of tables
+)
+ANNOUNCED = "Not made yet. Predicted, and why:\n"
 UNTRAINED = "No cell has been trained yet: all that stands here was enumerated."
 GUIDE = "[tables/README.md](tables/README.md) explains the columns."
 COLUMNS = (
@@ -85,6 +87,7 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
             if planned
             else []
         ),
+        *([] if results.cells else ["## Planned comparisons", "\n".join([ANNOUNCED, *comparisons.announced(study)])]),
         "## Details",
         *([study.source] if study.source else []),
         *(
@@ -100,7 +103,8 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
     for heading in HEADINGS:
         if own := [link(table) for table in tables if table.heading == heading]:
             theory = continuations.theory(results) if heading == "Gradient noise" and study.kappas else ""
-            theory = exact_table.sentence(results) if heading == exact_table.HEADING else theory
+            if heading == exact_table.HEADING and results.cells:  # without, the answer says it
+                theory = _enumerated(results)
             drawn = [shown[name] for name in TRIALS if name in shown and heading in response_surface.HEADINGS]
             lines += [f"## {heading}", *drawn, *own, *([theory] if theory else [])]
     lines += [
@@ -118,7 +122,7 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
 def answer(results: StudyResults) -> str:
     """What the study found: in its own words or, without such, how many arms gained and what was compared."""
     if not results.cells:
-        return f"{exact_table.sentence(results)} {UNTRAINED}"
+        return f"{_enumerated(results)} {UNTRAINED}"
     parts = [comparisons.answer(results), response_surface.answer(results.study)]
     starts = {arm for each in results.study.comparisons for arm in each.against} & set(results.groups)
     if not comparisons.reading(results) and not starts:
@@ -131,6 +135,10 @@ def answer(results: StudyResults) -> str:
             f"This is a **pilot**, with fewer than {ENOUGH_SEEDS} seeds per arm: it shows no more than a trend."
         )
     return " ".join(filter(None, parts))
+
+
+def _enumerated(results: StudyResults) -> str:
+    return " ".join(filter(None, (effects.sentence(results), exact_table.sentence(results))))
 
 
 def link(table: Table) -> str:
@@ -170,7 +178,7 @@ def command(results: StudyResults) -> str:
     """What runs these cells again."""
     seeds = results.seeds
     parts = ["python -m ablations", results.study.how]
-    if results.cells and seeds != list(results.study.own_seeds(results.smoke)):
+    if results.cells and seeds != list(results.study.smoke_seeds if results.smoke else results.study.seeds):
         counted = seeds == list(range(len(seeds)))
         parts.append(f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}")
     return " ".join([*parts, *(["--smoke"] if results.smoke else [])])

@@ -13,6 +13,7 @@ from ablations.analysis import (
     comparisons,
     continuations,
     credit,
+    effects,
     exact_table,
     gradient_noise,
     response_surface,
@@ -76,6 +77,7 @@ def made(results: StudyResults) -> list[Table]:
         value_accuracy.table(results),
         time_by_phase.table(results),
         exact_table.table(results),
+        effects.table(results),
         *response_surface.tables(results.study),
         *warning_tables.tables(results),
     )

@@ -17,6 +17,7 @@ from ablations.studies import (
     quickstart,
     sampling_budget,
     sampling_budget_larger,
+    token_information,
     wall_clock,
 )
 from ablations.study import SCALES, Study
@@ -35,6 +36,7 @@ STUDIES: dict[str, Study] = {
         sampling_budget.STUDY,
         sampling_budget_larger.MID,
         sampling_budget_larger.SMALL,
+        token_information.STUDY,
         wall_clock.STUDY,
         failure_signatures.STUDY,
         all_algorithms.STUDY,
