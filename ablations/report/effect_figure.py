@@ -47,7 +47,7 @@ def draw(results: StudyResults) -> tuple[Figure, str] | None:
             ax.set_xlabel("samples for equal progress (x)" if found is exact else "difference (points)")
         axes[0].set_yticks(range(len(named)), named)
         axes[0].set_ylim(len(named) - 0.5, -0.5)
-    legend(figure, *panels[0])
+    legend(figure, *panels.flat)
     return figure, CAPTION.format(parts=" ".join([*([ENUMERATED] if exact else []), *([LEARNED] if points else [])]))
 
 
