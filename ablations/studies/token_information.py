@@ -49,7 +49,7 @@ CREDITED = {
 TASKS = (*CREDITED, WORDS)
 # prompts, passes and flipped labels: what makes a reward model better or worse
 RECIPES = {
-    SCORED: {"--prompts": 32, "--epochs": 8, "--label_noise": 0.2},
+    SCORED: {"--prompts": 256, "--epochs": 8, "--label_noise": 0.2},
     STRONGER: {"--prompts": 1024, "--epochs": 4},
 }
 WORDS_RECIPES = {
