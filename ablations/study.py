@@ -240,6 +240,7 @@ class Study:
         trials: finished ones, once the study is tuned.
         command: what runs it, behind ``python -m ablations``; empty for a study of the package.
         reading: of the outcomes that were found.
+        exactly: what the exact rows came to, in words, for the report's answer.
         exact: import path of a function of ``smoke`` that computes rows without training, before the cells run: a
             list of dictionaries, see :mod:`ablations.exact`. With ``smoke`` they are some of the same rows.
     """
@@ -266,6 +267,7 @@ class Study:
     notes: tuple[str, ...] = ()
     reading: Reading | None = None
     command: str = ""
+    exactly: str = ""
     exact: str = ""
     trials: tuple[Trial, ...] = ()
 

@@ -12,6 +12,10 @@ GUIDE = (
     "below 1e-9. *Noise*: the trace of the covariance of one prompt's gradient, relative to a row that has 1; "
     "*predicted noise*: where theory says whose noise it has. *Holds*: whether both agree within 1e-9."
 )
+PER_TOKEN = (
+    " *Noise per token*: when as many tokens are generated; *predicted noise per token*: not in closed form, "
+    "but by the share of the reward's variance that is decided at each cut."
+)
 FORM = ".4g"
 
 
@@ -19,7 +23,8 @@ def table(results: StudyResults) -> Table:
     """Without rows where the study has none."""
     names = list(results.exact[0]) if results.exact else []
     rows = [[_value(row[name]) for name in names] for row in results.exact]
-    return Table("exact", HEADING, SAYS, [Column(name, "", FORM) for name in names], rows, GUIDE)
+    guide = GUIDE + PER_TOKEN * ("noise per token" in names)
+    return Table("exact", HEADING, SAYS, [Column(name, "", FORM) for name in names], rows, guide)
 
 
 def sentence(results: StudyResults) -> str:

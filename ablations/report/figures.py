@@ -16,7 +16,14 @@ from ablations.analysis.arm_table import timed
 from ablations.analysis.statistics import mean_interval
 from ablations.metric_names import SECONDS
 from ablations.records.study_results import MOST_ARMS, StudyResults
-from ablations.report import alarm_figures, answer_figure, continuation_figures, credit_figures, surface_figures
+from ablations.report import (
+    alarm_figures,
+    answer_figure,
+    continuation_figures,
+    credit_figures,
+    share_figure,
+    surface_figures,
+)
 from ablations.report.figure_style import STYLE, WIDTH, colours, dashes, frame, legend, plain_logarithms, rows
 
 VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
@@ -41,7 +48,7 @@ def draw(results: StudyResults, folder: Path) -> dict[str, str]:
         if results.study.faults:
             figures["answer"] = alarm_figures.answer(results), alarm_figures.ANSWER
             figures["roc"] = alarm_figures.roc(results), alarm_figures.ROC
-        elif (answer := answer_figure.draw(results)) is not None:
+        elif (answer := share_figure.draw(results) or answer_figure.draw(results)) is not None:
             figures["answer"] = answer
         figures |= surface_figures.draw(results.study)
         if 0 < len(results.arms) <= MOST_ARMS:

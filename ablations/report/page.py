@@ -122,7 +122,7 @@ def markdown(results: StudyResults, tables: Sequence[Table], figures: dict[str, 
 def answer(results: StudyResults) -> str:
     """What the study found: in its own words or, without such, how many arms gained and what was compared."""
     if not results.cells:
-        return f"{_enumerated(results)} {UNTRAINED}"
+        return f"{results.study.exactly or _enumerated(results)} {UNTRAINED}"
     parts = [comparisons.answer(results), response_surface.answer(results.study)]
     starts = {arm for each in results.study.comparisons for arm in each.against} & set(results.groups)
     if not comparisons.reading(results) and not starts:
@@ -134,7 +134,7 @@ def answer(results: StudyResults) -> str:
         parts.append(
             f"This is a **pilot**, with fewer than {ENOUGH_SEEDS} seeds per arm: it shows no more than a trend."
         )
-    return " ".join(filter(None, parts))
+    return " ".join(filter(None, [results.study.exactly, *parts]))
 
 
 def _enumerated(results: StudyResults) -> str:
