@@ -296,8 +296,8 @@ class Study:
         return DEFAULT_MATTERS[unit(self.metric_of(comparison))] if comparison.matters is None else comparison.matters
 
     def own_seeds(self, smoke: bool) -> tuple[int, ...]:
-        """Those that are run where none are given; of many, beside such for calibration, ``--smoke`` takes two."""
-        return self.seeds[:2] if smoke and self.calibration else self.seeds
+        """Those that are run where none are given; of many, beside such for calibration, ``--smoke`` takes one."""
+        return self.seeds[:1] if smoke and self.calibration else self.seeds
 
     @property
     def smoke_seeds(self) -> tuple[int, ...]:

@@ -171,6 +171,10 @@ def test_limits_come_from_the_seeds_that_are_not_reported_alone(results):
     assert 0.1 < limits["entropy_ratio"] < 0.6 and 0.1 < limits["distinct"] < 0.7 and "stuck" not in limits
     healthy = [min(c.diagnostics["distinct"].values()) for c in results.calibration if c.arm == "x good"]
     assert badness("distinct", limits["distinct"]) == pytest.approx(-(0.1 + min(healthy)) / 2)
+    blind = [
+        replace(c, diagnostics=c.diagnostics | {"kl_slope": dict.fromkeys(STEPS, 0.5)}) for c in results.calibration
+    ]
+    assert alarms.calibrated(alarms.pairs(blind, [FAULT])).keys() == limits.keys()  # tells nothing: as before
     changed = replace(results, cells=results.cells[:4])
     assert alarms.calibrated(alarms.for_limits(changed)) == limits
     assert not {p.faulty.seed for p in alarms.of(results)} & {p.faulty.seed for p in alarms.for_limits(results)}

@@ -185,8 +185,8 @@ def calibrated(found: Sequence[Pair]) -> dict[str, float]:
     """Limits by the rule: of the thresholds that flag at most ``MOST_FALSE`` of the healthy runs, the one that detects
     most; of equal ones that with the fewest false alarms. It lies in the middle between two values that were seen.
 
-    Healthy runs are looked at to their end, faulty ones up to their harm. A metric that is measured on no faulty run of
-    its warning has none.
+    Healthy runs are looked at to their end, faulty ones up to their harm. A metric that tells no faulty run of its
+    warning from healthy ones has none.
     """
     limits = {}
     for warning, metrics in SIGNS.items():
@@ -195,8 +195,8 @@ def calibrated(found: Sequence[Pair]) -> dict[str, float]:
             twins = {(p.twin.arm, p.twin.seed): p.twin for p in found if p.twin.diagnostics.get(metric)}
             healthy = [extreme(twin, metric, math.inf) for twin in twins.values()]
             faulty = [extreme(p.faulty, metric, p.end) for p in meant if p.faulty.diagnostics.get(metric)]
-            if healthy and faulty:
-                limits[metric] = as_limit(metric, threshold(faulty, healthy))
+            if healthy and faulty and _above(faulty, at := threshold(faulty, healthy)):
+                limits[metric] = as_limit(metric, at)
     return limits
 
 

@@ -40,10 +40,9 @@ LIMITS_GUIDE = (
     "on the seeds that set it, and on those that are reported."
 )
 LEGEND = (
-    "*Detected*: faulty runs that drew the warning; *false alarms*: their healthy twins that did. *Right*: of the "
-    "warnings, if every second run is faulty. *In time*: of the harmed runs ({fall:.0f} points below their best or "
-    "their twin), those warned before or when it showed; behind it, how many iterations before. Limits {calibrated}: "
-    "[tables/limits.csv](tables/limits.csv). {n} healthy runs fell by themselves."
+    "*Detected*: of the faulty runs; *false alarms*: of their healthy twins. *Right*: of the warnings, if every second "
+    "run is faulty. *In time*: of the runs that were harmed ({fall:.0f} points below their best or their twin), before "
+    "it showed. {n} healthy runs were harmed."
 )
 PAGE = ("warning", "limits", "detected %", "false alarms %", "right %", "in time %", "iterations before")
 
@@ -69,7 +68,7 @@ def page(results: StudyResults) -> list[str]:
     if not rows:
         return []
     fallen = {(pair.twin.arm, pair.twin.seed) for pair in found if pair.twin_falls}
-    legend = LEGEND.format(fall=100 * alarms.FALL, calibrated=CALIBRATED, n=len(fallen) or "No")
+    legend = LEGEND.format(fall=100 * alarms.FALL, n=len(fallen) or "No")
     return ["## When it warns", markdown(PAGE, rows), legend]
 
 
@@ -92,7 +91,7 @@ def tables(results: StudyResults) -> list[Table]:
             if bad:
                 areas.append([fault, task, metric, len(bad), alarms.area(metric, own)])
     first = (Column("fault"), Column("task"))
-    says = "has every warning on every fault: how often faulty runs and their healthy twins drew it, and when."
+    says = "has every warning on every fault."
     return [
         Table(
             "warnings",

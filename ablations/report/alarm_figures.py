@@ -1,7 +1,5 @@
 """Figures of the warnings: how often they are right and how early they come, and their ROC curves."""
 
-from typing import Any
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,36 +12,33 @@ from ablations.report.figure_style import COLOURS, WIDTH
 from lit_rl.functional.warning_rules import LIMITS, SIGNS, badness
 
 ANSWER = (
-    "Left: share of runs that draw the warning, faulty ones (filled) and their healthy twins (hollow), with today's "
-    "limits and with those set on other seeds. Right: iterations from the warning to the harm; points are runs. Bars: "
-    "95% intervals."
+    "Runs that draw the warning: faulty ones (filled) and healthy twins (hollow). Right: iterations from the warning "
+    "to the harm; small points are runs. Bars: 95% intervals."
 )
-ROC = (
-    "Detection against false alarms over all limits of each metric, of the runs whose fault it should tell of and "
-    "their twins. In brackets: area under the curve. Crosses: today's limits."
-)
-SHIFT = 0.17  # of a row, from its middle to the points of one kind of limits
+ROC = "Detection against false alarms over all limits of a metric; area under the curve. Crosses: today's limits."
+SHIFT = 0.2  # of a row, from one bar to the next
 
 
 def answer(results: StudyResults) -> Figure:
     found = alarms.of(results)
     rows = [(fault, results.study.arm(fault.arm).task) for fault in results.study.faults]
-    figure = Figure(figsize=(WIDTH, 1.4 + 0.36 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(WIDTH, 1.4 + 0.44 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1))
+    most = 1.0
     kinds = dict.fromkeys(rule.title for rule in all_rules(results) if rule.title in ("default", CALIBRATED))
     for y, (fault, _) in enumerate(rows):
         own = [pair for pair in found if pair.fault == fault]
         for n, (title, colour) in enumerate(zip(kinds, COLOURS, strict=False)):
             rule = next(r for r in all_rules(results) if (r.warning, r.title) == (fault.warning, title))
-            each, at = alarms.judged(rule, own), y + SHIFT * (2 * n - len(kinds) + 1)
-            for share, face in ((each.detected, colour), (each.false, "white")):
-                _bar(left, at, Interval(*(100 * x for x in share)), colour, face)
-            right.plot(each.leads, [at] * len(each.leads), ".", color=colour, markersize=2.5, alpha=0.5)
+            each, at = alarms.judged(rule, own), y + SHIFT * (2 * n - len(kinds) + 0.5)
+            for m, (share, face) in enumerate(((each.detected, colour), (each.false, "white"))):
+                _bar(left, at + m * SHIFT, Interval(*(100 * x for x in share)), colour, face)
+            right.plot(each.leads, [at + SHIFT] * len(each.leads), ".", color=colour, markersize=2.5, alpha=0.5)
             _bar(right, at, each.lead, colour, colour)
+            most = max([most, *each.leads])
     left.set_yticks(range(len(rows)), [f"{fault.warning}:\n{fault.name}, {task}" for fault, task in rows], fontsize=6.5)
     left.set(ylim=(len(rows) - 0.5, -0.5), xlim=(-3, 103), xlabel="runs that draw the warning (%)")
-    right.set(xlabel="iterations from the warning to the harm")
-    right.set_xlim(left=-0.5)
+    right.set(xlim=(-0.03 * most, 1.03 * most), xlabel="iterations before the harm")
     for ax in (left, right):
         ax.grid(axis="x", alpha=0.2)
     for title, colour in zip(kinds, COLOURS, strict=False):
@@ -83,7 +78,6 @@ def _curve(ax: Axes, metric: str, found: list[Pair], colour: str) -> None:
 
 
 def _bar(ax: Axes, y: float, interval: Interval, colour: str, face: str) -> None:
-    style: dict[str, Any] = {"color": colour, "clip_on": False}
     if interval.mean == interval.mean:
-        ax.plot([interval.low, interval.high], [y, y], linewidth=1, **style)
-        ax.plot(interval.mean, y, "o", markersize=4, markerfacecolor=face, **style)
+        ax.plot([interval.low, interval.high], [y, y], linewidth=1, color=colour)
+        ax.plot(interval.mean, y, "o", markersize=4, markerfacecolor=face, color=colour, clip_on=False)

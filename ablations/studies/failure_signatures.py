@@ -13,17 +13,17 @@ CRITIC, FEW, BASELINE = "PPO, critic started wrong", "TRePO, one continuation", 
 HACKED, FAST = "RLOO, weak reward model", "GRPO, rate too high"
 TWINS = {
     CRITIC: ("critic started wrong", "critic_initialisation", "PPO"),
-    FEW: ("one continuation, rare success", "insufficient_sampling", "TRePO, enough samples"),
+    FEW: ("one continuation", "insufficient_sampling", "TRePO, enough samples"),
     BASELINE: ("constant baseline", "poor_baseline", "RLOO"),
-    HACKED: ("weak reward model, no KL", "kl_collapse", f"{HACKED}, KL"),
+    HACKED: ("weak reward model", "kl_collapse", f"{HACKED}, KL"),
     FAST: ("rate too high", "kl_collapse", "GRPO"),
 }
 BECAUSE = {
-    CRITIC: "the critic starts far from every return, and its bias is what is measured",
-    FEW: "the error of one continuation is as large as the variance that it should take away",
-    BASELINE: "most of the noise is that of the constant, which probes see",
-    HACKED: "nothing holds the policy back from what the reward model was never shown",
-    FAST: "the policy loses its variety within a few updates",
+    CRITIC: "its bias is what is measured",
+    FEW: "the error of one draw is as large as the variance that it should take away",
+    BASELINE: "most of the noise is the constant's, which probes see",
+    HACKED: "nothing holds the policy near its start",
+    FAST: "the policy loses its variety, or turns to noise",
 }
 
 
@@ -31,7 +31,7 @@ def _task(task: str, rare: bool = False) -> Config:
     """Success is rare with more tokens to choose from, or with more steps than the start was taught."""
     if task == KEY:
         return position_credit(KEY, _sizes(rare), {"position": POSITION})
-    return {"data.task": WORDS, "data.task.steps": 4 if rare else 2, "model.max_new_tokens": 128 if rare else 64}
+    return {"data.task": WORDS, "data.task.steps": 3 if rare else 2, "model.max_new_tokens": 96 if rare else 64}
 
 
 def _sizes(rare: bool = False) -> Config:
@@ -65,7 +65,7 @@ def _weak(task: str) -> Stage:
         "--output": "{folder}",
         "--data.task": task,
         **own,
-        "--prompts": 8,
+        "--prompts": {KEY: 8, WORDS: 32}[task],
         "--eval_prompts": 32,
         "--label_noise": 0.3,
         "--seed_everything": "{seed}",
@@ -76,7 +76,7 @@ def _weak(task: str) -> Stage:
 
 def _arms(task: str) -> tuple[Arm, ...]:
     many, rate = (8, 3.0) if task == KEY else (16, 9e-3)  # prompts with four responses each; far above the others' rate
-    stride = cuts("Stride", every=2 if task == KEY else 32)
+    stride = cuts("Stride", every=2 if task == KEY else 24)
     weak = _weak(task)
     hacked: Config = {"reward.model": f"{{{weak.name}}}"}
     forked: dict[str, Any] = {"model": "TRePO", "rare": True, "cuts": stride}
@@ -108,7 +108,7 @@ STUDY = Study(
             twin,
             "above",
             BECAUSE[arm],
-            f"{warning}: {name}, faulty against healthy runs",
+            f"{warning}: {name}",
             f"{FLAGGED}{warning}",
             TASKS,
             matters=20.0,
@@ -121,7 +121,7 @@ STUDY = Study(
             twin,
             "below",
             "the fault does harm",
-            f"{name}: faulty against healthy runs",
+            name,
             "test/accuracy_sampled",
             TASKS,
         )
@@ -147,16 +147,15 @@ STUDY = Study(
     },
     seeds=tuple(range(20)),
     hours=2,
-    smoke={**SMOKE, "diagnostics.probe_every_n_iterations": 2, "trainer.max_epochs": 4},
+    smoke={**SMOKE, "diagnostics.probe_every_n_iterations": 2, "trainer.max_epochs": 3},
     notes=(
-        f"{SMALL_MODELS} The rates of other runs depend on their faults: these are crass, and provoked one at a time.",
+        f"{SMALL_MODELS} These faults are crass, and provoked one at a time.",
         "The faults: a critic that starts at -3, where rewards are 0 or 1; TRePO with one continuation a cut and two "
-        "samples, where one response in 16 earns or problems have four steps; a baseline of -2; a reward model of 32 "
-        "responses with 30% wrong labels and no KL penalty (twin: 0.05); 300 (KeyToken) or 30 times "
+        "samples, where one response in 16 earns or problems have three steps; a baseline of -2; a reward model of 32 "
+        "(KeyToken) or 128 responses with 30% wrong labels and no KL penalty (twin: 0.05); 300 (KeyToken) or 30 times "
         "the learning rate.",
-        "A harm is dated by validations every third iteration, of 256 problems, so up to three iterations too late.",
-        "Probes are drawn in every fifth iteration; without them `trace_ratio` is not measured, and a constant "
-        "baseline draws no warning.",
+        "Harm is dated by validations in every third iteration, so up to three iterations too late.",
+        "Probes are drawn in every fifth iteration. Without them a constant baseline draws no warning.",
         "Limits of warnings are set on the seeds 100 to 109, which are in no other number.",
     ),
 )
