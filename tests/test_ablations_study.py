@@ -34,7 +34,7 @@ DIGESTS = {
     "natural_start-small": "f2c9118eb96f",
     "token_information": "4ea3647faa74",
     "wall_clock": "862490658c60",
-    "failure_signatures": "e042e93ca40c",
+    "failure_signatures": "7aaf2d929111",
     "all_algorithms": "441093ff4aa3",
 }
 

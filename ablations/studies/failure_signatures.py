@@ -31,7 +31,8 @@ def _task(task: str, rare: bool = False) -> Config:
     """Success is rare with more tokens to choose from, or with more steps than the start was taught."""
     if task == KEY:
         return position_credit(KEY, _sizes(rare), {"position": POSITION})
-    return {"data.task": WORDS, "data.task.steps": 3 if rare else 2, "model.max_new_tokens": 96 if rare else 64}
+    harder: Config = {"data.task.most_steps": 4} if rare else {}
+    return {"data.task": WORDS, "data.task.steps": 2, **harder, "model.max_new_tokens": 128 if rare else 64}
 
 
 def _sizes(rare: bool = False) -> Config:
@@ -151,7 +152,7 @@ STUDY = Study(
     notes=(
         f"{SMALL_MODELS} These faults are crass, and provoked one at a time.",
         "The faults: a critic that starts at -3, where rewards are 0 or 1; TRePO with one continuation a cut and two "
-        "samples, where one response in 16 earns or problems have three steps; a baseline of -2; a reward model of 32 "
+        "samples, where one response in 16 earns or problems have up to four steps; a baseline of -2; a reward model of 32 "
         "(KeyToken) or 128 responses with 30% wrong labels and no KL penalty (twin: 0.05); 300 (KeyToken) or 30 times "
         "the learning rate.",
         "Harm is dated by validations in every third iteration, so up to three iterations too late.",
