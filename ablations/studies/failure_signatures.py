@@ -152,9 +152,9 @@ STUDY = Study(
     notes=(
         f"{SMALL_MODELS} These faults are crass, and provoked one at a time.",
         "The faults: a critic that starts at -3, where rewards are 0 or 1; TRePO with one continuation a cut and two "
-        "samples, where one response in 16 earns or problems have up to four steps; a baseline of -2; a reward model of 32 "
-        "(KeyToken) or 128 responses with 30% wrong labels and no KL penalty (twin: 0.05); 300 (KeyToken) or 30 times "
-        "the learning rate.",
+        "samples, where one response in 16 earns or problems have up to four steps; a baseline of -2; a reward model of"
+        " 32 (KeyToken) or 128 responses with 30% wrong labels and no KL penalty (twin: 0.05); 300 (KeyToken) or 30 "
+        "times the learning rate.",
         "Harm is dated by validations in every third iteration, so up to three iterations too late.",
         "Probes are drawn in every fifth iteration. Without them a constant baseline draws no warning.",
         "Limits of warnings are set on the seeds 100 to 109, which are in no other number.",
