@@ -1,6 +1,8 @@
 """What rewards for tokens bring, and what a stronger scalar brings, by task and critic: enumerated, and learned."""
 
+from collections.abc import Mapping
 from statistics import fmean
+from typing import Any
 
 from ablations.analysis.exact_table import HEADING
 from ablations.analysis.statistics import Interval, mean_interval, paired
@@ -92,7 +94,8 @@ def _points(results: StudyResults, comparison: Comparison) -> Interval:
 def table(results: StudyResults) -> Table:
     """A row a setting; without rows where the study is another."""
     exact, points = enumerated(results), learned(results)
-    settings = dict.fromkeys(each for found in (*exact.values(), *points.values()) for each in found)
+    by_effect: list[Mapping[str, Any]] = [*exact.values(), *points.values()]
+    settings = dict.fromkeys(each for found in by_effect for each in found)
     columns = [
         Column("setting"),
         *(Column(f"{name}, samples", "x", ".2f") for name in SIDES),

@@ -1,6 +1,7 @@
 """Tables of what the warnings of :mod:`ablations.analysis.alarms` did; the one on the page is a practitioner's."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from ablations.analysis import alarms
 from ablations.analysis.alarms import Judged, Pair, Rule
@@ -10,7 +11,7 @@ from ablations.records.study_results import StudyResults
 from lit_rl.functional.warning_rules import LIMITS, SIGNS
 
 HEADING, CALIBRATED = "Warnings", "set on other seeds"
-PERCENT = {"unit": "%", "form": ".0f", "interval": True}
+PERCENT: dict[str, Any] = {"unit": "%", "form": ".0f", "interval": True}
 RATES = (
     Column("pairs of runs"),
     Column("detected", **PERCENT),

@@ -28,7 +28,7 @@ from lit_rl.algorithms import PPO
 from lit_rl.algorithms.placements import Attention, Causal, Last, Placement, Potential, Shuffled, Uniform
 from lit_rl.exact.certificate import random_policy
 from lit_rl.exact.expectation import Moments, moments
-from lit_rl.exact.formulas import by_position, decayed, redistributed
+from lit_rl.exact.formulas import Formula, by_position, decayed, redistributed
 from lit_rl.exact.learned import attention, attentive_model
 from lit_rl.exact.oracle import ExactCritic
 from lit_rl.exact.tree import Tree, grow
@@ -98,8 +98,8 @@ def rows(smoke: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         attentive_model(TOKENS).model.save_pretrained(folder)
         looked = {ATTENTION: Attention(folder), ABC: Attention(folder, 0.5)}
-    for each in looked.values():
-        each.model.double()
+    for attentive in looked.values():
+        attentive.model.double()
     for task in TASKS[:1] if smoke else TASKS:
         tree = grow(random_policy(task), task)
         progress = tree.gradient() / tree.gradient().norm()
@@ -180,9 +180,9 @@ def predicted(each: Combination, tree: Tree, placed: Placement) -> Tensor:
     paid = placed(tree.rewards, leaves, len(tree.ids))
     length = tree.ids.shape[1]
     if each.placement == UNIFORM:
-        mean = by_position("", [1 - t / length for t in range(length)]).gradient(tree)
+        mean = _gradient(by_position("", [1 - t / length for t in range(length)]), tree)
     elif isinstance(placed, Attention):
-        mean = redistributed(placed.beta, attention).gradient(tree)
+        mean = _gradient(redistributed(placed.beta, attention), tree)
     elif each.placement == SHUFFLED:
         mean = tree.gradient() - tree.score_gradient(paid.cumsum(1) - paid)  # what was paid before is missed
     else:
@@ -191,7 +191,12 @@ def predicted(each: Combination, tree: Tree, placed: Placement) -> Tensor:
         return mean
     ahead = tree.along(tree.state_means(paid.flip(1).cumsum(1).flip(1)), tree.ids, tree.lengths)
     errors = (SHARES[DECAYED] - 1) * ahead
-    return mean + decayed(DECAY, lambda _: errors).gradient(tree) - tree.gradient()
+    return mean + _gradient(decayed(DECAY, lambda _: errors), tree) - tree.gradient()
+
+
+def _gradient(formula: Formula, tree: Tree) -> Tensor:
+    assert formula.gradient is not None
+    return formula.gradient(tree)
 
 
 def pair_accuracy(rewards: Tensor, scores: Tensor, probability: Tensor) -> float:

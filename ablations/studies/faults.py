@@ -31,4 +31,5 @@ class ShiftedCritic(PPO):
 
     def __init__(self, offset: Number = 0.0, **kwargs) -> None:
         super().__init__(**kwargs)
+        assert self.critic is not None
         nn.init.constant_(self.critic.head.bias, offset)

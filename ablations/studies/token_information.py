@@ -48,15 +48,15 @@ CREDITED = {
 }
 TASKS = (*CREDITED, WORDS)
 # prompts, passes and flipped labels: what makes a reward model better or worse
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     SCORED: {"--prompts": 256, "--epochs": 12, "--label_noise": 0.1},
     STRONGER: {"--prompts": 1024, "--epochs": 12},
 }
-WORDS_RECIPES = {
+WORDS_RECIPES: dict[str, dict[str, Any]] = {
     SCORED: {"--prompts": 128, "--epochs": 2, "--label_noise": 0.2},
     STRONGER: {"--prompts": 1024, "--epochs": 3},
 }
-SMALL = {"--start": "random", "--hidden_size": 32, "--layers": 2, "--heads": 2, "--learning_rate": 5e-3}
+SMALL: dict[str, Any] = {"--start": "random", "--hidden_size": 32, "--layers": 2, "--heads": 2, "--learning_rate": 5e-3}
 
 
 def _task(task: str) -> Config:
@@ -84,7 +84,7 @@ def _stage(name: str, command: str, options: dict[str, Any], smoke: dict[str, An
 def _reward_model(task: str, which: str) -> Stage:
     """Fitted to the task's scores of responses of the policy at its start."""
     recipe = WORDS_RECIPES[which] if task == WORDS else {**RECIPES[which], **SMALL}
-    length = {"--max_new_tokens": 64} if task == WORDS else {}
+    length: dict[str, Any] = {"--max_new_tokens": 64} if task == WORDS else {}
     options = {**_options(task), "--objective": "outcomes", **recipe, **length, "--output": "{folder}"}
     smoke = {"--prompts": 16, "--eval_prompts": 16, "--epochs": 1}
     return _stage(f"{which.replace(' ', '-')}-{task}", "fit-reward", options, smoke)
