@@ -47,16 +47,16 @@ CREDITED = {
     "Pairwise": Task({}, 48),
 }
 TASKS = (*CREDITED, WORDS)
-# prompts, passes and flipped labels: what makes a reward model better or worse
+# size, prompts, passes and flipped labels: what makes a reward model better or worse
 RECIPES: dict[str, dict[str, Any]] = {
-    SCORED: {"--prompts": 256, "--epochs": 12, "--label_noise": 0.1},
-    STRONGER: {"--prompts": 1024, "--epochs": 12},
+    SCORED: {"--layers": 1, "--prompts": 256, "--epochs": 8, "--label_noise": 0.2},
+    STRONGER: {"--layers": 2, "--prompts": 1024, "--epochs": 12, "--learning_rate": 5e-3},
 }
 WORDS_RECIPES: dict[str, dict[str, Any]] = {
     SCORED: {"--prompts": 128, "--epochs": 2, "--label_noise": 0.2},
     STRONGER: {"--prompts": 1024, "--epochs": 3},
 }
-SMALL: dict[str, Any] = {"--start": "random", "--hidden_size": 32, "--layers": 2, "--heads": 2, "--learning_rate": 5e-3}
+SMALL: dict[str, Any] = {"--start": "random", "--hidden_size": 32, "--heads": 2}
 
 
 def _task(task: str) -> Config:
@@ -234,8 +234,9 @@ STUDY = Study(
         "with exact values, and shaping by a potential. Uniform and shuffled placements are enumerated alone.",
         "A reward model is fitted to the scores of the policy's responses at its start, for each seed anew; on word "
         "problems all seeds share one. The reward is its predicted score, so that scale and mean are the task's. The "
-        "weaker one has fewer prompts, and a tenth of its labels (on word problems a fifth) are flipped. Their "
-        "held-out pair accuracies are in MLflow's experiment reward_models.",
+        "weaker one has fewer prompts, a fifth of its labels flipped and, but for word problems, fewer layers. In a "
+        "try, it ranked 83 % of held-out pairs of KeyToken, 62 % of Bottleneck and 51 % of Pairwise; there the "
+        "stronger one ranked 72 %.",
         "In exact numbers a reward model is the task's reward with a normal error for each response, of standard "
         "deviation 1 and 0.3; token rewards are those of DPO's optimum; a learned critic knows half of the exact "
         "value.",
