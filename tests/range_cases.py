@@ -10,6 +10,7 @@ from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hi
 
 import lit_rl
 from lit_rl.algorithms import Algorithm
+from lit_rl.algorithms.placements import Placement
 from lit_rl.commands.fit_reward import Recipe
 from lit_rl.commands.settings import CALLBACKS, OF_LIGHTNING
 from lit_rl.data import RolloutDataModule
@@ -20,8 +21,9 @@ from lit_rl.ranges import Range, Ranged, has_range
 from lit_rl.sampling import Sampler
 from lit_rl.tasks import Task
 
-PARENTS = {"model": Algorithm, "model.policy": CausalPolicy, "model.cuts": CutRule}
+PARENTS = {"model": Algorithm, "model.policy": CausalPolicy, "model.cuts": CutRule, "model.placement": Placement}
 PARENTS |= {"data.task": Task, "data.sampler": Sampler}
+TAKERS = {"model.cuts": "lit_rl.algorithms.TRePO", "model.placement": "lit_rl.algorithms.PPO"}  # that have the setting
 
 
 class Setting(NamedTuple):
@@ -50,8 +52,8 @@ class Setting(NamedTuple):
         """The classes to choose, for the setting to be there."""
         if self.parent not in PARENTS or self.cls is None:
             return {}
-        with_cuts = {"model": "lit_rl.algorithms.TRePO"} if self.parent == "model.cuts" else {}
-        return {**with_cuts, self.parent: f"{self.cls.__module__}.{self.cls.__qualname__}"}
+        taker = {"model": TAKERS[self.parent]} if self.parent in TAKERS else {}
+        return {**taker, self.parent: f"{self.cls.__module__}.{self.cls.__qualname__}"}
 
 
 def settings() -> list[Setting]:
