@@ -157,8 +157,7 @@ def _run(study: Study, options: argparse.Namespace) -> int:
     if options.command != "report":
         from ablations.sweep.runner import run
 
-        one = options.smoke and not study.calibration
-        seeds = _seeds(options.seeds) or (list(study.smoke_seeds) if one else None)
+        seeds = _seeds(options.seeds)
         if study.tuning is not None and (both := set(seeds or ()) & set(study.tuning.seeds)):
             raise UsageError(f"--seeds: {min(both)} is a seed of the trials of {study.name}; take others")
         if study.command:  # of the user's

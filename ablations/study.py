@@ -296,13 +296,8 @@ class Study:
         return DEFAULT_MATTERS[unit(self.metric_of(comparison))] if comparison.matters is None else comparison.matters
 
     def own_seeds(self, smoke: bool) -> tuple[int, ...]:
-        """Those that are run where none are given; of many, beside such for calibration, ``--smoke`` takes one."""
-        return self.seeds[:1] if smoke and self.calibration else self.seeds
-
-    @property
-    def smoke_seeds(self) -> tuple[int, ...]:
-        """Those that ``--smoke`` runs and reports where none are given: one, unless there are such for calibration."""
-        return self.own_seeds(True) if self.calibration else self.seeds[:1]
+        """Those that are run and reported where none are given: all or, with ``--smoke``, one."""
+        return self.seeds[:1] if smoke else self.seeds
 
     def seeds_to_run(self, smoke: bool) -> tuple[int, ...]:
         """Those and, of the ones for calibration, all or, with ``--smoke``, one."""

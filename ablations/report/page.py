@@ -178,7 +178,7 @@ def command(results: StudyResults) -> str:
     """What runs these cells again."""
     seeds = results.seeds
     parts = ["python -m ablations", results.study.how]
-    if results.cells and seeds != list(results.study.smoke_seeds if results.smoke else results.study.seeds):
+    if results.cells and seeds != list(results.study.own_seeds(results.smoke)):
         counted = seeds == list(range(len(seeds)))
         parts.append(f"--seeds {len(seeds) if counted else ' '.join(map(str, seeds))}")
     return " ".join([*parts, *(["--smoke"] if results.smoke else [])])

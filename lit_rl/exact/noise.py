@@ -12,6 +12,7 @@ The cross terms are zero: a value's error has mean 0 given the response, and the
 """
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import pairwise
 
 from torch import Tensor
@@ -76,12 +77,10 @@ def _segments(tree: Tree, cuts: Sequence[int]) -> list[Tensor]:
 
 def _moments(tree: Tree, cut: int) -> tuple[Tensor, Tensor]:
     """Var(r | s) and V(s) of the prefix of ``cut`` tokens of every leaf: [S] each."""
-    value = tree.along(tree.v, tree.ids, tree.lengths)[:, cut]
-    state = tree.edges(tree.ids, tree.lengths)[:, cut] // tree.task.vocabulary
-    p = tree.probability()
-    weighted = p * (tree.rewards - value).square()
-    total = p.new_zeros(len(tree.v)).index_add(0, state, weighted)
-    return (total / tree.reach)[state], value
+    along = partial(tree.along, ids=tree.ids, lengths=tree.lengths)
+    values = along(tree.v)
+    spread = tree.state_means((tree.rewards[:, None] - values).square())
+    return along(spread)[:, cut], values[:, cut]
 
 
 def _square(scores: Tensor, gram: Tensor) -> Tensor:
