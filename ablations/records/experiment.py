@@ -45,11 +45,13 @@ class Tracking:
         self.experiment = experiment(name, self.uri)
         self.client = Client(self.uri)
 
-    def runs(self, kind: str, digest: str | None = None) -> "list[Run]":
-        """All runs of a kind, ``arm`` or ``cell``, or those of a configuration's hash, the newest first."""
+    def runs(self, kind: str, digest: str | None = None, status: str | None = None) -> "list[Run]":
+        """All runs of a kind, ``arm`` or ``cell``, or those of a configuration's hash or a status, the newest first."""
         experiments, query = [self.experiment], f"tags.`{KIND}` = '{kind}'"
         if digest is not None:
             query += f" and tags.`{HASH}` = '{digest}'"
+        if status is not None:
+            query += f" and attributes.status = '{status}'"
         page = self.client.search_runs(experiments, query)
         found = list(page)
         while page.token:
@@ -64,8 +66,8 @@ class Tracking:
     def kill_stale(self, cells: Iterable[Cell]) -> None:
         """Marks as killed what this process, or one of this machine that has ended, left unfinished of these cells."""
         hashes = {cell.hash for cell in cells}
-        for run in self.runs("cell"):
-            if run.info.status == "RUNNING" and run.data.tags[HASH] in hashes and not _alive(run.data.tags[SWEEP]):
+        for run in self.runs("cell", status="RUNNING"):  # few: asked before each cell, all runs would take seconds
+            if run.data.tags[HASH] in hashes and not _alive(run.data.tags[SWEEP]):
                 self.client.set_terminated(run.info.run_id, "KILLED")
 
     def open_cell(self, cell: Cell, tags: dict[str, str]) -> str:
