@@ -197,6 +197,7 @@ class Tuning:
         rates: learning rates.
         seeds: of the trials.
         metric: whose mean over these seeds chooses; empty takes the study's primary one.
+        rates_by_task: other learning rates for the arms of a task.
 
     Raises:
         ValueError: rates are not different numbers above 0, or there is none.
@@ -205,13 +206,21 @@ class Tuning:
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
     metric: str = ""
+    rates_by_task: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        given: Any = self.rates
-        if not _different(given, (int, float)) or not all(0 < rate < math.inf for rate in given):
-            raise ValueError(f"rates of the trials are {given!r}; give different numbers above 0, such as (1e-3, 3e-3)")
+        given: Any
+        for given in (self.rates, *self.rates_by_task.values()):
+            if not _different(given, (int, float)) or not all(0 < rate < math.inf for rate in given):
+                raise ValueError(
+                    f"rates of the trials are {given!r}; give different numbers above 0, such as (1e-3, 3e-3)"
+                )
         if wrong := _seeds_fault(self.seeds):
             raise ValueError(f"seeds of the trials {wrong}")
+
+    def rates_of(self, arm: Arm) -> tuple[float, ...]:
+        """The learning rates that an arm is tried with."""
+        return self.rates_by_task.get(arm.task, self.rates)
 
 
 @dataclass(frozen=True)
@@ -385,6 +394,8 @@ def _faults_of_trials(study: Study) -> Iterator[str]:
         others = tried.get(arm.tuned_as, arm)
         if list(arm.allocations) != list(others.allocations) and (arm.trial or arm.allocations):
             yield f"arms {others.name} and {arm.name}, both tuned_as {arm.tuned_as}, have different allocations"
+    if tuning is not None and (unknown := set(tuning.rates_by_task) - {arm.task for arm in study.arms if arm.tried}):
+        yield f"its tuning has rates for {min(unknown)}, which is the task of no arm that is tried"
     if tuning is not None and not tried:
         yield "it has a tuning, but nothing to try; give arms tuned_as"
     if tuning is not None and (twice := set(tuning.seeds) & set(study.seeds)):

@@ -128,6 +128,17 @@ def test_fitting_tells_responses_apart_unless_the_labels_are_noise():
     assert accuracy["pairs"] > 0.95 and accuracy["outcomes"] > 0.95 and accuracy["noise"] < 0.8
 
 
+def test_fitting_stops_once_pairs_are_ranked_as_well_as_asked(capsys):
+    found = {}
+    for until in (0.6, 1.0):
+        seed_everything(0, verbose=False)
+        recipe = Recipe("unused", prompts=64, eval_prompts=64, max_new_tokens=8, epochs=6, until=until)
+        _, found[until] = make(KeyToken(position=3), TokenTransformer(hidden_size=32, layers=2), recipe)
+    err = capsys.readouterr().err
+    assert 0.6 <= found[0.6]["val/pair_accuracy"] < found[1.0]["val/pair_accuracy"] < 1, found
+    assert "after 6 epochs, below until 1; raise epochs or prompts" in err and "below until 0.6" not in err
+
+
 def test_a_model_is_fitted_written_and_trained_on(lit_rl, tmp_path):
     fitted = ["--prompts", "64", "--eval_prompts", "16", "--epochs", "3", "--output", "made/rm"]
     code, out, err = lit_rl("fit-reward", *KEY_POLICY, *fitted)

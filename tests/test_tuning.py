@@ -52,10 +52,25 @@ def test_every_arm_is_tried_with_each_allocation_and_rate_on_seeds_of_its_own():
     assert trials(study(tuning=None, arms=ARMS[-1:], baseline="")) is None
 
 
+def test_a_task_has_rates_of_its_own():
+    arms = tuple(Arm(name, {}, tuned_as=name, task=name.split()[0]) for name in ("x RLOO", "y RLOO"))
+    own = study(arms=arms, tuning=Tuning(RATES, (100,), rates_by_task={"y": (3e-4, 3e-3, 3e-2)}))
+    tried = trials(own)
+    assert tried is not None
+    rates = [settings(tried)[arm][0] for arm in tried.arm_names]
+    assert rates == [*RATES, 3e-4, 3e-3, 3e-2]
+    assert [settings(tuning.tuned(own, smoke=True))[arm.name][0] for arm in arms] == [1e-2, 3e-3]
+
+
 @pytest.mark.parametrize(
     ("arms", "changes", "said"),
     [
         (ARMS, {"seeds": (0, 101)}, "seed 101 is both of the trials and of the study"),
+        (
+            ARMS,
+            {"tuning": Tuning(RATES, (100,), rates_by_task={"z": RATES})},
+            "rates for z, which is the task of no arm",
+        ),
         (ARMS, {"tuning": None}, "arm x RLOO is tuned_as RLOO, but there is no tuning"),
         (ARMS[-1:], {}, "a tuning, but nothing to try"),
         (ARMS[:1] + ARMS[4:], {}, "arm y control is tuned_as PPO, which no arm tries"),

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ablations.analysis import metric_text
 from ablations.analysis.statistics import Interval, mean_interval
 from ablations.analysis.tables import Column, Table, Value, listed
-from ablations.study import Arm, Choice, Study
+from ablations.study import Arm, Choice, Study, Tuning
 
 HEADINGS = ALLOCATED, RATES = "Prompts and responses", "Learning rates"  # of the report's part on trials
 MOST_NAMED = 5  # of arms at an edge, in the answer; more are counted
@@ -106,7 +106,7 @@ def choices(study: Study) -> list[Chosen]:
     """What the trials chose, by arm; empty where there are none."""
     if study.tuning is None or not study.trials:
         return []
-    return [_chosen(study.tuning.rates, name, arm) for name, arm in first_arms(study).items()]
+    return [_chosen(study.tuning.rates_of(arm), name, arm) for name, arm in first_arms(study).items()]
 
 
 def _chosen(rates: Sequence[float], name: str, arm: Arm) -> Chosen:
@@ -205,7 +205,7 @@ def _choices(study: Study) -> Table:
         return Table("choices", heading(study), "", columns, rows)
     seeds, several = [*map(str, study.tuning.seeds)], allocated(study)
     guide = CHOSEN_GUIDE.format(
-        rates=listed([f"{rate:g}" for rate in study.tuning.rates]),
+        rates=_rates(study.tuning),
         allocations=", with the best of the allocations in surface.csv" if several else "",
         s="s" if len(seeds) > 1 else "",
         seeds=listed(seeds),
@@ -213,6 +213,16 @@ def _choices(study: Study) -> Table:
         most=BEYOND if several else "",
     )
     return Table("choices", heading(study), CHOSEN.format(what=_factors(study)), columns, rows, guide)
+
+
+def _rates(tuning: Tuning) -> str:
+    """The learning rates that were tried, in words."""
+    own = (f"{task}: {_numbers(rates)}" for task, rates in tuning.rates_by_task.items())
+    return _numbers(tuning.rates) + (f" ({'; '.join(own)})" if tuning.rates_by_task else "")
+
+
+def _numbers(rates: Sequence[float]) -> str:
+    return listed([f"{rate:g}" for rate in rates])
 
 
 def _factors(study: Study) -> str:

@@ -22,7 +22,8 @@ MEAN = f"{OVER_TOKENS}val/accuracy_sampled"  # stands beside what decides
 def candidates(study: Study, arm: Arm) -> list[Choice]:
     """What is tried of an arm: every allocation, in its order, with every learning rate."""
     assert study.tuning is not None
-    return [Choice(allocation, rate) for allocation in (arm.allocations or ("",)) for rate in study.tuning.rates]
+    rates = study.tuning.rates_of(arm)
+    return [Choice(allocation, rate) for allocation in (arm.allocations or ("",)) for rate in rates]
 
 
 def trial_name(arm: str, choice: Choice) -> str:

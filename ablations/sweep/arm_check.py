@@ -60,7 +60,7 @@ def _to_check(study: Study) -> Iterator[Arm]:
             yield arm
             continue
         for name in arm.allocations or ("",):
-            tried = with_choice(arm, Choice(name, study.tuning.rates[0]))
+            tried = with_choice(arm, Choice(name, study.tuning.rates_of(arm)[0]))
             yield replace(tried, name=f"{arm.name}, {name}" if name else arm.name)
 
 

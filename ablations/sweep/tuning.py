@@ -21,11 +21,10 @@ def tuned(study: Study, smoke: bool) -> Study:
     if not smoke:
         found = finished(study)
         return replace(with_choices(study, best(study, scores(study, found))), trials=tuple(found))
-    rates = sorted(study.tuning.rates)
     middle = {}
     for arm in study.arms:
         if arm.tried:
-            allocations = list(arm.allocations) or [""]
+            allocations, rates = list(arm.allocations) or [""], sorted(study.tuning.rates_of(arm))
             middle[str(arm.tuned_as)] = Choice(allocations[len(allocations) // 2], rates[len(rates) // 2])
     return with_choices(study, middle)
 

@@ -13,6 +13,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 from lightning import Trainer, seed_everything
+from lightning.pytorch.callbacks import EarlyStopping
 
 from lit_rl.commands.options import in_order
 from lit_rl.commands.parser import DEFAULT_LENGTH, Parser, bare_tokens, built, free_folder
@@ -39,6 +40,7 @@ from lit_rl.tracking.run_logger import RunLogger
 DESCRIPTION = "Fits a reward model to a task's scores of a policy's responses, and writes it for --reward.model of fit."
 EXPERIMENT = "reward_models"
 SIZES = {"hidden_size": 96, "layers": 3, "heads": 4}  # the embedded policy's
+RANKED = "val/pair_accuracy"
 FIT, HELD_OUT = 4, 5  # random streams that neither training nor evaluation of a policy uses
 
 CARD = """\
@@ -80,7 +82,9 @@ class Recipe(Ranged, setting=""):
         hidden_size: of a random start; if left out, that of the embedded policy. So are the next two.
         layers: of a random start.
         heads: of a random start.
-        epochs: passes over the training pairs (or outcomes).
+        epochs: passes over the training pairs (or outcomes), at most.
+        until: stop after the pass in which ``val/pair_accuracy``, the share of held-out pairs that are ranked as the
+            task does, reaches this; null makes all passes.
         learning_rate: of AdamW.
         batch_rows: responses in an update; a pair is two.
         max_new_tokens: the most tokens of a response; if left out, a task without text (KeyToken) takes its own length.
@@ -98,6 +102,7 @@ class Recipe(Ranged, setting=""):
     layers: Count | None = None
     heads: Count | None = None
     epochs: Count = 4
+    until: Share | None = None
     learning_rate: Positive = 5e-4
     batch_rows: Count = 64
     max_new_tokens: Count = DEFAULT_LENGTH
@@ -156,6 +161,7 @@ def make(task: Task, policy: CausalPolicy, recipe: Recipe) -> tuple[RewardModel,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=sys.stderr.isatty(),
+        callbacks=[] if recipe.until is None else [_stop_at(recipe)],
     )
     policy.to(trainer.strategy.root_device)
     train, held_out = (_sample(task, policy, recipe, split) for split in ("train", "val"))
@@ -171,7 +177,20 @@ def make(task: Task, policy: CausalPolicy, recipe: Recipe) -> tuple[RewardModel,
     counts |= {"val/responses": len(held_out), "val/pairs": len(ordered_pairs(held_out)), "val/ties": ties(held_out)}
     logger.log_metrics(counts)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
+    if recipe.until is not None and metrics[RANKED] < recipe.until - 1e-6:
+        print(
+            f"lit_rl: {RANKED} is {metrics[RANKED]:.4g} after {recipe.epochs} epochs, below until {recipe.until:g}; "
+            "raise epochs or prompts",
+            file=sys.stderr,
+        )
     return model, {**counts, **metrics}
+
+
+def _stop_at(recipe: Recipe) -> EarlyStopping:
+    """Stops once the held-out accuracy is what was asked for, and for nothing else."""
+    assert recipe.until is not None
+    above = recipe.until - 1e-6  # it has to be passed
+    return EarlyStopping(RANKED, mode="max", patience=recipe.epochs, stopping_threshold=above)
 
 
 def _sample(task: Task, policy: CausalPolicy, recipe: Recipe, split: Split) -> Rollouts:
