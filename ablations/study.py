@@ -3,15 +3,17 @@
 Data and their checks alone; :mod:`ablations.grid` makes cells of them.
 """
 
-import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
 
-from ablations.config import Config, merge, nested
+from ablations.arms import Arm, Choice, Stage, Trial, Tuning, seeds_fault
+from ablations.config import Config, nested
 from ablations.metric_units import DEFAULT_MATTERS, matters_fault, unit
+
+__all__ = ["Arm", "Choice", "Comparison", "Fault", "Prediction", "Reading", "Stage", "Study", "Trial", "Tuning"]
 
 SMOKE: Config = {
     "data.prompts_per_iteration": 4,
@@ -23,94 +25,6 @@ SMOKE: Config = {
 
 
 SCALES = "tiny", "mid", "small"  # in the order of their models
-ALLOCATIONS = "give settings by name: {'8 x 4': {'data.prompts_per_iteration': 8, 'model.samples': 4}}"
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What is made, by ``python -m lit_rl``, before the cells that need it run: a reward model, a DPO policy.
-
-    Attributes:
-        name: stands in braces for its folder in an arm's settings.
-        args: of the command line; ``{folder}`` stands for the folder to fill, ``{seed}`` for the cell's seed.
-        smoke: further ones with ``--smoke``.
-    """
-
-    name: str
-    args: tuple[str, ...]
-    smoke: tuple[str, ...] = ()
-
-    @property
-    def checkpoint(self) -> str:
-        """Of a stage that trains, in an arm's settings."""
-        return f"{{{self.name}}}/last.ckpt"
-
-
-@dataclass(frozen=True)
-class Arm:
-    """One of the things compared: a name, and the settings in which it differs from the study's base.
-
-    An arm with ``trainer.max_epochs: 0`` is not trained, only evaluated, with ``--smoke`` as well. Its gain is measured
-    against ``baseline``, the study's if None; arms with one baseline solve the same task and share their panels.
-
-    Attributes:
-        config: by names as on the command line (``model.samples``), or nested.
-        tuned_as: the name of a choice that trials make; arms of one name share it. None keeps the arm's settings.
-        trial: whether the arm is tried itself, with each allocation and each learning rate. If not, it takes what the
-            trials of other arms choose.
-        allocations: ways to spend an update's tokens, by name (``8 x 4``, prompts x responses to each): settings
-            over the arm's own. They are in order, from most prompts to fewest.
-        chosen: what the trials chose, once the study is tuned.
-        frozen: the policy stays as it is: the arm's gradients are measured, and it is neither trained nor tested.
-        task: the arm's name begins with it; a report with several has a column for each.
-
-    Raises:
-        ValueError: allocations are not settings by name.
-    """
-
-    name: str
-    config: Config
-    baseline: str | None = None
-    stages: tuple[Stage, ...] = ()
-    tuned_as: str | None = None
-    trial: bool = True
-    frozen: bool = False
-    task: str = ""
-    allocations: Mapping[str, Config] = field(default_factory=dict)
-    chosen: "Choice | None" = None
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "config", nested(self.config))
-        given: Any = self.allocations
-        if not isinstance(given, Mapping) or not all(isinstance(each, Mapping) for each in given.values()):
-            raise ValueError(f"arm {self.name}: allocations are {given!r}; {ALLOCATIONS}")
-        object.__setattr__(self, "allocations", {name: nested(each) for name, each in given.items()})
-
-    @property
-    def tried(self) -> bool:
-        """Whether it has trials of its own."""
-        return self.tuned_as is not None and self.trial
-
-    def but(self, name: str, config: Mapping[str, Any], **changes: Any) -> "Arm":
-        """The arm with another name and some other settings, with what trials choose for the arm."""
-        return replace(self, name=name, config=merge(self.config, nested(config)), **{"trial": False, **changes})
-
-
-class Choice(NamedTuple):
-    """What is tried of an arm, and the best of it: one of its allocations, empty where it has none, and a rate."""
-
-    allocation: str
-    rate: float
-
-
-class Trial(NamedTuple):
-    """A finished trial: of an arm with a choice and a seed, and its metrics by name."""
-
-    arm: str
-    choice: Choice
-    seed: int
-    config_hash: str
-    metrics: Mapping[str, float]
 
 
 class Reading(NamedTuple):
@@ -187,40 +101,6 @@ class Fault(NamedTuple):
     warning: str
     arm: str
     twin: str
-
-
-@dataclass(frozen=True)
-class Tuning:
-    """What is tried for each arm, with each of its allocations, on seeds that the study itself does not use.
-
-    Attributes:
-        rates: learning rates.
-        seeds: of the trials.
-        metric: whose mean over these seeds chooses; empty takes the study's primary one.
-        rates_by_task: other learning rates for the arms of a task.
-
-    Raises:
-        ValueError: rates are not different numbers above 0, or there is none.
-    """
-
-    rates: tuple[float, ...]
-    seeds: tuple[int, ...]
-    metric: str = ""
-    rates_by_task: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        given: Any
-        for given in (self.rates, *self.rates_by_task.values()):
-            if not _different(given, (int, float)) or not all(0 < rate < math.inf for rate in given):
-                raise ValueError(
-                    f"rates of the trials are {given!r}; give different numbers above 0, such as (1e-3, 3e-3)"
-                )
-        if wrong := _seeds_fault(self.seeds):
-            raise ValueError(f"seeds of the trials {wrong}")
-
-    def rates_of(self, arm: Arm) -> tuple[float, ...]:
-        """The learning rates that an arm is tried with."""
-        return self.rates_by_task.get(arm.task, self.rates)
 
 
 @dataclass(frozen=True)
@@ -333,18 +213,6 @@ class Study:
         return self.name if self.scale == "tiny" else f"{self.name}-{self.scale}"
 
 
-def _different(given: Any, kind: type | tuple[type, ...]) -> bool:
-    """Whether it is one or more different things of a kind."""
-    listed = isinstance(given, tuple | list) and all(isinstance(each, kind) for each in given)
-    return listed and 0 < len(given) == len(set(given))
-
-
-def _seeds_fault(seeds: Any) -> str:
-    if _different(seeds, int) and min(seeds) >= 0:
-        return ""
-    return f"are {seeds!r}; give different whole numbers from 0, such as (0, 1, 2)"
-
-
 def _faults(study: Study) -> Iterator[str]:
     if not re.fullmatch(r"[\w.-]+", study.name):
         yield "its name is that of a folder, too: letters, digits, - and _"
@@ -371,9 +239,9 @@ def _faults(study: Study) -> Iterator[str]:
         yield f"{len(study.comparisons)} planned comparisons, more than six"
     if study.scale not in SCALES:
         yield f"its scale is {study.scale!r}, which is none of {', '.join(SCALES)}"
-    if wrong := _seeds_fault(study.seeds):
+    if wrong := seeds_fault(study.seeds):
         yield f"its seeds {wrong}"
-    if study.calibration and (wrong := _seeds_fault(study.calibration)):
+    if study.calibration and (wrong := seeds_fault(study.calibration)):
         yield f"its seeds for calibration {wrong}"
     if both := set(study.calibration) & {*study.seeds, *(study.tuning.seeds if study.tuning else ())}:
         yield f"seed {min(both)} is for calibration, and used otherwise, too; take others for calibration"

@@ -20,7 +20,7 @@ LAYERS = [
     {"lit_rl.commands"},
     {"lit_rl.__main__"},
     {"ablations.config", "ablations.metric_names"},
-    {"ablations.metric_units"},
+    {"ablations.metric_units", "ablations.arms"},
     {"ablations.study"},
     {"ablations.arm_colours", "ablations.grid"},
     {"ablations.records", "ablations.studies"},
