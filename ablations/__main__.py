@@ -167,7 +167,7 @@ def _run(study: Study, options: argparse.Namespace) -> int:
         compute(study, options.smoke)
         if (tried := trials.trials(study)) is not None and not options.smoke:
             done = {trial.config_hash for trial in trials.recorded(study)}
-            code = run(tried, None, options.jobs, False, done)
+            code = run(tried, None, options.jobs, False, done, curves=False)
         if not code:
             code = run(tuned(study, options.smoke), seeds, options.jobs, options.smoke)
     from ablations.report.study_report import report

@@ -22,12 +22,15 @@ def open_arms(tracking: Tracking, cells: Sequence[Cell], smoke: bool) -> dict[st
         return {arm: _open(tracking, cell, smoke, arms.get(arm, []), children) for arm, cell in first.items()}
 
 
-def close_arms(tracking: Tracking, cells: Sequence[Cell], smoke: bool, current: "Callable[[Run], bool]") -> None:
-    """Logs an arm's curves, and marks it as finished if all of its cells are, otherwise as failed; unless that has been
+def close_arms(
+    tracking: Tracking, cells: Sequence[Cell], smoke: bool, current: "Callable[[Run], bool]", curves: bool = True
+) -> None:
+    """Logs an arm's means, and marks it as finished if all of its cells are, otherwise as failed; unless that has been
     done and no cell finished since.
 
     Args:
         current: whether a finished run is one of the study as it is now, whatever its seed.
+        curves: of whole curves, which takes a call to MLflow for each curve of each cell; otherwise of last values.
     """
     with alone(folder(tracking.uri, tracking.name) / CLAIM):
         arms, children = _parents(tracking), tracking.runs("cell")
@@ -39,7 +42,7 @@ def close_arms(tracking: Tracking, cells: Sequence[Cell], smoke: bool, current: 
                 continue
             run_id = _open(tracking, cell, smoke, arms.get(arm, []), children)
             tracking.client.set_terminated(run_id, "FAILED")  # an open one has no points yet: that is relied on
-            _log_means(tracking, run_id, done)
+            _log_means(tracking, run_id, done, curves)
             complete = all(each.hash in finished for each in cells if each.arm == arm)
             tracking.client.set_terminated(run_id, "FINISHED" if complete else "FAILED")
 
@@ -70,13 +73,16 @@ def _open(tracking: Tracking, cell: Cell, smoke: bool, earlier: "Sequence[Run]",
     return run_id
 
 
-def _log_means(tracking: Tracking, run_id: str, children: "Sequence[Run]") -> None:
-    """The means over the children of each metric at each step: the UI's charts then compare arms."""
+def _log_means(tracking: Tracking, run_id: str, children: "Sequence[Run]", curves: bool) -> None:
+    """The means over the children of each metric at each step, or of its last value: the UI then compares arms."""
     from mlflow.entities import Metric
 
     values: dict[tuple[str, int], list[float]] = {}
     for child in children:
-        for name in child.data.metrics:
+        for name, last in child.data.metrics.items():
+            if not curves:
+                values.setdefault((name, 0), []).append(last)
+                continue
             for point in tracking.client.get_metric_history(child.info.run_id, name):
                 values.setdefault((name, point.step), []).append(point.value)
     now = int(1000 * time.time())

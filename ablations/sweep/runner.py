@@ -19,7 +19,14 @@ from ablations.sweep.workers import Function, warm_up, work_off
 from lit_rl.tracking.patience import Away
 
 
-def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool, done: Collection[str] = ()) -> int:
+def run(
+    study: Study,
+    seeds: Sequence[int] | None,
+    jobs: int,
+    smoke: bool,
+    done: Collection[str] = (),
+    curves: bool = True,
+) -> int:
     """Runs the cells that MLflow does not have yet, ``jobs`` at a time; returns the exit code.
 
     A failing cell does not stop the others, nor does one whose process dies. Runners of one study share its cells. The
@@ -27,6 +34,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool, done:
 
     Args:
         done: hashes of cells that need not be run, for what they came to is known without MLflow.
+        curves: whether arms get the means of their cells' curves, or of their last values alone.
 
     Raises:
         UsageError: no cell can run, because the tracking server cannot be used or a stage failed.
@@ -54,7 +62,7 @@ def run(study: Study, seeds: Sequence[int] | None, jobs: int, smoke: bool, done:
     finally:
         if not away:
             tracking.kill_stale(pending)
-            close_arms(tracking, cells, smoke, lambda run: grid.find(study, *identity(run), smoke) is not None)
+            close_arms(tracking, cells, smoke, lambda run: grid.find(study, *identity(run), smoke) is not None, curves)
     failures = [(task.cell, task.failure) for task in tasks if task.failure is not None]
     for cell, failure in failures:
         print(f"failed: {cell}: {failure.reason}", file=sys.stderr)
