@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.exact import exact
 from benchmarks.gpu import gpu, ready
 from benchmarks.measure import SMOLLM2, Line, device, fetched, installed
+from benchmarks.reading import reading
 from benchmarks.sampling import sampling
 from benchmarks.sweeps import sweeps
 from benchmarks.training import LARGER, iteration, measured, memory
@@ -25,6 +26,7 @@ ALL: dict[str, Callable[[], list[Line]]] = {
         *measured(LARGER, 16),
     ],
     "iteration": iteration,
+    "reading": reading,
     "measured": measured,
     "memory": memory,
     "exact": exact,

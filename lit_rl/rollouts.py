@@ -47,6 +47,11 @@ class Rollouts:
     value_targets: Tensor | None = None  # [N, T], PPO.prepare: the returns that the critic is fitted to
     window_tokens: float | None = None  # mean response tokens a row over one optimizer step and all ranks, data module
     padded: float = 1.0  # rows of a micro-batch's iteration, fill-ups included, over real ones, data module
+    row: Any = None  # [N] the row's number in the whole table, what `origin` counts; made here
+
+    def __post_init__(self) -> None:
+        if self.row is None:
+            self.row = torch.arange(len(self), device=self.response_ids.device)
 
     def __len__(self) -> int:
         return len(self.response_ids)

@@ -1,13 +1,17 @@
-"""A prompt that is read once for all its responses, against each row read for itself."""
+"""Trees in which each token is read once, against each row read for itself."""
+
+import copy
 
 import pytest
 import torch
 from families import CONFIGS, encode, family
-from transformers import LlamaConfig, MistralConfig
+from transformers import BambaConfig, BambaForCausalLM, LlamaConfig, MistralConfig
+from trees import distinct_tokens, forked, sample
 
 from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer
-from lit_rl.policy.reading import read, takes_cache, whole_inputs
-from lit_rl.sampling import LocalSampler, SamplingPlan
+from lit_rl.policy.reading import read, read_states, takes_tree, whole_inputs
+from lit_rl.policy.tree import MULTIPLE, lay_out
+from lit_rl.sampling import SamplingPlan
 
 PLAN = SamplingPlan(samples=3, max_new_tokens=9)
 
@@ -21,39 +25,115 @@ def build(name, folder):
     return policy, encode(policy)
 
 
+def of_whole_rows(policy, rollouts):
+    width = rollouts.response_ids.shape[1]
+    return policy.model(**whole_inputs(rollouts), use_cache=False).logits[:, -width - 1 : -1][rollouts.mask]
+
+
+def gradient(policy, rollouts, logits):
+    """Of log-probabilities, each token's with a weight of its own."""
+    logprobs = logits.log_softmax(-1).gather(1, rollouts.response_ids[rollouts.mask][:, None]).squeeze(1)
+    weights = torch.randn(len(logprobs), generator=torch.Generator().manual_seed(0))
+    parameters = [p for p in policy.parameters() if p.requires_grad]
+    return torch.cat([g.flatten() for g in torch.autograd.grad((logprobs * weights).sum(), parameters)])
+
+
+def distance(ours, theirs):
+    return float(torch.linalg.norm(ours - theirs) / torch.linalg.norm(theirs))
+
+
 @pytest.mark.parametrize("name", [*CONFIGS, "tokens", "tabular"])
 def test_numbers_and_gradients_are_those_of_whole_rows(name, tmp_path):
     policy, prompts = build(name, tmp_path)
-    rollouts = LocalSampler().sample(policy, prompts, PLAN, [(i,) for i in range(3)])
-    rollouts = rollouts.select(torch.tensor([7, 0, 4, 1, 8]))
-    width = rollouts.response_ids.shape[1]
+    policy = policy.double()
+    rollouts = sample(policy, prompts, PLAN).select(torch.tensor([7, 0, 4, 1, 8]))
     fed = []
-
-    def watch(module, args, kwargs):
-        fed.append(kwargs["input_ids"].numel())
-
-    handle = policy.model.register_forward_pre_hook(watch, with_kwargs=True)
-    ours = read(policy.model, rollouts, lambda out: (out.logits,))[0]
+    handle = policy.model.register_forward_pre_hook(lambda *args: fed.append(args[2]["input_ids"]), with_kwargs=True)
+    takes_tree(policy.model)
+    fed.clear()
+    ours, states = read(policy.model, rollouts, states=True)
     handle.remove()
-    length = rollouts.prompt_ids.shape[1]
-    assert sum(fed) == (3 * (length - 1) + 5 * (width + 1))  # of three prompts, and of five rows
-    theirs = policy.model(**whole_inputs(rollouts)).logits[:, -width - 1 : -1]
-    mask = rollouts.mask[..., None]
-    torch.testing.assert_close(ours * mask, theirs * mask, rtol=0, atol=2e-5)
-    weights = torch.linspace(-1, 1, ours[0].numel()).view_as(ours[0]) * mask
-    parameters = list(policy.model.parameters())
-    pairs = zip(*(torch.autograd.grad((x * weights).sum(), parameters) for x in (ours, theirs)), strict=True)
-    for mine, other in pairs:
-        assert torch.linalg.norm(mine - other) <= 1e-5 * torch.linalg.norm(other)
+    assert takes_tree(policy.model) == (name != "tabular")
+    if name == "tabular":
+        states = states.float()
+    else:
+        assert fed[0].shape[0] == 1 and 0 <= fed[0].numel() - distinct_tokens(rollouts) < MULTIPLE
+    theirs = of_whole_rows(policy, rollouts)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(read(policy.model, rollouts, apart=True)[0], theirs, rtol=0, atol=1e-5)
+    torch.testing.assert_close(read_states(policy.model.base_model, rollouts), states, rtol=0, atol=1e-5)
+    assert distance(gradient(policy, rollouts, ours), gradient(policy, rollouts, theirs)) < 1e-6
 
 
-def test_a_model_that_forgets_or_computes_again_is_read_whole(tmp_path, policy):
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
-    MistralConfig(vocab_size=420, num_key_value_heads=2, sliding_window=8, **small).save_pretrained(tmp_path)
-    policy.tokenizer.save_pretrained(tmp_path)
-    assert takes_cache(policy.model)
-    assert not takes_cache(CausalPolicy(str(tmp_path), weights="random").model)
-    assert not takes_cache(CausalPolicy(gradient_checkpointing=True).model)
+def some_of(policy, rows):
+    """Some rows of a table with continuations; the first of them has no token of its own."""
+    rollouts = forked(policy)
+    chosen = rollouts.select(torch.tensor(rows(len(rollouts))))
+    chosen.mask = chosen.mask.clone()
+    chosen.mask[0] = False
+    return chosen
+
+
+TABLES = {
+    "all": lambda n: list(range(n)),
+    "origins left out": lambda n: [0, *range(3, n)],
+    "continuations alone": lambda n: list(range(n - 1, n - 8, -1)),
+}
+
+
+@pytest.mark.parametrize("rows", TABLES.values(), ids=TABLES)
+@pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"lora_rank": 4}], ids=str)
+def test_prefixes_of_continuations_are_read_once(rows, settings):
+    policy = CausalPolicy(**settings).double()  # float32 rounds more than 1e-6
+    rollouts = some_of(policy, rows)
+    assert 0 <= lay_out(rollouts).input_ids.numel() - distinct_tokens(rollouts) < MULTIPLE
+    assert takes_tree(policy.model)
+    theirs = gradient(policy, rollouts, of_whole_rows(policy, rollouts))
+    assert distance(gradient(policy, rollouts, read(policy.model, rollouts)[0]), theirs) < 1e-6
+    assert distance(gradient(policy, rollouts, read(policy.model, rollouts, apart=True)[0]), theirs) < 1e-6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_rows_numbers_do_not_depend_on_the_rows_beside_it(policy, dtype):
+    rollouts = some_of(policy, TABLES["all"])
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad(), torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        whole = policy(rollouts, 1.0)
+        for count in (1, 2, 5, 9, 12):
+            some = torch.randperm(len(rollouts), generator=generator)[:count]
+            assert torch.equal(policy(rollouts.select(some), 1.0), whole[some])
+
+
+def test_rows_without_a_token_have_no_numbers_and_a_gradient_of_zero(policy):
+    rollouts = sample(policy, encode(policy), PLAN)
+    rollouts.mask = torch.zeros_like(rollouts.mask)
+    logprobs = policy(rollouts, 1.0)
+    assert not logprobs.any()
+    assert not any(g.any() for g in torch.autograd.grad(logprobs.sum(), list(policy.parameters())))
+
+
+def test_a_model_that_forgets_is_read_row_by_row(tmp_path, policy):
+    """One whose attention has a window, and one with a state beside it; which kind it is, is not told by its name."""
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    grouped = {"vocab_size": 420, "num_key_value_heads": 2, **small}
+    for window in (None, 8):
+        MistralConfig(sliding_window=window, **grouped).save_pretrained(tmp_path)
+        policy.tokenizer.save_pretrained(tmp_path)
+        model = CausalPolicy(str(tmp_path), weights="random")
+        rollouts = sample(model, encode(model), PLAN)
+        torch.testing.assert_close(read(model.model, rollouts)[0], of_whole_rows(model, rollouts), rtol=0, atol=1e-5)
+        assert takes_tree(model.model) == (window is None)
+    hybrid = {"attn_layer_indices": [1], "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 8}
+    assert not takes_tree(BambaForCausalLM(BambaConfig(mamba_n_groups=1, **hybrid, **grouped)))
+
+
+def test_an_attention_that_sees_no_tree_is_found_out(policy):
+    other = copy.deepcopy(policy)
+    other.model.set_attn_implementation("eager")
+    rollouts = sample(other, encode(other), PLAN)
+    theirs = of_whole_rows(other, rollouts)
+    assert not takes_tree(other.model)
+    torch.testing.assert_close(read(other.model, rollouts)[0], theirs, rtol=0, atol=1e-5)
 
 
 def test_gradients_of_padded_prompts_are_numbers_at_every_length(tmp_path, policy):
@@ -63,8 +143,7 @@ def test_gradients_of_padded_prompts_are_numbers_at_every_length(tmp_path, polic
     policy.tokenizer.save_pretrained(tmp_path)
     policy = CausalPolicy(str(tmp_path), weights="random").to(device)
     for length in (63, 64, 65, 66, 129):  # 65 is 64 and the last one: there those of cuDNN's attention are not
-        prompts = [[3] * length, [3] * (length - 3)]
-        rollouts = LocalSampler().sample(policy, prompts, PLAN, [(0,), (1,)])
+        rollouts = sample(policy, [[3] * length, [3] * (length - 3)], PLAN)
         with torch.autocast(device, torch.bfloat16):
             loss = (policy(rollouts, 1.0) * rollouts.mask).sum()
         assert all(x.isfinite().all() for x in torch.autograd.grad(loss, list(policy.parameters())))

@@ -104,7 +104,8 @@ def _settings(config: Config, built: bool) -> Any:
         cli = Parsed(args=merge(config, {"trainer": quiet}), run=False)
         if built:
             data = cli.datamodule
-            check_trainer(cli.trainer, cli.model.plan, data.prompts_per_iteration, data.rows_per_microbatch)
+            sizes = data.prompts_per_iteration, data.rows_per_microbatch, data.tokens_per_microbatch
+            check_trainer(cli.trainer, cli.model.plan, *sizes)
     except (Exception, SystemExit) as error:
         usage = usage_error(error)
         return " ".join(str(usage or f"{type(error).__name__}: {error}").split())

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from lit_rl.policy.reading import takes_tree
+
 MOST_NUMBERS = 2**27  # of one parameter's gradients, and of logits
 
 
@@ -38,6 +40,7 @@ def recorded(model: nn.Module, rows: int, groups: int) -> Iterator[list[Call]]:
     ``torch.func`` takes them apart if each has one tensor as input and one as output, with one row (or one prompt of a
     group) per entry. If any layer is different, as experts that mix the tokens of all rows, the list stays empty.
     """
+    takes_tree(model)  # tries the model, where it has not been tried before
     calls: list[Call] = []
     strange = False
 

@@ -13,7 +13,7 @@ from torch.distributed.tensor import DTensor
 
 from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.errors import UsageError
-from lit_rl.policy.pieces import rows_at_once
+from lit_rl.policy.pieces import tokens_at_once
 from lit_rl.sampling import LocalSampler
 from lit_rl.sampling.cache import bytes_a_slot
 
@@ -82,7 +82,7 @@ def _explanation(trainer: Any, algorithm: Any) -> str:
         parts.append(f"their logits {rows * vocabulary * 4 / GIB:.2f}")
         lower.insert(0, "data.sampler.batch_rows")
     rows = data.rows_per_microbatch
-    logits = min(rows, rows_at_once(length, vocabulary)) * length * vocabulary * 4
+    logits = min(rows * length, tokens_at_once(vocabulary)) * vocabulary * 4
     parts.append(f"logits of a micro-batch of {rows} rows (data.rows_per_microbatch) {logits / GIB:.2f}")
     where = "the machine's memory"
     if device.type == "cuda":

@@ -13,13 +13,14 @@ from lit_rl.rollouts import Rollouts
 class MicroBatches(Dataset):
     """An iteration's rollouts as micro-batches.
 
-    ``schedule`` [passes * micro-batches, rows] holds the numbers of trained rows. Rows are looked up when they are
-    asked for: after scores and advantages have been filled in and pairs chosen. The number -1 fills up a micro-batch,
-    with a row that has no token of its own.
+    ``schedule`` holds the numbers of each micro-batch's trained rows. Rows are looked up when they are asked for: after
+    scores and advantages have been filled in and pairs chosen. The number -1 fills up a micro-batch, with a row that
+    has no token of its own.
     """
 
-    def __init__(self, rollouts: Rollouts, schedule: Tensor, window_tokens: Sequence[float | None]) -> None:
+    def __init__(self, rollouts: Rollouts, schedule: Sequence[Tensor], window_tokens: Sequence[float | None]) -> None:
         self.rollouts, self.schedule, self.window_tokens = rollouts, schedule, window_tokens
+        self._rows = sum(int((each >= 0).sum()) for each in schedule)
 
     def __len__(self) -> int:
         return len(self.schedule)
@@ -30,7 +31,7 @@ class MicroBatches(Dataset):
         minibatch = self.rollouts.select(rows)
         minibatch.mask = minibatch.mask & (numbers >= 0)[:, None]
         minibatch.window_tokens = self.window_tokens[index]
-        minibatch.padded = self.schedule.numel() / int((self.schedule >= 0).sum())
+        minibatch.padded = len(numbers) * len(self.schedule) / self._rows
         return minibatch
 
 
@@ -52,11 +53,67 @@ def shuffled(count: int, steps: int, step: int, passes: int, unit: int, rng: np.
 def groups_together(steps: Tensor, groups: Tensor | None) -> Tensor:
     """The numbers of each optimizer step [steps, rows], sorted so that groups stand together.
 
-    A micro-batch reads each prompt once, so this saves work.
+    A micro-batch reads each prompt once, so this saves work, and so does a sample that stands before its continuations.
 
     Args:
         groups: the group of each trained row [N]; None if numbers are in the order of their groups.
     """
+    steps = steps.sort(1).values
     if groups is None:
-        return steps.sort(1).values
+        return steps
     return steps.gather(1, groups[steps.clamp(min=0)].argsort(dim=1, stable=True))
+
+
+Piece = tuple[int, list[int]]  # tokens that are read for some trained rows, and their numbers
+
+
+def pieces(rollouts: Rollouts, tokens: int) -> list[Piece]:
+    """The trained rows of each group, or parts of them, of at most so many tokens.
+
+    A group that takes more is split, and what its parts share is read once in each. One row may take more by itself.
+    """
+    rows = rollouts.select(rollouts.trained.nonzero().squeeze(1)).to("cpu")
+    forked = rows.origin >= 0
+    stem = torch.where(forked, rows.origin, rows.row)
+    last = rows.lengths - 1  # no token comes after the last one
+    columns = (rows.group, rows.prompt_mask.sum(1), stem, torch.where(forked, rows.cut, last), last - rows.cut * forked)
+    order = sorted(zip(*(each.tolist() for each in columns), range(len(rows)), strict=True), key=lambda x: (x[0], x[2]))
+    found: list[Piece] = []
+    before, stems = -1, dict[int, int]()
+    for group, prompt, key, shared, whole, number in order:
+        own = whole if rows.origin[number] >= 0 else 0
+        more = own + max(0, shared - stems.get(key, 0))
+        if group != before or found[-1][0] + more > tokens:
+            before, stems = group, {}
+            found.append((prompt, []))
+            more = own + shared
+        stems[key] = max(stems.get(key, 0), shared)
+        found[-1] = (found[-1][0] + more, [*found[-1][1], number])
+    return found
+
+
+def fewest(parts: Sequence[Piece], tokens: int, unit: int) -> int:
+    """How many micro-batches of at most so many tokens take the pieces, a multiple of ``unit``."""
+    most = max(tokens, *(size for size, _ in parts))
+    count = unit
+    while max(size for size, _ in packed(parts, count)) > most:
+        count += unit
+    return count
+
+
+def packed(parts: Sequence[Piece], count: int) -> list[Piece]:
+    """The pieces in so many micro-batches of about as many tokens each: the largest first, each to the smallest."""
+    bins: list[Piece] = [(0, [])] * count
+    for size, numbers in sorted(parts, key=lambda part: -part[0]):
+        smallest = min(range(count), key=lambda i: bins[i][0])
+        bins[smallest] = (bins[smallest][0] + size, bins[smallest][1] + numbers)
+    return bins
+
+
+def by_tokens(parts: Sequence[Piece], count: int, passes: int, rng: np.random.Generator) -> list[Tensor]:
+    """A schedule of ``passes`` times ``count`` micro-batches, each pass in another order; -1 is in one without rows."""
+    schedule = []
+    for _ in range(passes):
+        bins = packed([parts[i] for i in rng.permutation(len(parts))], count)
+        schedule += [torch.tensor(sorted(bins[i][1]) or [-1]) for i in rng.permutation(count)]
+    return schedule

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.callbacks.progress import report
-from lit_rl.data.microbatches import MicroBatches, groups_together, shuffled
+from lit_rl.data.microbatches import MicroBatches, by_tokens, fewest, groups_together, pieces, shuffled
 from lit_rl.data.prompts import Prompts, TooLong
 from lit_rl.data.trainer_flags import check_trainer
 from lit_rl.errors import UsageError, never_the_end
@@ -54,6 +54,9 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
             process.
         rows_per_microbatch: responses in one forward and backward pass. An optimizer step takes
             ``trainer.accumulate_grad_batches`` micro-batches.
+        tokens_per_microbatch: tokens that the model reads in one forward and backward pass, what rows share once;
+            groups stay whole where they fit. An optimizer step then takes micro-batches of unequally many responses,
+            and ``rows_per_microbatch`` are read at once only where nothing is trained. null goes by rows.
         eval_prompts: problems used for validation and for testing; null takes the whole split.
         eval_rows: problems evaluated at once.
         seed: seed of the order of prompts and of all sampling; null takes ``seed_everything``.
@@ -72,6 +75,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         sampler: Sampler | None = None,
         prompts_per_iteration: Count = 32,
         rows_per_microbatch: Count = 32,
+        tokens_per_microbatch: Count | None = None,
         eval_prompts: Count | None = 256,
         eval_rows: Count = 256,
         seed: Seed | None = None,
@@ -82,6 +86,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self.task = task if task is not None else GSM8KStyle()
         self.sampler = sampler if sampler is not None else LocalSampler()
         self.prompts_per_iteration, self.rows_per_microbatch = prompts_per_iteration, rows_per_microbatch
+        self.tokens_per_microbatch = tokens_per_microbatch
         self.eval_prompts, self.eval_rows = eval_prompts, eval_rows
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.stream = stream
@@ -99,7 +104,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         if stage == "fit":
             if trainer.current_epoch == 0:  # of another run; a checkpoint's come after this
                 self.generated = self.continued = self.prefilled = 0
-            check_trainer(trainer, algorithm.plan, self.prompts_per_iteration, self.rows_per_microbatch)
+            sizes = self.prompts_per_iteration, self.rows_per_microbatch, self.tokens_per_microbatch
+            check_trainer(trainer, algorithm.plan, *sizes)
             splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
         for split, first in splits.items():
             self.prompts.look(split, algorithm.policy, algorithm.plan.max_new_tokens, first, trainer.is_global_zero)
@@ -143,30 +149,35 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         """The order in which the training prompts are drawn for the ``epoch``-th time."""
         return np.random.default_rng([self.seed, epoch]).permutation(n).tolist()
 
-    def _schedule(self, algorithm: Algorithm) -> Tensor:
-        """Numbers of trained rows [passes * micro-batches, rows]: each once per pass, shuffled; pairs stay together.
+    def _schedule(self, algorithm: Algorithm) -> Sequence[Tensor]:
+        """Numbers of trained rows, micro-batch by micro-batch: each once per pass, shuffled; pairs stay together.
 
-        The number of continuations depends on the responses; still, every rank takes the same number of optimizer
-        steps.
+        Numbers of continuations and of tokens depend on the responses; still, every rank takes the same number of
+        micro-batches.
         """
         trainer: Any = self.trainer
         plan = algorithm.plan
+        rng = np.random.default_rng([self.seed, self.stream, trainer.current_epoch, trainer.global_rank])
+        if self.tokens_per_microbatch is not None:
+            parts = pieces(self.rollouts, self.tokens_per_microbatch)
+            own = fewest(parts, self.tokens_per_microbatch, trainer.accumulate_grad_batches)
+            return by_tokens(parts, int(self._reduce(torch.tensor(own), "max")), algorithm.passes, rng)
         count = len(self.rollouts.examples) * plan.trained_rows if plan.pairs else int(self.rollouts.trained.sum())
         step = self.rows_per_microbatch * trainer.accumulate_grad_batches
         steps = -(-int(self._reduce(torch.tensor(count), "max")) // step)
-        rng = np.random.default_rng([self.seed, self.stream, trainer.current_epoch, trainer.global_rank])
         numbers = shuffled(count, steps, step, algorithm.passes, 2 if plan.pairs else 1, rng)
         # numbers of pairs are those of rows that are chosen later, group by group
         groups = None if plan.pairs else self.rollouts.group[self.rollouts.trained].cpu()
-        return groups_together(numbers, groups).reshape(-1, self.rows_per_microbatch)
+        return list(groups_together(numbers, groups).reshape(-1, self.rows_per_microbatch))
 
-    def _window_tokens(self, schedule: Tensor) -> list[float]:
+    def _window_tokens(self, schedule: Sequence[Tensor]) -> list[float]:
         """For each micro-batch: the mean number of response tokens per row, over its optimizer step and all ranks."""
         trainer: Any = self.trainer
-        tokens = self.rollouts.mask[self.rollouts.trained].sum(1).double().cpu()[schedule] * (schedule >= 0)
-        steps = tokens.reshape(-1, trainer.accumulate_grad_batches * self.rows_per_microbatch).mean(1)
-        real = self.sum_over_ranks((schedule >= 0).double().mean())
-        windows = self.sum_over_ranks(steps) / real  # a row's tokens, as if fill-ups were spread evenly
+        tokens = self.rollouts.mask[self.rollouts.trained].sum(1).double().cpu()
+        sums = torch.stack([tokens[numbers[numbers >= 0]].sum() for numbers in schedule])
+        steps = sums.view(-1, trainer.accumulate_grad_batches).sum(1)
+        rows = self.sum_over_ranks(torch.tensor(sum(int((numbers >= 0).sum()) for numbers in schedule)).double())
+        windows = self.sum_over_ranks(steps) * len(steps) / rows  # a row's tokens, as if fill-ups were spread evenly
         return windows.repeat_interleave(trainer.accumulate_grad_batches).tolist()
 
     # ---- evaluation ---------------------------------------------------------------------------------------------

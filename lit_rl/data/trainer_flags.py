@@ -81,7 +81,7 @@ def check_precision(flags: Mapping[str, Any]) -> None:
         raise UsageError(f"trainer.precision {precision} is not supported; set {' or '.join(PRECISIONS)}")
 
 
-def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> None:
+def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int, tokens: int | None = None) -> None:
     """Checks a Trainer: ranges, :func:`check_fit`, that something scores, and that processes share an iteration evenly.
 
     Args:
@@ -89,6 +89,7 @@ def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> 
         plan: of the algorithm's rows.
         prompts: of an iteration, over all processes.
         rows: of a micro-batch.
+        tokens: of a micro-batch, if it is not made of so many rows.
 
     Raises:
         UsageError: a setting is not compatible.
@@ -108,10 +109,15 @@ def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int) -> 
             f"data.prompts_per_iteration is {prompts}, not a multiple of the {trainer.world_size} processes; "
             "change it, because all responses to a prompt stay on one process"
         )
+    if plan.pairs and tokens is not None:
+        raise UsageError(
+            "data.tokens_per_microbatch: OnlineDPO chooses its pairs when they are scored; leave it null, and set "
+            "data.rows_per_microbatch"
+        )
     if plan.pairs and rows % 2:
         raise UsageError(f"data.rows_per_microbatch is {rows}, but OnlineDPO trains on pairs; set an even number")
-    if plan.reuse:
-        return  # the number of continuations varies, and steps are filled up
+    if plan.reuse or tokens is not None:
+        return  # the number of continuations, or of rows, varies, and steps are filled up
     trained = prompts // trainer.world_size * plan.trained_rows
     step = rows * trainer.accumulate_grad_batches
     if trained % step:

@@ -14,8 +14,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from lit_rl.errors import UsageError
 from lit_rl.policy.checks import check_language_model
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
-from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, rows_at_once
-from lit_rl.policy.reading import read
+from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, tokens_at_once
+from lit_rl.policy.reading import on_table, read, read_states
 from lit_rl.ranges import Count, Ranged, Whole
 from lit_rl.rollouts import Rollouts
 
@@ -159,7 +159,7 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         Args:
             rollouts: N rows.
             temperature: above 0.
-            whole: compute all logits at once, however much memory they take.
+            whole: read each group by itself and compute all logits at once, however much memory they take.
         """
         return self._read(rollouts, temperature, entropy=False, whole=whole)[0]
 
@@ -168,19 +168,19 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         return self._read(rollouts, temperature, entropy=True)
 
     def logprobs_and_states(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
-        """:meth:`forward`, and the model's last hidden state of each s_t: [N, T, H]."""
-        options: dict[str, Any] = {"output_hidden_states": True}
-        logits, hidden = read(self.model, rollouts, lambda out: (out.logits, out.hidden_states[-1]), **options)
-        logprobs, _ = of_logits(self._scaled(logits, temperature), rollouts.response_ids, entropy=False)
-        return logprobs * rollouts.mask, hidden
+        """:meth:`forward`, and the model's last hidden state of each s_t: [N, T, H], 0 outside the mask."""
+        mask = rollouts.mask
+        logits, hidden = read(self.model, rollouts, states=True)
+        logprobs, _ = of_logits(self._scaled(logits, temperature), rollouts.response_ids[mask], entropy=False)
+        return on_table(logprobs, mask), on_table(hidden, mask)
 
     def states(self, rollouts: Rollouts) -> Tensor:
-        """The model's last hidden state of each s_t, without logits: [N, T, H]."""
+        """The model's last hidden state of each s_t, without logits: [N, T, H], 0 outside the mask."""
         return states(self.model.base_model, rollouts)
 
     def logits(self, rollouts: Rollouts, temperature: float) -> Tensor:
-        """The logits of pi(. | s_t) divided by ``temperature``: [N, T, V] in ``dtype``."""
-        return self._scaled(read(self.model, rollouts, lambda out: (out.logits,))[0], temperature)
+        """The logits of pi(. | s_t) divided by ``temperature``: [N, T, V] in ``dtype``, 0 outside the mask."""
+        return on_table(self._scaled(read(self.model, rollouts)[0], temperature), rollouts.mask)
 
     def _scaled(self, logits: Tensor, temperature: float) -> Tensor:
         logits = logits.to(self.dtype)
@@ -194,19 +194,21 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
     def _read(
         self, rollouts: Rollouts, temperature: float, entropy: bool, whole: bool = False
     ) -> tuple[Tensor, Tensor]:
-        ids = rollouts.response_ids
-        large = not whole and len(ids) > rows_at_once(ids.shape[1], self.vocabulary)
+        ids = rollouts.response_ids[rollouts.mask]
+        large = not whole and len(ids) > tokens_at_once(self.vocabulary)
         head = plain_head(self.model) if large else None
         if head is None:
-            read = of_logits(self.logits(rollouts, temperature), ids, entropy)
+            logits = self._scaled(read(self.model, rollouts, apart=whole)[0], temperature)
+            found = of_logits(logits, ids, entropy)
         else:
-            read = in_pieces(head, self.states(rollouts), ids, temperature, self.dtype, entropy)
-        return read[0] * rollouts.mask, read[1] * rollouts.mask
+            hidden = read_states(self.model.base_model, rollouts)
+            found = in_pieces(head, hidden, ids, temperature, self.dtype, entropy)
+        return on_table(found[0], rollouts.mask), on_table(found[1], rollouts.mask)
 
 
 def states(base: nn.Module, rollouts: Rollouts) -> Tensor:
-    """The last hidden state of each s_t, by a causal model without its head: [N, T, H]."""
-    return read(base, rollouts, lambda out: (out.last_hidden_state,), head=False)[0]
+    """The last hidden state of each s_t, by a causal model without its head: [N, T, H], 0 outside the mask."""
+    return on_table(read_states(base, rollouts), rollouts.mask)
 
 
 def without_dropout(config: Any) -> None:

@@ -8,13 +8,16 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
+from lit_rl.policy.tree import MULTIPLE, rounded
+
 MOST_LOGITS = 2**25  # at once: 128 MiB in float32
 _plain: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models whose head does all there is
 
 
-def rows_at_once(length: int, vocabulary: int) -> int:
-    """How many rows have their logits computed together."""
-    return max(1, MOST_LOGITS // (length * vocabulary))
+def tokens_at_once(vocabulary: int) -> int:
+    """How many tokens have their logits computed together."""
+    most = MOST_LOGITS // vocabulary
+    return max(1, most - most % MULTIPLE if most > MULTIPLE else most)
 
 
 @torch.no_grad()
@@ -36,29 +39,31 @@ def plain_head(model: Any) -> nn.Linear | None:
 def in_pieces(
     head: nn.Linear, states: Tensor, ids: Tensor, temperature: float, dtype: torch.dtype, entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    """:func:`of_logits` of a head's logits, some rows after others; a backward pass computes them again.
+    """:func:`of_logits` of a head's logits, some tokens after others; a backward pass computes them again.
 
     Args:
-        states: [N, T, H] hidden states.
+        states: [n, H] hidden states.
         dtype: of the logits.
     """
 
     def piece(some: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         return of_logits(head(some).to(dtype) / temperature, chosen, entropy)
 
-    rows = rows_at_once(ids.shape[1], head.weight.shape[0])
+    count, tokens = len(ids), tokens_at_once(head.weight.shape[0])
+    behind = rounded(count) - count
+    states, ids = nn.functional.pad(states, (0, 0, 0, behind)), nn.functional.pad(ids, (0, behind))
     again = torch.is_grad_enabled()
-    pairs = zip(states.split(rows), ids.split(rows), strict=True)
+    pairs = zip(states.split(tokens), ids.split(tokens), strict=True)
     parts = [checkpoint(piece, *pair, use_reentrant=False) if again else piece(*pair) for pair in pairs]
     logprobs, entropies = zip(*parts, strict=True)
-    return torch.cat(logprobs), torch.cat(entropies)
+    return torch.cat(logprobs)[:count], torch.cat(entropies)[:count]
 
 
 def of_logits(logits: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
-    """log pi of the tokens [N, T] under logits [N, T, V], and the entropies [N, T] in nats, through which no gradient
-    flows, 0 if not asked for."""
+    """log pi of the tokens [n] under logits [n, V], and the entropies [n] in nats, through which no gradient flows, 0
+    if not asked for."""
     logprobs = logits.gather(-1, ids[..., None]).squeeze(-1) - logits.logsumexp(-1)
     if not entropy:
         return logprobs, torch.zeros_like(logprobs)
-    # row by row, to spare memory
-    return logprobs, torch.stack([torch.special.entr(row.softmax(-1)).sum(-1) for row in logits.detach()])
+    parts = logits.detach().split(max(1, MOST_LOGITS // 8 // logits.shape[-1]))  # to spare memory
+    return logprobs, torch.cat([torch.special.entr(part.softmax(-1)).sum(-1) for part in parts])

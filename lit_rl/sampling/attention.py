@@ -10,6 +10,8 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from lit_rl.policy import tree
+
 NAME = "lit_rl_one_token"
 
 
@@ -21,14 +23,15 @@ def one_token_attention(model: Any) -> Iterator[None]:
     small model; on a GPU it copies keys and values that heads share, once for each. Other models stay as they are.
     """
     plain = [each for each in model.modules() if isinstance(each, PreTrainedModel)][:1]  # not a table, for one
-    ours = [each for each in plain if each.config._attn_implementation == "sdpa"]
+    names = ((each, each.config._attn_implementation) for each in plain)
+    ours = {each: name for each, name in names if name in ("sdpa", tree.NAME)}
     for each in ours:
         each.set_attn_implementation(NAME)
     try:
         yield
     finally:
-        for each in ours:
-            each.set_attn_implementation("sdpa")
+        for each, name in ours.items():
+            each.set_attn_implementation(name)
 
 
 def attend(

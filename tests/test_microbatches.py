@@ -1,0 +1,94 @@
+"""Micro-batches by tokens: what each takes, that no row is lost, and that they change no gradient."""
+
+import numpy as np
+import pytest
+import torch
+from lightning import Callback
+from trees import distinct_tokens, forked
+
+from lit_rl.algorithms import GRPO, OnlineDPO, TRePO
+from lit_rl.data.microbatches import MicroBatches, by_tokens, fewest, packed, pieces
+from lit_rl.errors import UsageError
+from lit_rl.functional.cuts import Stride
+
+
+@pytest.fixture(scope="module")
+def rollouts(policy):
+    return forked(policy)
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 70, 10**4])
+def test_pieces_are_groups_or_as_much_of_them_as_fits(rollouts, tokens):
+    parts = pieces(rollouts, tokens)
+    assert sorted(row for _, rows in parts for row in rows) == list(range(len(rollouts)))
+    for size, rows in parts:
+        assert size == distinct_tokens(rollouts, rows) and (size <= tokens or len(rows) == 1)
+        assert len({int(rollouts.group[row]) for row in rows}) == 1
+    whole = [distinct_tokens(rollouts, (rollouts.group == group).nonzero().flatten().tolist()) for group in (0, 1)]
+    assert (len(parts) == 2) == (max(whole) <= tokens)
+
+
+def test_a_schedule_has_every_row_once_a_pass_and_no_more_tokens_than_asked_for(rollouts):
+    parts = pieces(rollouts, 70)
+    count = fewest(parts, 70, 2)
+    assert count % 2 == 0 and max(size for size, _ in packed(parts, count)) <= 70
+    assert count == 2 or max(size for size, _ in packed(parts, count - 2)) > 70
+    for more in (0, 20):  # as another rank may need
+        schedule = by_tokens(parts, count + more, 3, np.random.default_rng(0))
+        assert len(schedule) == 3 * (count + more)
+        for one_pass in range(3):
+            numbers = torch.cat(schedule[one_pass * (count + more) :][: count + more])
+            assert numbers[numbers >= 0].sort().values.tolist() == list(range(len(rollouts)))
+        weights = torch.zeros(len(rollouts))  # of each row, in the mean over micro-batches
+        for numbers, batch in zip(schedule, MicroBatches(rollouts, schedule, [None] * len(schedule)), strict=True):
+            assert batch.mask.any(1).tolist() == (numbers >= 0).tolist()
+            weights[numbers[numbers >= 0]] += batch.padded / len(batch) / len(schedule)
+        torch.testing.assert_close(weights, torch.full_like(weights, 1 / len(rollouts)))
+
+
+class Gradients(Callback):
+    def __init__(self):
+        self.found, self.sizes = [], []
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        self.sizes.append(distinct_tokens(batch))
+
+    def on_before_optimizer_step(self, trainer, pl_module, optimizer):
+        self.found.append(torch.cat([p.grad.reshape(-1).clone() for p in pl_module.policy.parameters()]))
+
+
+@pytest.mark.parametrize("normalizer", ["row_sum", "token_mean"])
+@pytest.mark.parametrize("algorithm, settings", [(GRPO, {}), (TRePO, {"cuts": Stride(12), "reuse": True})])
+def test_gradients_of_one_step_are_those_of_rows(fit, algorithm, settings, normalizer):
+    seen, options = [], {"gradient_clip_val": None}
+    for data, steps in (({"rows_per_microbatch": 128}, 1), ({"tokens_per_microbatch": 600}, 8)):
+        watch = Gradients()
+        sizes = {"prompts_per_iteration": 4, **data}
+        trainer = {**options, "accumulate_grad_batches": steps}
+        if algorithm is GRPO and steps == 1:
+            sizes["rows_per_microbatch"] = 16
+        result, *_ = fit(
+            algorithm, callbacks=(watch,), data=sizes, trainer=trainer, samples=4, normalizer=normalizer, **settings
+        )
+        assert result.global_step == 1
+        seen.append(watch)
+    assert max(seen[1].sizes) <= 600 < max(seen[0].sizes)
+    whole, packed = (each.found[0] for each in seen)
+    assert float((packed - whole).norm()) < 1e-5 * float(whole.norm())
+
+
+def test_the_ratio_starts_at_one_by_tokens_too(fit):
+    ratios = []
+
+    class Watched(GRPO):
+        def loss(self, minibatch, logprobs):
+            ratios.append((logprobs - minibatch.old_logprobs).abs().max())
+            return super().loss(minibatch, logprobs)
+
+    fit(Watched, samples=4, data={"tokens_per_microbatch": 150}, trainer={"accumulate_grad_batches": 2})
+    assert len(ratios) > 2 and max(ratios[:2]) == 0 < max(ratios[2:])
+
+
+def test_pairs_are_not_packed_by_tokens(fit):
+    with pytest.raises(UsageError, match="data.tokens_per_microbatch: OnlineDPO"):
+        fit(OnlineDPO, data={"tokens_per_microbatch": 1000})
