@@ -115,6 +115,7 @@ def fit(
     accumulate: int = 1,
     callbacks: tuple[Any, ...] = (),
     sampler: Sampler | None = None,
+    tokens: int | None = None,
     **trainer: Any,
 ) -> list[float]:
     """Trains for some iterations on the embedded task, on a CPU unless ``trainer`` says otherwise; the seconds of each
@@ -136,6 +137,7 @@ def fit(
         "accelerator": "cpu",
         **trainer,
     }
-    data = RolloutDataModule(GSM8KStyle(), sampler, prompts_per_iteration=prompts, rows_per_microbatch=rows, seed=0)
+    micro = {"rows_per_microbatch": rows, "tokens_per_microbatch": tokens}
+    data = RolloutDataModule(GSM8KStyle(), sampler, prompts_per_iteration=prompts, **micro, seed=0)  # type: ignore
     Trainer(**settings, callbacks=[RewardCallback(), *callbacks, Clock()]).fit(algorithm, datamodule=data)
     return [after - before for before, after in itertools.pairwise(ends)]
