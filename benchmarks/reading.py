@@ -49,7 +49,8 @@ def _update(label: str, policy: CausalPolicy, prompts: int, plan: SamplingPlan, 
     def rows() -> None:
         _of_whole_rows(policy, rollouts).sum().backward()
 
-    trees(), rows()
+    for work in (trees, rows):
+        work()
     pairs = [(seconds(trees), seconds(rows)) for _ in range(ROUNDS)]
     ours, peer = (median(values) for values in zip(*pairs, strict=True))
     return Line(label, ours, peer, "s", median(b / a for a, b in pairs), target)

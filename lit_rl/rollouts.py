@@ -4,7 +4,7 @@ Notation, used everywhere: ``P`` prompts, ``G`` samples a prompt, ``N`` rows, ``
 ``T`` response tokens (padded on the right), ``V`` vocabulary, ``M`` cuts a response, ``K`` continuations a cut.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -47,6 +47,7 @@ class Rollouts:
     value_targets: Tensor | None = None  # [N, T], PPO.prepare: the returns that the critic is fitted to
     window_tokens: float | None = None  # mean response tokens a row over one optimizer step and all ranks, data module
     padded: float = 1.0  # rows of a micro-batch's iteration, fill-ups included, over real ones, data module
+    together: Sequence[Tensor] | None = None  # numbers of trained rows, of a pass's micro-batches, data module
     row: Any = None  # [N] the row's number in the whole table, what `origin` counts; made here
 
     def __post_init__(self) -> None:
@@ -69,7 +70,21 @@ class Rollouts:
 
     def select(self, rows: Tensor) -> "Rollouts":
         """The given rows (indices or a boolean mask) as a table; ``group`` and ``origin`` count in the whole one."""
-        return self._map(lambda tensor: tensor[rows])
+        return replace(self._map(lambda tensor: tensor[rows]), together=None)
+
+    def read_together(self, needed: Tensor, rows: int) -> Iterator[Tensor]:
+        """The rows that are ``needed`` [N], a part after the other, those that are trained among them.
+
+        Micro-batches of training are parts, so that the loss reads the same rows together and finds the same numbers;
+        of other rows, those of a group stand together, so many in a part.
+        """
+        order = self.group.argsort(stable=True)
+        if self.together is not None:
+            trained = self.trained.nonzero().squeeze(1)
+            yield from (trained[part[part >= 0].to(trained.device)] for part in self.together if (part >= 0).any())
+            needed = needed & ~self.trained
+        others = order[needed[order]]
+        yield from others.split(rows) if len(others) else ()
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> "Rollouts":
         """The same table on another device."""

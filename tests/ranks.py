@@ -22,6 +22,7 @@ from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.functional.cuts import Stride
 from lit_rl.policy import TokenTransformer
 from lit_rl.policy.lora import add_adapters
+from lit_rl.policy.reading import takes_tree
 from lit_rl.policy.reward_fitting import from_policy
 from lit_rl.strategy import FSDP2
 from lit_rl.tasks import Additive
@@ -134,7 +135,7 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
         ],
     )
     trainer.fit(algorithm, datamodule=data, ckpt_path=resume, weights_only=True)
-    assert trainer.global_step == iterations
+    assert trainer.global_step == iterations and takes_tree(algorithm.policy.model)
     metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
     weights = trainer.strategy.lightning_module_state_dict()
     torch.save(keep.groups, folder / f"{name}{iterations}-{trainer.global_rank}.pt")

@@ -10,6 +10,7 @@ from lit_rl.algorithms import GRPO, OnlineDPO, TRePO
 from lit_rl.data.microbatches import MicroBatches, by_tokens, fewest, packed, pieces
 from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Stride
+from lit_rl.policy import CausalPolicy
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,10 @@ def test_gradients_of_one_step_are_those_of_rows(fit, algorithm, settings, norma
     assert float((packed - whole).norm()) < 1e-5 * float(whole.norm())
 
 
-def test_the_ratio_starts_at_one_by_tokens_too(fit):
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("settings", [{}, {"gradient_checkpointing": True}, {"lora_rank": 4}], ids=str)
+def test_the_ratio_starts_at_one_by_tokens_too(fit, settings, precision):
+    """Whatever the rows are that stand beside each other, they do so in preparing as well."""
     ratios = []
 
     class Watched(GRPO):
@@ -85,7 +89,9 @@ def test_the_ratio_starts_at_one_by_tokens_too(fit):
             ratios.append((logprobs - minibatch.old_logprobs).abs().max())
             return super().loss(minibatch, logprobs)
 
-    fit(Watched, samples=4, data={"tokens_per_microbatch": 150}, trainer={"accumulate_grad_batches": 2})
+    policy = CausalPolicy("embedded-mid", **settings)
+    trainer = {"accumulate_grad_batches": 2, "precision": precision}
+    fit(Watched, policy=policy, samples=4, data={"tokens_per_microbatch": 150}, trainer=trainer)
     assert len(ratios) > 2 and max(ratios[:2]) == 0 < max(ratios[2:])
 
 

@@ -232,8 +232,7 @@ class Algorithm(Training):
         needed = torch.ones_like(rollouts.trained) if self._penalized else rollouts.trained | rollouts.sampled
         blank = torch.zeros_like(rollouts.response_ids, dtype=self.policy.dtype)
         old, entropy, reference = blank, blank.clone(), blank.clone()
-        order = rollouts.group.argsort(stable=True)  # rows that share much are read together
-        for index in order[needed[order]].split(rows):
+        for index in rollouts.read_together(needed, rows):
             part = rollouts.select(index)
             old[index], entropy[index] = self.policy.logprobs_and_entropy(part, self.plan.temperature)
             for policy in self._reference:

@@ -128,6 +128,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         schedule = self._schedule(algorithm)
         trainer: Any = self.trainer
         self.rollouts.one_step = len(schedule) == trainer.accumulate_grad_batches
+        self.rollouts.together = schedule[: len(schedule) // algorithm.passes]
         # a pair is chosen after this: its loss takes no mean over tokens
         windows = [None] * len(schedule) if algorithm.plan.pairs else self._window_tokens(schedule)
         microbatches = MicroBatches(self.rollouts, schedule, windows)

@@ -153,8 +153,7 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
     def forward(self, rollouts: Rollouts, temperature: float, whole: bool = False) -> Tensor:
         """log pi(a_t | s_t) [N, T] in ``dtype``, from logits divided by ``temperature``; 0 outside the mask.
 
-        The numbers of a row depend on the width of the table it comes from, but (on a CPU, bitwise) not on the other
-        rows.
+        A row's numbers depend on the other rows by rounding alone; with the same rows they are the same to the bit.
 
         Args:
             rollouts: N rows.

@@ -8,16 +8,13 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
-from lit_rl.policy.tree import MULTIPLE, rounded
-
 MOST_LOGITS = 2**25  # at once: 128 MiB in float32
 _plain: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models whose head does all there is
 
 
 def tokens_at_once(vocabulary: int) -> int:
     """How many tokens have their logits computed together."""
-    most = MOST_LOGITS // vocabulary
-    return max(1, most - most % MULTIPLE if most > MULTIPLE else most)
+    return max(1, MOST_LOGITS // vocabulary)
 
 
 @torch.no_grad()
@@ -49,14 +46,12 @@ def in_pieces(
     def piece(some: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         return of_logits(head(some).to(dtype) / temperature, chosen, entropy)
 
-    count, tokens = len(ids), tokens_at_once(head.weight.shape[0])
-    behind = rounded(count) - count
-    states, ids = nn.functional.pad(states, (0, 0, 0, behind)), nn.functional.pad(ids, (0, behind))
+    tokens = tokens_at_once(head.weight.shape[0])
     again = torch.is_grad_enabled()
     pairs = zip(states.split(tokens), ids.split(tokens), strict=True)
     parts = [checkpoint(piece, *pair, use_reentrant=False) if again else piece(*pair) for pair in pairs]
     logprobs, entropies = zip(*parts, strict=True)
-    return torch.cat(logprobs)[:count], torch.cat(entropies)[:count]
+    return torch.cat(logprobs), torch.cat(entropies)
 
 
 def of_logits(logits: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from lit_rl.policy.tree import NAME, Tree, lay_out, rounded
+from lit_rl.policy.tree import NAME, Tree, lay_out
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 
 # with a mask, at some lengths, the gradients of cuDNN's attention are NaN (pytorch/pytorch#196678); the others' are not
@@ -20,7 +20,7 @@ def read(model: nn.Module, rollouts: Rollouts, states: bool = False, apart: bool
     """The logits of pi(. | s_t) for the n tokens of the mask, row by row, and the last hidden states of these s_t.
 
     Prompts, and prefixes that continuations share, are read once, where the model allows it (:func:`takes_tree`). A
-    row's numbers depend on the width of the table it comes from, but (on a CPU, to the bit) not on the rows beside it.
+    row's numbers depend on the rows that are read with it by rounding alone; with the same rows they are the same.
 
     Args:
         states: hidden states are asked for.
@@ -37,11 +37,10 @@ def read(model: nn.Module, rollouts: Rollouts, states: bool = False, apart: bool
         hidden = out.hidden_states[-1] if states else out.logits[..., :0]
         return _before(out.logits, rollouts), _before(hidden, rollouts)
     tree = lay_out(rollouts, apart)
-    count = len(tree.states)
-    keep = {} if apart else {"logits_to_keep": nn.functional.pad(tree.states, (0, rounded(count) - count))}
+    keep = {} if apart else {"logits_to_keep": tree.states}
     out = model(**_inputs(tree), output_hidden_states=states, **keep)
     logits = out.logits.flatten(0, 1)
-    logits = logits[tree.states] if apart else logits[:count]
+    logits = logits[tree.states] if apart else logits
     return logits, out.hidden_states[-1].flatten(0, 1)[tree.states] if states else logits[:, :0]
 
 

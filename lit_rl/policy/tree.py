@@ -16,9 +16,6 @@ from transformers.masking_utils import sdpa_mask
 from lit_rl.rollouts import Rollouts
 
 NAME = "lit_rl_tree"
-# Slots and states come in multiples of so many: a kernel treats a remainder differently, and the numbers of a token
-# must not depend on how many others there are.
-MULTIPLE = 64
 
 
 @dataclass
@@ -149,16 +146,11 @@ def _representatives(keys: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
 def _placed(sizes: Tensor, home: Tensor, sequences: int) -> tuple[Tensor, int, int]:
     """The first slot of each segment, by the sequence that is its home; how many sequences, and slots of each."""
     totals = sizes.new_zeros(sequences).scatter_add(0, home, sizes)
-    slots = rounded(int(totals.max()))
+    slots = int(totals.max())
     order = home.argsort(stable=True)
     inside = sizes[order].cumsum(0) - sizes[order] - (totals.cumsum(0) - totals)[home[order]]
     begin = torch.empty_like(sizes).index_put((order,), inside + home[order] * slots)
     return begin, sequences, slots
-
-
-def rounded(count: int) -> int:
-    """The next multiple, at least one of them."""
-    return -(-max(count, 1) // MULTIPLE) * MULTIPLE
 
 
 def _flat(*parts: Tensor) -> Tensor:
