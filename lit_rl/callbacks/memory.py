@@ -67,23 +67,24 @@ def _explanation(trainer: Any, algorithm: Any) -> str:
     """What takes memory, in GiB, and what lowers it, on one line."""
     data, device = trainer.datamodule, algorithm.device
     parts = [f"{name} {size / GIB:.2f}" for name, size in _models(trainer, algorithm).items()]
-    lower = ["data.rows_per_microbatch (with more trainer.accumulate_grad_batches)"]
+    rows, tokens = data.rows_per_microbatch, data.tokens_per_microbatch
+    by = "rows" if tokens is None else "tokens"
+    lower = [f"data.{by}_per_microbatch (with more trainer.accumulate_grad_batches)"]
     config = algorithm.policy.model.config
     length, vocabulary = algorithm.plan.max_new_tokens, algorithm.policy.vocabulary
     if isinstance(data.sampler, LocalSampler):
-        rows = data.sampler.batch_rows
+        batch = data.sampler.batch_rows
         prompt = data.rollouts.prompt_ids.shape[1] if hasattr(data, "rollouts") else 0
         kind = "bfloat16" if "bf16" in str(trainer.precision) else "float16" if "16" in str(trainer.precision) else None
         dtype = getattr(torch, kind) if kind is not None else next(algorithm.policy.parameters()).dtype
         slots = (prompt + length) * 5 // 4  # the room that a cache has
         copies = 3 if algorithm.plan.continuations else 1
-        caches = copies * rows * slots * bytes_a_slot(config, dtype.itemsize)
-        parts.append(f"caches of {rows} rows (data.sampler.batch_rows) up to {caches / GIB:.2f}")
-        parts.append(f"their logits {rows * vocabulary * 4 / GIB:.2f}")
+        caches = copies * batch * slots * bytes_a_slot(config, dtype.itemsize)
+        parts.append(f"caches of {batch} rows (data.sampler.batch_rows) up to {caches / GIB:.2f}")
+        parts.append(f"their logits {batch * vocabulary * 4 / GIB:.2f}")
         lower.insert(0, "data.sampler.batch_rows")
-    rows = data.rows_per_microbatch
-    logits = min(rows * length, tokens_at_once(vocabulary)) * vocabulary * 4
-    parts.append(f"logits of a micro-batch of {rows} rows (data.rows_per_microbatch) {logits / GIB:.2f}")
+    logits = min(tokens or rows * length, tokens_at_once(vocabulary)) * vocabulary * 4
+    parts.append(f"logits of a micro-batch of {tokens or rows} {by} (data.{by}_per_microbatch) {logits / GIB:.2f}")
     where = "the machine's memory"
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
-MOST_LOGITS = 2**25  # at once: 128 MiB in float32
+MOST_LOGITS = 3 * 2**23  # at once: 96 MiB in float32
 _plain: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models whose head does all there is
 
 
@@ -46,7 +46,8 @@ def in_pieces(
     def piece(some: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         return of_logits(head(some).to(dtype) / temperature, chosen, entropy)
 
-    tokens = tokens_at_once(head.weight.shape[0])
+    count = -(-len(ids) // tokens_at_once(head.weight.shape[0]))
+    tokens = -(-len(ids) // count)  # pieces of one size take the same memory again
     again = torch.is_grad_enabled()
     pairs = zip(states.split(tokens), ids.split(tokens), strict=True)
     parts = [checkpoint(piece, *pair, use_reentrant=False) if again else piece(*pair) for pair in pairs]

@@ -19,44 +19,47 @@ NAME = "lit_rl_tree"
 
 
 @dataclass
-class Tree:
-    """Where the tokens of some rows stand: in ``B`` sequences of ``S`` slots each, numbered 0..BS-1.
+class Part:
+    """Sequences that attention sees: ``R`` of them, with slots of ``Q`` queries and ``K`` keys each."""
 
-    Attention sees ``P`` prompts, padded on the right to ``L`` slots, and ``R`` paths behind prompts, ``T`` slots each.
-    """
+    queries: Tensor  # [R, Q] slots
+    keys: Tensor  # [R, K] slots
+    seen: Tensor | None  # [R, Q, K] bool: which keys a query sees; None if all up to its own place
+
+
+@dataclass
+class Tree:
+    """Where the tokens of some rows stand: in ``B`` sequences of ``S`` slots each, numbered 0..BS-1."""
 
     input_ids: Tensor  # [B, S]
     position_ids: Tensor  # [B, S]
     states: Tensor  # [n] slots whose outputs predict the chosen tokens, in the order of the mask's rows
-    prompts: Tensor  # [P, L] slots
-    paths: Tensor  # [R, T] slots
-    keys: Tensor  # [R, L + T] slots that a path's tokens see, the later ones of the path among them
-    prompt_mask: Tensor  # [R, L] bool, False on the padding of the path's prompt
-    back: Tensor  # [BS] where each slot stands in prompts and paths, one behind the other
+    parts: list[Part]
+    back: Tensor  # [BS] where each slot stands among the parts' queries, one part behind the other
     layers: int = 0  # that have attended
-    _biases: dict[torch.dtype, Tensor] = field(default_factory=dict)
+    _biases: dict[torch.dtype, list[Tensor | None]] = field(default_factory=dict)
 
     def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, **options: Any) -> Tensor:
         """Attention of every slot to those on its path: [B, heads, S, size] each -> [B, S, heads, size]."""
         self.layers += 1
         shape = query.shape[0], query.shape[2]
         query, key, value = (x.transpose(1, 2).flatten(0, 1) for x in (query, key, value))
-        parts = []
-        for own, seen, bias in ((self.prompts, self.prompts, None), (self.paths, self.keys, self._bias(query))):
-            taken = _at(query, own), _at(key, seen), _at(value, seen)
-            parts.append(sdpa_attention_forward(module, *taken, bias, **options)[0])
-        return torch.cat([part.flatten(0, 1) for part in parts]).index_select(0, self.back).unflatten(0, shape)
+        out = []
+        for part, bias in zip(self.parts, self._bias(query.dtype), strict=True):
+            taken = _at(query, part.queries), _at(key, part.keys), _at(value, part.keys)
+            out.append(sdpa_attention_forward(module, *taken, bias, **options)[0].flatten(0, 1))
+        return torch.cat(out).index_select(0, self.back).unflatten(0, shape)
 
-    def _bias(self, query: Tensor) -> Tensor:
-        """What scores of paths are raised by: 0 where a token is seen, minus infinity where not: [R, 1, T, L + T]."""
-        if query.dtype not in self._biases:
-            width = self.paths.shape[1]
-            before = self.prompt_mask[:, None].expand(-1, width, -1)
-            own = torch.ones(width, width, dtype=torch.bool, device=before.device).tril().expand(len(before), -1, -1)
-            seen = torch.cat([before, own], -1)[:, None]
-            zeros = torch.zeros_like(seen, dtype=query.dtype)
-            self._biases[query.dtype] = zeros.masked_fill_(~seen, -torch.inf)
-        return self._biases[query.dtype]
+    def _bias(self, dtype: torch.dtype) -> list[Tensor | None]:
+        """What scores are raised by: 0 where a key is seen, minus infinity where not."""
+        if dtype not in self._biases:
+            self._biases[dtype] = [
+                None
+                if part.seen is None
+                else torch.zeros_like(part.seen, dtype=dtype).masked_fill_(~part.seen, -torch.inf)[:, None]
+                for part in self.parts
+            ]
+        return self._biases[dtype]
 
 
 def _at(x: Tensor, slots: Tensor) -> Tensor:
@@ -69,67 +72,69 @@ def lay_out(rollouts: Rollouts, apart: bool = False) -> Tree:
 
     What rows share is read from ``group``, ``row``, ``origin`` and ``cut``. A stem is the response that rows begin
     with: a sample's own, or that which continuations were forked from, whether its row is among these or not. It is as
-    long as any of them takes. Tokens that no chosen token comes after have no slot.
+    long as any of them takes. A branch is what a continuation goes on with. Tokens that no chosen token comes after
+    have no slot.
 
     Args:
         apart: each prompt's tree is a sequence of its own, of as many slots as the largest takes; otherwise all stand
             in one sequence.
     """
-    width, length, device = rollouts.mask.shape[1], rollouts.prompt_ids.shape[1], rollouts.mask.device
     used = rollouts.mask.any(1)
     used[0] |= ~used.any()  # something is read even where nothing is asked for
     rows = used.nonzero().squeeze(1)
-    numbers, columns = torch.arange(len(rows), device=device), torch.arange(width, device=device)
-    mask, ids, cut = rollouts.mask[rows], rollouts.response_ids[rows], rollouts.cut[rows]
-    forked = rollouts.origin[rows] >= 0
-    end = (mask * columns).amax(1)  # the tokens before the last chosen one
+    mask, ids, cut, origin = (x[rows] for x in (rollouts.mask, rollouts.response_ids, rollouts.cut, rollouts.origin))
+    device, forked = mask.device, origin >= 0
+    end = (mask * torch.arange(mask.shape[1], device=device)).amax(1)  # the tokens before the last chosen one
+    shared = torch.where(forked, cut, end)
 
-    prompt, first = _representatives(rollouts.group[rows], numbers)
-    lengths = rollouts.prompt_mask[rows[first]].sum(1)
-    stem, longest = _representatives(
-        torch.where(forked, rollouts.origin[rows], rollouts.row[rows]), torch.where(forked, cut, end)
-    )
-    stem_end = torch.where(forked, cut, end)[longest]
+    prompt, first = _representatives(rollouts.group[rows], torch.zeros_like(rows))
+    stem, longest = _representatives(torch.where(forked, origin, rollouts.row[rows]), shared)
     fork = forked.nonzero().squeeze(1)
+    lengths = rollouts.prompt_mask[rows[first]].sum(1)
+    sizes = lengths, shared[longest], (end - cut)[fork].clamp(min=0)
+    trees = torch.arange(len(first), device=device), prompt[longest], prompt[fork]
 
-    # segments: prompts, stems, branches
-    start = torch.cat([stem_end.new_zeros(len(stem_end)), cut[fork]])  # of a path's own tokens, and their end:
-    stop = torch.cat([stem_end, end[fork].maximum(cut[fork])])
-    path_prompt = torch.cat([prompt[longest], prompt[fork]])
-    sizes = torch.cat([lengths, stop - start])
-    home = torch.cat([torch.arange(len(first), device=device), path_prompt]) if apart else torch.zeros_like(sizes)
-    begin, sequences, slots = _placed(sizes, home, len(first) if apart else 1)
-    total = sequences * slots
+    home = torch.cat(trees) if apart else torch.zeros(sum(map(len, trees)), dtype=torch.long, device=device)
+    begins, total = _placed(torch.cat(sizes), home, len(first) if apart else 1)
+    begin = begins.split([len(each) for each in sizes])
 
-    behind = torch.arange(length, device=device)
-    prompts = begin[: len(first), None] + behind.minimum(lengths[:, None] - 1)
-    own = begin[len(first) :, None] + (columns - start[:, None]).clamp(min=0).minimum((stop - start)[:, None] - 1)
-    own = own.clamp(0, total - 1)  # of a path without a token
-    stems = len(stem_end)
-    shared = columns < start[stems:, None]
-    paths = torch.cat([own[:stems], torch.where(shared, own[:stems][stem[fork]], own[stems:])])
+    def slots(kind: int, columns: Tensor) -> Tensor:
+        """Of segments, at the columns [width] or [segments, width] of each; what lies outside is one of their own."""
+        inside = columns.clamp(min=0).minimum(sizes[kind][:, None] - 1)
+        return (begin[kind][:, None] + inside).clamp(0, total - 1)  # a segment may be empty
 
-    placed = [behind < lengths[:, None], (columns >= start[:, None]) & (columns < stop[:, None])]
-    place = torch.where(_flat(*placed), _flat(prompts, paths), total)
+    behind = torch.arange(int(lengths.max()), device=device)
+    columns = torch.arange(max(1, int(shared.maximum(end).max())), device=device)
+    prompts, stems = slots(0, behind), slots(1, columns)
+    before = behind < lengths[:, None]
+    stem_seen = [before[trees[1], None].expand(-1, len(columns), -1), (columns <= columns[:, None])[None]]
+    parts = [Part(prompts, prompts, None), Part(stems, torch.cat([prompts[trees[1]], stems], 1), _seen(*stem_seen))]
+    paths = stems[stem]
+    shift = rollouts.prompt_ids.shape[1] - lengths[:, None]  # prompts are padded on the left
+    tokens = [_gather(rollouts.prompt_ids[rows[first]], shift + behind), ids[longest][:, : len(columns)]]
+    positions = [behind.expand_as(prompts), lengths[trees[1], None] + columns]
+    filled = [before, columns < sizes[1][:, None]]
+    if len(fork):
+        own = torch.arange(max(1, int(sizes[2].max())), device=device)
+        at = cut[fork, None] + own
+        paths[fork] = torch.where(columns < cut[fork, None], paths[fork], slots(2, columns - cut[fork, None]))
+        branch_seen = before[trees[2], None].expand(-1, len(own), -1), columns <= at[..., None]
+        parts.append(Part(slots(2, own), torch.cat([prompts[trees[2]], paths[fork]], 1), _seen(*branch_seen)))
+        tokens.append(_gather(ids[fork], at))
+        positions.append(lengths[trees[2], None] + at)
+        filled.append(own < sizes[2][:, None])
+    place = torch.where(_flat(filled), _flat([part.queries for part in parts]), total)
 
     def fill(values: Tensor) -> Tensor:
         return values.new_zeros(total + 1).index_put((place,), values)[:total]
 
-    shifted = (behind + length - lengths[:, None]).clamp(max=length - 1)  # prompts are padded on the left
-    tokens = _flat(rollouts.prompt_ids[rows[first]].gather(1, shifted), ids[torch.cat([longest, fork])])
-    positions = _flat(behind.expand_as(prompts), lengths[path_prompt, None] + columns)
-    path = stem.clone()
-    path[fork] = stems + torch.arange(len(fork), device=device)
-    last = prompts[prompt, -1]  # also of a padded prompt
-    before = torch.cat([last[:, None], paths[path, :-1]], 1)
+    sequences = len(first) if apart else 1
+    predicting = torch.cat([prompts[prompt, -1:], paths], 1)[:, : mask.shape[1]]  # before token 0 stands the prompt
     return Tree(
-        input_ids=fill(tokens).view(sequences, slots),
-        position_ids=fill(positions).view(sequences, slots),
-        states=before[mask],
-        prompts=prompts,
-        paths=paths,
-        keys=torch.cat([prompts[path_prompt], paths], 1),
-        prompt_mask=placed[0][path_prompt],
+        input_ids=fill(_flat(tokens)).view(sequences, -1),
+        position_ids=fill(_flat(positions)).view(sequences, -1),
+        states=predicting[mask[:, : predicting.shape[1]]],
+        parts=parts,
         back=fill(torch.arange(len(place), device=device)),
     )
 
@@ -143,17 +148,26 @@ def _representatives(keys: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
     return number, torch.full_like(most, len(rows)).scatter_reduce(0, number, candidates, "amin")
 
 
-def _placed(sizes: Tensor, home: Tensor, sequences: int) -> tuple[Tensor, int, int]:
-    """The first slot of each segment, by the sequence that is its home; how many sequences, and slots of each."""
+def _placed(sizes: Tensor, home: Tensor, sequences: int) -> tuple[Tensor, int]:
+    """The first slot of each segment, by the sequence that is its home, and how many slots there are."""
     totals = sizes.new_zeros(sequences).scatter_add(0, home, sizes)
     slots = int(totals.max())
     order = home.argsort(stable=True)
     inside = sizes[order].cumsum(0) - sizes[order] - (totals.cumsum(0) - totals)[home[order]]
-    begin = torch.empty_like(sizes).index_put((order,), inside + home[order] * slots)
-    return begin, sequences, slots
+    return torch.empty_like(sizes).index_put((order,), inside + home[order] * slots), sequences * slots
 
 
-def _flat(*parts: Tensor) -> Tensor:
+def _gather(ids: Tensor, columns: Tensor) -> Tensor:
+    """Row i's ids at its own columns, those behind the last one clamped."""
+    return ids.gather(1, columns.clamp(max=ids.shape[1] - 1))
+
+
+def _seen(prompt: Tensor, own: Tensor) -> Tensor:
+    """Which keys of the prompt [R, Q, L] and of the path [R or 1, Q, T] a query sees."""
+    return torch.cat([prompt, own.expand(len(prompt), -1, -1)], -1)
+
+
+def _flat(parts: list[Tensor]) -> Tensor:
     return torch.cat([part.flatten() for part in parts])
 
 
