@@ -89,7 +89,7 @@ def _reward_model(task: str, which: str) -> Stage:
     """Fitted to the task's scores of responses of the policy at its start."""
     length: dict[str, Any] = {"--max_new_tokens": 64} if task == WORDS else {}
     options = {**_options(task), "--objective": "outcomes", **RECIPES[which][task], **length, "--output": "{folder}"}
-    smoke = {"--prompts": 16, "--eval_prompts": 16, "--epochs": 1}
+    smoke = {"--prompts": 64, "--eval_prompts": 64, "--epochs": 1}
     return _stage(f"{which.replace(' ', '-')}-{task}", "fit-reward", options, smoke)
 
 
