@@ -4,7 +4,7 @@ import csv
 import math
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
@@ -180,14 +180,17 @@ def known(metric: str) -> bool:
     return metric in NAMES or metric.startswith((*many, FLAGGED)) or OF_GRADIENTS.fullmatch(metric) is not None
 
 
-def load(study: Study, smoke: bool) -> StudyResults:
+def load(study: Study, smoke: bool, but: Collection[str] = ()) -> StudyResults:
     """Reads the study's experiment, or where it has nothing of the study, the CSV of its last report.
+
+    Args:
+        but: hashes of cells that are not read from the experiment: to read a cell takes calls to MLflow.
 
     Raises:
         UsageError: there are neither finished cells of the study as it is defined now, nor exact rows.
     """
     exact = exact_rows.read(FOLDER / study.label(smoke)) if study.exact else ()
-    cells, outdated = _read_mlflow(study, smoke) if has_database(tracking_uri()) else ([], 0)
+    cells, outdated = _read_mlflow(study, smoke, but) if has_database(tracking_uri()) else ([], 0)
     if not cells:
         cells, outdated = _read_csv(study, smoke)
     cells.sort(key=lambda cell: (study.arm_names.index(cell.arm), cell.seed))
@@ -201,10 +204,10 @@ def load(study: Study, smoke: bool) -> StudyResults:
     return StudyResults(study, smoke, own, outdated, exact, calibration)
 
 
-def _read_mlflow(study: Study, smoke: bool) -> tuple[list[CellResult], int]:
+def _read_mlflow(study: Study, smoke: bool, but: Collection[str]) -> tuple[list[CellResult], int]:
     """The finished cells, and how many there are of other definitions of the study."""
     tracking = Tracking(study.label(smoke))
-    finished = tracking.finished_cells()
+    finished = {digest: run for digest, run in tracking.finished_cells().items() if digest not in but}
     found = [(find(study, *identity(run), smoke), run) for run in finished.values()]
     cells = [_from_run(tracking, cell, run, bool(study.faults)) for cell, run in found if cell is not None]
     return cells, len(finished) - len(cells)

@@ -2,7 +2,7 @@
 
 import csv
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -72,7 +72,7 @@ def recorded(study: Study) -> list[Trial]:
     """
     path = FOLDER / study.label(False) / TABLE
     found = {_key(trial): trial for trial in (_of_table(study, path) if path.is_file() else [])}
-    if new := {_key(trial): trial for trial in _of_mlflow(study)}:
+    if new := {_key(trial): trial for trial in _of_mlflow(study, {trial.config_hash for trial in found.values()})}:
         found |= new
         order = list(_named(study).values())
         found = dict(sorted(found.items(), key=lambda item: (order.index(item[0][:2]), item[0][2])))
@@ -122,11 +122,12 @@ def _key(trial: Trial) -> tuple[str, Choice, int]:
     return trial.arm, trial.choice, trial.seed
 
 
-def _of_mlflow(study: Study) -> list[Trial]:
+def _of_mlflow(study: Study, but: Collection[str]) -> list[Trial]:
+    """The trials that MLflow has, but for those of some hashes."""
     tried, named = trials(study), _named(study)
     assert tried is not None
     try:
-        results = load(tried, False)
+        results = load(tried, False, but)
     except UsageError:  # none is finished
         return []
     metrics = dict.fromkeys((study.deciding_metric, study.primary_metric, MEAN))
