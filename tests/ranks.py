@@ -29,11 +29,13 @@ from lit_rl.tasks import Additive
 
 LENGTH, PROMPTS = 12, 8
 ROWS = {"reuse": 384}  # of an optimizer step, where it is not the rows trained on; ranks have different numbers of them
+TOKENS = {"packed": 300}  # of a micro-batch of one process
 MOMENTUM = partial(torch.optim.SGD, momentum=0.9)
 VARIANTS: dict[str, dict[str, Any]] = {
     "shared": {"class": "PPO", "critic": "shared", "samples": 2, "schedule": "cosine", "optimizer": MOMENTUM},
     "pretraining": {"class": "PPO", "critic_pretraining": 2, "pretraining_passes": 1, "samples": 2},
     "adapters": {"class": "PPO", "samples": 2, "kl_coefficient": 0.1, "kl": "k3_loss"},
+    "packed": {"class": "GRPO", "samples": 4, "normalizer": "token_mean"},
     "offline": {"class": "OnlineDPO", "sampling": "reference"},
     # one optimizer step without a reference: old log-probabilities and entropies come from the loss itself
     "reuse": {"class": "TRePO", "cuts": Stride(3), "reuse": True, "normalizer": "token_mean", "reference": False},
@@ -113,6 +115,7 @@ def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1,
         task,
         prompts_per_iteration=PROMPTS,
         rows_per_microbatch=rows // (2 * ranks),
+        tokens_per_microbatch=TOKENS[name] // ranks if name in TOKENS else None,
         eval_prompts=9,
         eval_rows=4,
         seed=0,
