@@ -19,7 +19,7 @@ from ablations.studies.parts import (
 from ablations.study import Arm, Comparison, Prediction, Study, Tuning
 
 SIZES: Config = {"vocabulary": 4, "length": 4}
-TOKENS, UPDATES = 128, 48  # generated tokens of an update, continuations among them
+TOKENS = 128  # generated tokens of an update, continuations among them
 
 
 class Mixed(NamedTuple):
@@ -37,9 +37,7 @@ TASKS = {
     **{f"half {other}": Mixed(other, 0.5, arguments) for other, arguments in KINDS.items()},
     **{other: Mixed(other, 1.0, arguments) for other, arguments in KINDS.items()},
 }
-# where the best of the study's own rates are at an end, they go on from there
-HIGH, LOW = (1e-2, 3e-2, 1e-1, 3e-1), (1e-3, 3e-3, 1e-2, 3e-2)
-RATES_BY_TASK = {"Additive": HIGH, "half Bottleneck": HIGH, "Bottleneck": HIGH, "half Pairwise": LOW, "Parity": LOW}
+QUICK = ("Additive", "half Bottleneck", "Bottleneck")  # solved in a few updates
 CONTROLLED = ("Additive", "Parity", "Bottleneck")
 
 
@@ -65,7 +63,8 @@ def _task(name: str) -> Config:
     task = TASKS[name]
     other: dict[str, Any] = {"class_path": f"lit_rl.tasks.{task.other}", "init_args": task.arguments}
     arguments = {"share": task.share, "other": other}
-    return {**position_credit("PartlyAdditive", SIZES, arguments), **budget(TOKENS, UPDATES)}
+    spent = budget(TOKENS, 12, 12) if name in QUICK else budget(TOKENS, 48)
+    return {**position_credit("PartlyAdditive", SIZES, arguments), **spent}
 
 
 def _trained(task: str, name: str) -> Arm:
@@ -152,8 +151,12 @@ STUDY = Study(
         "trainer.max_epochs": 1000,
         "trainer.accelerator": "cpu",
     },
-    seeds=tuple(range(10)),
-    tuning=Tuning((3e-3, 1e-2, 3e-2, 1e-1), (100, 101, 102, 103), rates_by_task=RATES_BY_TASK),
+    seeds=tuple(range(10, 20)),
+    tuning=Tuning(
+        (1e-3, 3e-3, 1e-2, 3e-2, 1e-1),
+        (100, 101, 102, 103),
+        rates_by_task=dict.fromkeys(QUICK, (1e-2, 3e-2, 1e-1, 3e-1)),
+    ),
     hours=1,
     exact="ablations.exact.decomposition.rows",
     exactly="One reward for the whole response is unbiased whatever the reward is, and so are token rewards that are "
@@ -164,6 +167,9 @@ STUDY = Study(
     smoke={"trainer.max_epochs": 2, "trainer.check_val_every_n_epoch": 1, "data.eval_prompts": 8},
     notes=(
         f"{SMALL_MODELS} Here a transformer of one layer over 4 tokens answers one prompt with 4 tokens.",
+        "A first run, on seeds 0 to 9, had 48 updates of every task. Additive and Bottleneck were solved before the "
+        "first validation, so that nothing could be told apart. These tasks now have 12 updates, with a validation "
+        "after each, and all seeds are new.",
         "What decides is the mean over the budget, for at the end most runs have settled on one response: noise shows "
         "in how fast they get there.",
         "Rewards are graded: accuracy is the mean reward. Its best value is 1 at c = 0 and 1; between them it is below "
