@@ -25,7 +25,7 @@ BASE = {
 DIGESTS = {
     "quickstart": "1b82edf87cba",
     "position_credit": "c0e7de62593f",
-    "decomposition": "755e8cbc9aac",
+    "decomposition": "524a2fc46bd3",
     "sampling_budget": "dc90ea0f5986",
     "sampling_budget-mid": "071ce6535735",
     "sampling_budget-small": "d821dc14e99e",
