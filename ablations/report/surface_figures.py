@@ -129,8 +129,10 @@ def _shades(study: Study) -> dict[str, str]:
 def _surface(study: Study, panels: Panels) -> Figure:
     figure, axes = _grid(study, panels, min(ACROSS, len(panels)), 1.6 if len(panels) > 2 else 2.6)
     rates = sorted({x for lines in panels.values() for line in lines for x in line.points})
+    every = 2 if len(rates) > 5 and len(panels) > 2 else 1  # labels that have room beside each other
     for ax in axes:
-        ax.set_xticks([math.log2(rate) for rate in rates], [f"{rate:g}" for rate in rates])
+        labels = [f"{rate:g}" if i % every == 0 else "" for i, rate in enumerate(rates)]
+        ax.set_xticks([math.log2(rate) for rate in rates], labels)
         ax.tick_params(axis="x", labelsize=6.5)
         ax.set_xlabel("learning rate" if ax.xaxis.get_tick_params()["labelbottom"] else "")
     return figure
