@@ -20,7 +20,8 @@ from ablations.study import Arm, Choice, Comparison, Study, Trial, Tuning
 from ablations.sweep.tuning import best, tuned, with_choices
 
 ROOT = Path(__file__).resolve().parents[1]
-REPORTED = [key for key in STUDIES if (ROOT / FOLDER / key / "tables" / "surface.csv").is_file()]
+FILES = "tables/surface.csv", "cells.csv"  # of a study whose trials and cells have run
+REPORTED = [key for key in STUDIES if all((ROOT / FOLDER / key / file).is_file() for file in FILES)]
 RATES, SEEDS = (1e-3, 2e-3, 4e-3), (100, 101, 102, 103)
 METRIC, MEAN = "end/val/accuracy_sampled", "over_tokens/val/accuracy_sampled"
 
