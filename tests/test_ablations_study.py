@@ -32,7 +32,7 @@ DIGESTS = {
     "binary_math": "20e4fc9fae16",
     "binary_math-mid": "103df4a5fa5f",
     "natural_start-small": "f2c9118eb96f",
-    "token_information": "0fa789044d5c",
+    "token_information": "8048a2b72da0",
     "wall_clock": "862490658c60",
     "failure_signatures": "0fcb4d535766",
     "all_algorithms": "441093ff4aa3",

@@ -35,18 +35,20 @@ CPU = {"--trainer.accelerator": "cpu", "--trainer.enable_progress_bar": "false"}
 
 
 class Task(NamedTuple):
-    """Its arguments, and the updates that its budget of tokens pays for."""
+    """Its arguments, the updates that its budget of tokens pays for, and the validations among them."""
 
     arguments: Config
     updates: int
+    looks: int
 
 
 CREDITED = {
-    "KeyToken": Task({"position": 5}, 32),
-    "Bottleneck": Task({"positions": [1, 3, 5]}, 48),
-    "Pairwise": Task({}, 48),
+    "KeyToken": Task({"position": 5}, 12, 12),
+    "Bottleneck": Task({"positions": [1, 3, 5]}, 12, 12),
+    "Pairwise": Task({}, 48, 8),
 }
 TASKS = (*CREDITED, WORDS)
+QUICK = ("KeyToken", "Bottleneck")  # higher rates: their budget is short
 # prompts and passes make a reward model better or worse; the one stops once it ranks pairs as RTO's token rewards do
 SMALL: dict[str, Any] = {"--start": "random", "--hidden_size": 32, "--layers": 2, "--heads": 2, "--learning_rate": 2e-3}
 RECIPES: dict[str, dict[str, dict[str, Any]]] = {
@@ -66,8 +68,8 @@ RECIPES: dict[str, dict[str, dict[str, Any]]] = {
 def _task(task: str) -> Config:
     if task == WORDS:
         return {**TWO_STEPS, **budget(1456, 20, 4)}
-    arguments, updates = CREDITED[task]
-    return {**position_credit(task, SIZES, arguments), **budget(SIZES["length"] * PROMPTS, updates)}
+    arguments, updates, looks = CREDITED[task]
+    return {**position_credit(task, SIZES, arguments), **budget(SIZES["length"] * PROMPTS, updates, looks)}
 
 
 def _options(task: str) -> dict[str, Any]:
@@ -227,7 +229,14 @@ STUDY = Study(
         "trainer.accelerator": "cpu",
     },
     seeds=tuple(range(10, 20)),
-    tuning=Tuning((3e-3, 1e-2, 3e-2, 1e-1), (100, 101), rates_by_task={WORDS: (5e-4, 1e-3, 2e-3, 4e-3)}),
+    tuning=Tuning(
+        (3e-3, 1e-2, 3e-2, 1e-1),
+        (100, 101),
+        rates_by_task={
+            **dict.fromkeys(QUICK, (1e-2, 3e-2, 1e-1, 3e-1)),
+            WORDS: (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3),
+        },
+    ),
     exact="ablations.exact.token_information.rows",
     hours=2,
     smoke={**SMOKE, **UNLIMITED},
@@ -246,7 +255,7 @@ STUDY = Study(
         "value.",
         "Causal placement takes an oracle that word problems do not have; there the attention of the stronger reward "
         "model stands for it.",
-        "Each arm has its own learning rate, of four; PPO's critic has its default one. An update has 32 prompts and "
-        "one response to each, which is not varied: all arms are PPO.",
+        "Each arm has its own learning rate, of four (on word problems five); PPO's critic has its default one. An "
+        "update has 32 prompts and one response to each, which is not varied: all arms are PPO.",
     ),
 )
