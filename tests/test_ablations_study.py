@@ -34,7 +34,7 @@ DIGESTS = {
     "natural_start-small": "f2c9118eb96f",
     "token_information": "8048a2b72da0",
     "wall_clock": "862490658c60",
-    "failure_signatures": "0fcb4d535766",
+    "failure_signatures": "b6380b7dc301",
     "all_algorithms": "441093ff4aa3",
 }
 

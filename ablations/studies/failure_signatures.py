@@ -78,6 +78,7 @@ def _weak(task: str) -> Stage:
 def _arms(task: str) -> tuple[Arm, ...]:
     many, rate = (8, 3.0) if task == KEY else (16, 9e-3)  # prompts with four responses each; far above the others' rate
     stride = cuts("Stride", every=2 if task == KEY else 24)
+    hard = task == KEY  # else one update solves it, at whatever rate
     weak = _weak(task)
     hacked: Config = {"reward.model": f"{{{weak.name}}}"}
     forked: dict[str, Any] = {"model": "TRePO", "rare": True, "cuts": stride}
@@ -85,15 +86,17 @@ def _arms(task: str) -> tuple[Arm, ...]:
     rloo = _arm(task, "RLOO", "RLOO", many, samples=4)
     return (
         rloo,
-        _arm(task, "GRPO", "GRPO", many, samples=4),
+        _arm(task, "GRPO", "GRPO", many, hard, samples=4),
         _arm(task, "PPO", "PPO", 4 * many, **ppo),
         _arm(task, TWINS[FEW][2], prompts=many // 2, samples=4, continuations=4, **forked),
-        rloo.but(f"{task} {HACKED}, KL", {**hacked, "model.kl_coefficient": 0.05}, stages=(weak,)),
+        rloo.but(
+            f"{task} {HACKED}, KL", {**hacked, "model.kl_coefficient": 0.1 if task == KEY else 0.05}, stages=(weak,)
+        ),
         _arm(task, CRITIC, "ablations.studies.faults.ShiftedCritic", 4 * many, offset=-3.0, **ppo),
         _arm(task, FEW, prompts=many // 2, samples=2, continuations=1, **forked),
         _arm(task, BASELINE, "ablations.studies.faults.ConstantBaseline", many, samples=4, baseline=-2.0),
         rloo.but(f"{task} {HACKED}", hacked, stages=(weak,)),
-        _arm(task, FAST, "GRPO", many, samples=4, learning_rate=rate),
+        _arm(task, FAST, "GRPO", many, hard, samples=4, learning_rate=rate),
     )
 
 
@@ -153,8 +156,8 @@ STUDY = Study(
         f"{SMALL_MODELS} These faults are crass, and provoked one at a time.",
         "The faults: a critic that starts at -3, where rewards are 0 or 1; TRePO with one continuation a cut and two "
         "samples, where one response in 16 earns or problems have up to four steps; a baseline of -2; a reward model of"
-        " 32 (KeyToken) or 128 responses with 30% wrong labels and no KL penalty (twin: 0.05); 300 (KeyToken) or 30 "
-        "times the learning rate.",
+        " 32 (KeyToken) or 128 responses with 30% wrong labels and no KL penalty (twin: 0.1 or 0.05); 300 (KeyToken, "
+        "where one response in 16 earns) or 30 times the learning rate.",
         "Harm is dated by validations in every third iteration, so up to three iterations too late.",
         "Probes are drawn in every fifth iteration. Without them a constant baseline draws no warning.",
         "Limits of warnings are set on the seeds 100 to 109, which are in no other number.",
