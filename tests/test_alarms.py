@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablations.analysis import alarms, warning_tables
+from ablations.analysis import alarms
 from ablations.analysis.alarms import Rule, harmed
 from ablations.analysis.statistics import auc_interval, rate_interval
 from ablations.analysis.verdicts import verdicts
@@ -19,7 +19,7 @@ from ablations.records.study_results import StudyResults
 from ablations.report import figures, page, study_report
 from ablations.study import Arm, Comparison, Fault, Study
 from lit_rl.errors import UsageError
-from lit_rl.functional.warning_rules import LIMITS, SIGNS, badness
+from lit_rl.functional.warning_rules import SIGNS, badness
 
 SEEDS, OTHERS, STEPS = range(8), range(100, 110), range(1, 13)
 FAULT = Fault("made up", "kl_collapse", "x bad", "x good")
@@ -106,7 +106,7 @@ def test_detection_false_alarms_and_time(results):
 
 
 def test_a_rule_is_raised_where_enough_signs_are_beyond_at_once():
-    limits = {name: LIMITS[name] for name in SIGNS["kl_collapse"]}
+    limits = {name: alarms.RULES_OF_THUMB[name] for name in SIGNS["kl_collapse"]}
     rule = Rule("kl_collapse", "", limits)
     apart = {"entropy_ratio": {1: 0.1, 2: 0.9, 4: 0.1}, "distinct": {1: 0.9, 2: 0.1, 4: 0.1}}
     assert rule.first(cell("x bad", 0, curve(0, 0), **apart)) == 4
@@ -223,9 +223,9 @@ def test_the_report_says_it_in_a_table_and_two_figures(results, tmp_path):
     text = page.markdown(results, tables, drawn)
     first = text[: text.index("\n## Details")]
     assert "## When it warns" in first and first.count("![") == 1
-    assert "| kl_collapse | default | 88 [47, 100] | 0 [0, 37] | 100 | 88 [47, 100] | 5.0 |" in first
-    assert "| kl_collapse | default, all prompts | 88 [47, 100] | 100 [63, 100] | 47 |" in first
-    assert f"| kl_collapse | {warning_tables.CALIBRATED} |" in first
+    assert "| kl_collapse | rules of thumb | 88 [47, 100] | 0 [0, 37] | 100 | 88 [47, 100] | 5.0 |" in first
+    assert "| kl_collapse | rules of thumb, all prompts | 88 [47, 100] | 100 [63, 100] | 47 |" in first
+    assert f"| kl_collapse | {alarms.CALIBRATED} |" in first
     study_report.write(tables, tmp_path / "tables")
     with (tmp_path / "tables" / "warnings.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

@@ -14,9 +14,23 @@ from ablations.analysis.statistics import Interval, auc_interval, mean_interval,
 from ablations.records.cell_result import CellResult
 from ablations.records.study_results import StudyResults
 from ablations.study import Fault
-from lit_rl.functional.warning_rules import LIMITS, SIGNS, as_limit, badness, is_raised
+from lit_rl.functional.warning_rules import SIGNS, as_limit, badness, is_raised
 
 ACCURACY = "val/accuracy_sampled"
+RULES_OF_THUMB = {  # the limits that were, before any were set on runs
+    "explained_variance": 0.0,
+    "value_bias": 0.5,
+    "cut_error": 0.35,
+    "group_error": 0.35,
+    "stuck": 0.8,
+    "trace_ratio": 2.0,
+    "entropy_ratio": 0.3,
+    "distinct": 0.5,
+    "clip_fraction": 0.3,
+    "kl_slope": 1.0,
+    "length_ratio": 2.0,
+}
+THUMB, CALIBRATED = "rules of thumb", "set on other seeds"
 FALL = 0.1
 MOST_FALSE = 0.05  # share of healthy runs that a calibrated limit may flag
 ALL = {"stuck": "zero_advantage", "entropy_ratio": "entropy_ratio_all", "distinct": "distinct_all"}
@@ -123,15 +137,15 @@ def pairs(cells: Iterable[CellResult], faults: Iterable[Fault]) -> list[Pair]:
     return found
 
 
-def rules(limits: Mapping[str, float] = LIMITS, title: str = "default") -> list[Rule]:
+def rules(limits: Mapping[str, float] = RULES_OF_THUMB, title: str = THUMB) -> list[Rule]:
     """Every warning with these limits."""
     return [Rule(name, title, {sign: limits[sign] for sign in signs}) for name, signs in SIGNS.items()]
 
 
-def unconditional(limits: Mapping[str, float] = LIMITS) -> list[Rule]:
+def unconditional() -> list[Rule]:
     """The warnings that leave solved prompts out, as they would be with all prompts."""
     found = []
-    for rule in rules(limits, "default, all prompts"):
+    for rule in rules(title=f"{THUMB}, all prompts"):
         if any(name in ALL for name in rule.limits):
             found.append(Rule(rule.warning, rule.title, {ALL.get(k, k): v for k, v in rule.limits.items()}))
     return found

@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from ablations.analysis import alarms
-from ablations.analysis.alarms import Judged, Pair, Rule
+from ablations.analysis.alarms import CALIBRATED, RULES_OF_THUMB, THUMB, Judged, Pair, Rule
 from ablations.analysis.statistics import Interval
 from ablations.analysis.tables import Column, Table, Value, markdown
 from ablations.records.study_results import StudyResults
-from lit_rl.functional.warning_rules import LIMITS, SIGNS
+from lit_rl.functional.warning_rules import SIGNS
 
-HEADING, CALIBRATED = "Warnings", "set on other seeds"
+HEADING = "Warnings"
 PERCENT: dict[str, Any] = {"unit": "%", "form": ".0f", "interval": True}
 RATES = (
     Column("pairs of runs"),
@@ -28,8 +28,8 @@ GUIDE = (
     "takes two validations. Runs that are never harmed are censored: they have no time to the harm. Detected: the "
     "share of faulty runs that drew the warning at all; false alarms: of their healthy twins. Right: detected / "
     "(detected + false alarms), the share of right warnings if every second run is faulty. Shares have exact binomial "
-    "intervals (Clopper and Pearson), times t intervals over runs. Limits: 'default' are today's; 'default, all "
-    f"prompts' count prompts that are solved, too; those '{CALIBRATED}' are in limits.csv."
+    f"intervals (Clopper and Pearson), times t intervals over runs. Limits: '{THUMB}' are those before any were "
+    f"set on runs; '{THUMB}, all prompts' count prompts that are solved, too; those '{CALIBRATED}' are in limits.csv."
 )
 AREAS = (
     "The area under a metric's ROC curve: the chance that a faulty run looks worse than a healthy one. Of each run the "
@@ -52,7 +52,7 @@ def all_rules(results: StudyResults) -> list[Rule]:
     """The warnings as they are, as they would be over all prompts, and with limits set on other seeds."""
     found = [*alarms.rules(), *alarms.unconditional()]
     if other := alarms.for_limits(results):
-        found += alarms.rules({**LIMITS, **alarms.calibrated(other)}, CALIBRATED)
+        found += alarms.rules({**RULES_OF_THUMB, **alarms.calibrated(other)}, CALIBRATED)
     return sorted(found, key=lambda rule: list(SIGNS).index(rule.warning))
 
 
@@ -87,7 +87,7 @@ def tables(results: StudyResults) -> list[Table]:
             if (each := alarms.judged(rule, own)).pairs:
                 intended = "yes" if own[0].fault.warning == rule.warning else "no"
                 warned.append([fault, task, rule.warning, intended, rule.title, *_numbers(each)])
-        for metric in (*LIMITS, *alarms.ALL.values()):
+        for metric in (*RULES_OF_THUMB, *alarms.ALL.values()):
             bad, _ = alarms.extremes(metric, own)
             if bad:
                 areas.append([fault, task, metric, len(bad), alarms.area(metric, own)])
@@ -124,13 +124,15 @@ def _limits(results: StudyResults, found: Sequence[Pair]) -> Table:
                 alone = Rule("", "", {metric: limits[metric]})
                 rates = [alarms.judged(alone, meant(pairs, warning)) for pairs in (other, found)]
                 shares = [share for each in rates for share in (_percent(each.detected), _percent(each.false))]
-                rows.append([metric, warning, LIMITS[metric], limits[metric], *shares])
+                rows.append([metric, warning, RULES_OF_THUMB[metric], limits[metric], *shares])
     columns = (
-        *(Column("metric"), Column("warning"), Column("limit today", "", ".3g"), Column("limit set", "", ".3g")),
+        *(Column("metric"), Column("warning"), Column("rule of thumb", "", ".3g"), Column("limit set", "", ".3g")),
         *(Column("detected, seeds that set it", **PERCENT), Column("false alarms, seeds that set it", **PERCENT)),
         *(Column("detected", **PERCENT), Column("false alarms", **PERCENT)),
     )
-    return Table("limits", HEADING, "has the limits that other seeds set, beside today's.", columns, rows, LIMITS_GUIDE)
+    return Table(
+        "limits", HEADING, "has the limits that other seeds set, beside rules of thumb.", columns, rows, LIMITS_GUIDE
+    )
 
 
 def _numbers(each: Judged) -> list[Value]:

@@ -4,18 +4,18 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ablations.analysis import alarms
-from ablations.analysis.alarms import Pair
+from ablations.analysis.alarms import CALIBRATED, RULES_OF_THUMB, THUMB, Pair
 from ablations.analysis.statistics import Interval
-from ablations.analysis.warning_tables import CALIBRATED, all_rules, meant
+from ablations.analysis.warning_tables import all_rules, meant
 from ablations.records.study_results import StudyResults
 from ablations.report.figure_style import COLOURS, WIDTH
-from lit_rl.functional.warning_rules import LIMITS, SIGNS, badness
+from lit_rl.functional.warning_rules import SIGNS, badness
 
 ANSWER = (
     "Runs that draw the warning: faulty ones (filled) and healthy twins (hollow). Right: iterations from the warning "
     "to the harm; small points are runs. Bars: 95% intervals."
 )
-ROC = "Detection against false alarms over all limits of a metric; area under the curve. Crosses: today's limits."
+ROC = "Detection against false alarms over all limits of a metric; area under the curve. Crosses: rules of thumb."
 SHIFT = 0.2  # of a row, from one bar to the next
 
 
@@ -25,7 +25,7 @@ def answer(results: StudyResults) -> Figure:
     figure = Figure(figsize=(WIDTH, 1.4 + 0.44 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1.6, 1))
     most = 1.0
-    kinds = dict.fromkeys(rule.title for rule in all_rules(results) if rule.title in ("default", CALIBRATED))
+    kinds = dict.fromkeys(rule.title for rule in all_rules(results) if rule.title in (THUMB, CALIBRATED))
     for y, (fault, _) in enumerate(rows):
         own = [pair for pair in found if pair.fault == fault]
         for n, (title, colour) in enumerate(zip(kinds, COLOURS, strict=False)):
@@ -42,7 +42,7 @@ def answer(results: StudyResults) -> Figure:
     for ax in (left, right):
         ax.grid(axis="x", alpha=0.2)
     for title, colour in zip(kinds, COLOURS, strict=False):
-        limits = "today's limits" if title == "default" else f"limits {title}"
+        limits = title if title == THUMB else f"limits {title}"
         left.plot([], [], "o", color=colour, markersize=4, label=f"{limits}, faulty")
         left.plot([], [], "o", color=colour, markersize=4, markerfacecolor="white", label=f"{limits}, healthy")
     figure.legend(loc="outside lower center", ncols=2)
@@ -72,7 +72,7 @@ def _curve(ax: Axes, metric: str, found: list[Pair], colour: str) -> None:
     area = alarms.area(metric, found)
     label = f"{metric} ({area.mean:.2f} [{area.low:.2f}, {area.high:.2f}])"
     ax.plot([100 * v for v in x], [100 * v for v in y], color=colour, linewidth=1.3, label=label)
-    limit = badness(metric, LIMITS[metric])
+    limit = badness(metric, RULES_OF_THUMB[metric])
     here = [100 * sum(v > limit for v in values) / len(values) for values in (good, bad)]
     ax.plot(*here, "x", color=colour, markersize=6)
 
