@@ -11,6 +11,7 @@ from lit_rl.algorithms.gradients import group_gradients
 from lit_rl.exact import expectation
 from lit_rl.exact.certificate import Claim, certify, random_policy
 from lit_rl.exact.formulas import NO_CLOSED_FORM, UNBIASED, grpo_std
+from lit_rl.exact.second_step import clipped, earlier_policy, of_pairs
 from lit_rl.exact.tree import grow
 from lit_rl.functional.advantages import group_sum
 from lit_rl.functional.cuts import Bernoulli, CutRule, Stride
@@ -205,6 +206,7 @@ class OwnReturnAmongTheContinuations(TRePO):
 
 
 BINARY = Parity(2, 3)
+LATER = {"before": earlier_policy, "expected": of_pairs("clipped", clipped(0.1, 0.4))}
 BROKEN = [
     Claim("own sample in the mean", partial(OwnSampleInTheMean, samples=2), EOS_TASK),
     Claim("a cut that sees the future", partial(TRePO, cuts=BeforeUnlikelyTokens(), **FORK), EOS_TASK),
@@ -213,6 +215,7 @@ BROKEN = [
     Claim("ddof", partial(PopulationDeviation, samples=2, normalizer="row_sum"), BINARY, grpo_std(2)),
     Claim("length normalised", partial(RLOO, samples=2, normalizer="sequence_mean"), EOS_TASK),
     Claim("reuse, not weighted", partial(ContinuationsCountedInFull, cuts=Stride(2), reuse=True, **FORK), EOS_TASK),
+    Claim("ranges swapped", partial(RLOO, samples=2, clip_low=0.4, clip_high=0.1), EOS_TASK, **LATER),
     Claim("own return", partial(OwnReturnAmongTheContinuations, cuts=Stride(2), fill="hold_mc", **FORK), EOS_TASK),
 ]
 
@@ -229,6 +232,7 @@ def test_their_unbroken_twins_pass():
         Claim("TRePO", partial(TRePO, cuts=Stride(2), **FORK), EOS_TASK),
         Claim("GRPO", partial(GRPO, samples=2, normalizer="row_sum"), BINARY, grpo_std(2)),
         Claim("reuse", partial(TRePO, cuts=Stride(1), reuse=True, **FORK), Pairwise(2, 3)),
+        Claim("clipped", partial(RLOO, samples=2, clip_low=0.1, clip_high=0.4), EOS_TASK, **LATER),
     ):
         assert certify(claim).holds
 

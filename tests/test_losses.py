@@ -35,6 +35,20 @@ def test_clipping_stops_a_token_only_where_it_would_go_further():
     assert clipped_fraction(logprobs.detach(), old, advantages, mask, None, None) == 0
 
 
+def test_each_side_has_its_own_range():
+    """Below by a tenth, above by a half: of ratios that only one of the two ranges holds, each is told by its own."""
+    ratios, advantages = torch.tensor([[1.3, 1.6, 0.8, 0.95]]), torch.tensor([[1.0, 1.0, -1.0, -1.0]])
+    logprobs, mask = ratios.log().requires_grad_(), torch.ones(1, 4, dtype=torch.bool)
+    loss = policy_gradient_loss(logprobs, torch.zeros(1, 4), advantages, mask, torch.ones(1), 0.1, 0.5)
+    (gradient,) = torch.autograd.grad(loss, logprobs)
+    torch.testing.assert_close(gradient, torch.tensor([[-1.3, 0.0, 0.0, 0.95]]))
+    assert clipped_fraction(logprobs.detach(), torch.zeros(1, 4), advantages, mask, 0.1, 0.5) == 0.5
+    (gradient,) = torch.autograd.grad(
+        policy_gradient_loss(logprobs, torch.zeros(1, 4), advantages, mask, torch.ones(1), None, 0.5), logprobs
+    )
+    assert (gradient != 0).tolist() == [[True, False, True, True]]
+
+
 @pytest.mark.parametrize("kind, direction", [("k2", "reverse"), ("k3", "forward")])
 def test_expected_kl_loss_gradient_is_that_of_the_exact_kl(kind, direction):
     """E under pi of the loss's gradient, by enumerating a vocabulary of 5: k2 is KL(pi||ref)'s, k3 KL(ref||pi)'s."""

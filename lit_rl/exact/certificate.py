@@ -29,6 +29,7 @@ class Claim:
     task: PositionTask
     expected: Formula = UNBIASED
     policy: Callable[[PositionTask], CausalPolicy] | None = None  # None: a table of random logits
+    before: Callable[[PositionTask], CausalPolicy] | None = None  # that sampled; None: the policy itself
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ def examine(claim: Claim) -> tuple[Tree, Moments]:
     algorithm = claim.build(policy=policy, max_new_tokens=task.length, reference=False)
     algorithm.policy.load_state_dict(policy.state_dict())  # built around its reference, it may have other weights
     tree = grow(policy, task, algorithm.plan.temperature)
-    return tree, moments(algorithm, tree)
+    before = None if claim.before is None else grow(claim.before(task), task, algorithm.plan.temperature)
+    return tree, moments(algorithm, tree, before=before)
 
 
 def judge(claim: Claim, tree: Tree, found: Moments) -> Certificate:

@@ -31,6 +31,7 @@ from lit_rl.exact.learned import (
     rto_objective,
     with_critic,
 )
+from lit_rl.exact.second_step import clipped, earlier_policy, of_pairs
 from lit_rl.functional.cuts import Bernoulli, Boundary, CutRule, Entropy, Relative, Stride
 from lit_rl.policy import CausalPolicy, TokenTransformer
 from lit_rl.tasks import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
@@ -49,7 +50,7 @@ UNDECIDED = Entropy(0.95)  # cuts some states of the random policy, not all
 def claims() -> list[Claim]:
     """All of them, in the order of the report."""
     families = (_responses, _groups, _prefixes, _interpolations, _reuse, _critics, _preferences, _penalties, _machinery)
-    return [claim for family in families for claim in family()]
+    return [claim for family in (*families, _second_steps) for claim in family()]
 
 
 def _responses() -> list[Claim]:
@@ -194,6 +195,20 @@ def _machinery() -> list[Claim]:
         Claim("TRePO segment_td", _trepo(), PAIRS, UNBIASED, _transformer),
         Claim("TRePO segment_td, G=4, K=2", _trepo(samples=4, continuations=2), SAMPLED),
         Claim("TRePO segment_td, G=4, K=2, reuse", _trepo(samples=4, continuations=2, reuse=True), SAMPLED),
+    ]
+
+
+def _second_steps() -> list[Claim]:
+    """On responses of the weights before a step, with clipping ranges that differ by side."""
+    low, high, ours = 0.1, 0.4, "E_old[w A psi]"
+    return [
+        Claim(
+            "RLOO G=2, second step",
+            partial(RLOO, samples=2, clip_low=low, clip_high=high),
+            SUM_EOS,
+            of_pairs(ours, clipped(low, high)),
+            before=earlier_policy,
+        )
     ]
 
 

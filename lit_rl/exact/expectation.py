@@ -56,7 +56,9 @@ class Branch(NamedTuple):
     cuts: list[Pattern]
 
 
-def moments(algorithm: Algorithm, tree: Tree, samples: int = SAMPLES, seed: int = 0) -> Moments:
+def moments(
+    algorithm: Algorithm, tree: Tree, samples: int = SAMPLES, seed: int = 0, before: Tree | None = None
+) -> Moments:
     """Exact moments of an algorithm's gradient; above 200,000 outcomes, those of ``samples`` sampled groups.
 
     Args:
@@ -65,19 +67,22 @@ def moments(algorithm: Algorithm, tree: Tree, samples: int = SAMPLES, seed: int 
         tree: of the task.
         samples: groups to sample if there is too much to enumerate.
         seed: of these samples.
+        before: of the weights that sampled the responses; None takes ``tree``, those in training. Only for algorithms
+            that need no log-probabilities for their advantages.
 
     Raises:
         UsageError: the algorithm trains on demonstrations, or its loss has no term ``policy``.
     """
-    branches = _branches(algorithm, tree)
+    branches = _branches(algorithm, before or tree)
     exact = branches is not None
     if branches is not None:
-        rollouts, probability = _outcomes(algorithm, tree, branches)
+        rollouts, probability = _outcomes(algorithm, before or tree, branches)
     else:
+        assert before is None, "too many outcomes to enumerate"
         rollouts = _sampled(algorithm, tree, samples, seed)
         probability = torch.full((samples,), 1 / samples, dtype=torch.float64)
     n = len(probability)
-    weights = _edge_weights(algorithm, tree, rollouts)
+    weights = _edge_weights(algorithm, tree, rollouts, before)
     mean, gram = probability @ weights, tree.gram()
     square = probability @ ((weights @ gram) * weights).sum(1)
     trace = float(square - mean @ gram @ mean) * (1 if exact else n / (n - 1))
@@ -198,24 +203,26 @@ def _sampled(algorithm: Algorithm, tree: Tree, groups: int, seed: int) -> Rollou
     return table
 
 
-def _edge_weights(algorithm: Algorithm, tree: Tree, rollouts: Rollouts) -> Tensor:
+def _edge_weights(algorithm: Algorithm, tree: Tree, rollouts: Rollouts, before: Tree | None = None) -> Tensor:
     """For each group: the weight of each edge's psi in its gradient, [Z, E].
 
     All groups go through the algorithm as the prompts of one iteration, unless one of seven comes out otherwise by
     itself: an algorithm that mixes prompts (batch whitening) gets one prompt an iteration.
     """
-    together = _weights_of(algorithm, tree, rollouts)
+    together = _weights_of(algorithm, tree, rollouts, before)
     n = len(together)
     for group in torch.linspace(0, n - 1, min(n, 7)).long().tolist():
-        alone = _weights_of(algorithm, tree, _group(rollouts, group))
+        alone = _weights_of(algorithm, tree, _group(rollouts, group), before)
         if not torch.allclose(alone[0], together[group], rtol=1e-9, atol=1e-12):
-            return torch.cat([_weights_of(algorithm, tree, _group(rollouts, g)) for g in range(n)])
+            return torch.cat([_weights_of(algorithm, tree, _group(rollouts, g), before) for g in range(n)])
     return together
 
 
-def _weights_of(algorithm: Algorithm, tree: Tree, rollouts: Rollouts) -> Tensor:
+def _weights_of(algorithm: Algorithm, tree: Tree, rollouts: Rollouts, before: Tree | None) -> Tensor:
     groups = len(rollouts.examples)
     algorithm.prepare(rollouts, ROWS)
+    if before is not None:
+        rollouts.old_logprobs = before.along(before.logprobs, rollouts.response_ids, rollouts.lengths)
     trained = rollouts.select(rollouts.trained)
     with torch.no_grad():
         every = torch.arange(len(trained)).split(ROWS)

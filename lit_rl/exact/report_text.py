@@ -52,6 +52,9 @@ at K = 1. In a transformer they do not.
 N(0, 1/4), fixed before sampling, or the exact values V where the row says so. RTO's DPO policy is random and its
 reference is uniform. The attention of ABC's random reward model is alpha. OnlineDPO is judged where the policy equals
 its reference; it trains on the best and the worst of G responses. DAPO's loss is that of a step on one prompt.
+
+**Second step.** The responses come from earlier weights: the logits plus noise from N(0, 1/4). Importance ratios then
+differ from 1. Ranges of clipping are 0.1 below and 0.4 above.
 """
 
 INTERPOLATION = """## What interpolation does to TRePO
@@ -117,6 +120,8 @@ MEANINGS = {
     "beta grad J": "the gradient of J, scaled by DPO's beta",
     "beta/2 (best - worst)": "beta/2 E[psi of the best response - psi of the worst response]",
     "grad (J - beta KL)": "the gradient of J with a KL penalty of weight beta",
+    "E_old[w A psi]": "the mean over responses of earlier weights; w is the weight that the importance ratio gets, A "
+    "the advantage over the other response",
 }
 
 THEOREM = """## The policy gradient theorem

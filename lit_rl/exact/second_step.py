@@ -1,0 +1,54 @@
+"""Expectations behind an optimizer step: the responses were sampled by weights that have moved since.
+
+Only here do importance ratios differ from 1, so that clipping and the kind of ratio show.
+"""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lit_rl.exact.certificate import random_policy
+from lit_rl.exact.formulas import Formula
+from lit_rl.exact.tree import Tree, grow
+from lit_rl.policy import TabularPolicy
+from lit_rl.tasks import PositionTask
+
+MOVED = 0.5  # standard deviation of what a logit has moved by
+# ratios along every leaf [S, T], whether the advantage is positive: the weight of each psi, in units of the advantage
+Weight = Callable[[Tensor, bool], Tensor]
+
+
+def earlier_policy(task: PositionTask) -> TabularPolicy:
+    """The certificate's policy before it moved: its logits plus noise from N(0, 1/4), the same for the same sizes."""
+    policy = random_policy(task)
+    for parameter in policy.parameters():
+        noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3), dtype=parameter.dtype)
+        parameter.data += MOVED * noise
+    return policy
+
+
+def of_pairs(name: str, weight: Weight, scale_by_std: bool = False) -> Formula:
+    """Two responses a prompt, sampled by :func:`earlier_policy`: E[sum_t w_t A psi_t] with A = r - r'.
+
+    Args:
+        weight: w.
+        scale_by_std: take (r - r') / 2 over the pair's standard deviation instead, which is +-1/sqrt(2) or 0.
+    """
+
+    def gradient(tree: Tree) -> Tensor:
+        before = grow(earlier_policy(tree.task), tree.task)
+        p, difference = before.probability(), tree.rewards[:, None] - tree.rewards
+        if scale_by_std:
+            difference = difference.sign() / 2**0.5
+        gains, losses = difference.clamp(min=0) @ p, (-difference).clamp(min=0) @ p
+        ratios = tree.along(tree.logprobs - before.logprobs, tree.ids, tree.lengths).exp()  # 1 behind the end
+        weights = gains[:, None] * weight(ratios, True) - losses[:, None] * weight(ratios, False)
+        return tree.score_gradient((p / tree.probability())[:, None] * weights)
+
+    return Formula(name, gradient)
+
+
+def clipped(low: float, high: float) -> Weight:
+    """PPO's: the ratio, or 0 where it is beyond the range on the side that the advantage drives it to."""
+    return lambda ratios, better: ratios * (ratios <= 1 + high if better else ratios >= 1 - low)
