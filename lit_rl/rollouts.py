@@ -19,12 +19,15 @@ class Rollouts:
     A row with ``trained = False`` is a probe: scored, but in no loss. ReMax's greedy response is one, and so are
     TRePO's continuations unless they are reused. A continuation holds the whole response, so that it is scored like any
     other; its mask is False on the prefix.
+
+    In a response of several turns, an environment speaks in between. Its tokens lie in ``response_ids`` in order, count
+    in ``lengths``, and are not in the mask: mask = filled & ~spoken & (behind the inherited prefix).
     """
 
     prompt_ids: Tensor  # [N, L]
     prompt_mask: Tensor  # [N, L] bool, False on the padding
     response_ids: Tensor  # [N, T]
-    lengths: Tensor  # [N] response tokens, EOS included
+    lengths: Tensor  # [N] response tokens, EOS and the environment's included
     mask: Tensor  # [N, T] bool: the response tokens that the policy chose; made from lengths, never from token values
     group: Tensor  # [N] index of the row's prompt, 0..P-1
     origin: Tensor  # [N] row of the whole table that a continuation was forked from, -1 for a response of its own
@@ -32,12 +35,15 @@ class Rollouts:
     trained: Tensor  # [N] bool
     truncated: Tensor  # [N] bool: stopped by the length limit, not by EOS
     examples: list[dict[str, Any]]  # one per prompt
+    spoken: Tensor | None = None  # [N, T] bool, sampler: the environment's tokens; None where nobody speaks in between
     cuts: Tensor | None = None  # [N, T] bool, sampler: where the plan's rule cuts the row (forked there, if origin < 0)
     prefilled: int = 0  # tokens that were fed to the model without having just been sampled, sampler
     left_out: Tensor | None = None  # [N] bool, Algorithm.prepare: samples that were no probes, and are not trained on
     one_step: bool = False  # all trained rows are in one optimizer step, of the weights that sampled, data module
     version: int = 0  # optimizer steps the sampling weights had taken
     rewards: Tensor | None = None  # [N], RewardCallback
+    # [N, T], sampler: what the environment paid for a turn, at the turn's last chosen token; an inherited prefix's too
+    turn_rewards: Tensor | None = None
     token_rewards: Tensor | None = None  # [N, T], Algorithm.prepare: what tokens earn beside the reward
     old_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare: log pi of the weights that sampled
     reference_logprobs: Tensor | None = None  # [N, T], Algorithm.prepare
