@@ -74,6 +74,11 @@ class Rollouts:
         """True where the response has a token at all: [N, T]."""
         return response_mask(self.lengths, self.response_ids.shape[1])
 
+    @property
+    def written(self) -> Tensor:
+        """True on the policy's tokens, those of an inherited prefix included: [N, T]."""
+        return self.filled if self.spoken is None else self.filled & ~self.spoken
+
     def select(self, rows: Tensor) -> "Rollouts":
         """The given rows (indices or a boolean mask) as a table; ``group`` and ``origin`` count in the whole one."""
         return replace(self._map(lambda tensor: tensor[rows]), together=None)

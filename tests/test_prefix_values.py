@@ -16,18 +16,19 @@ T = 9
 
 
 def random_row(rng, stride=None):
-    """A response: its return, its prefixes [(cut, value)], its mask, and a selection probability for each token."""
+    """A response: its return, its prefixes [(cut, value)], the columns of its tokens, and their probabilities.
+
+    Cuts count the response's own tokens; the columns between these are an environment's.
+    """
     length = rng.randint(1, T)
     chance = rng.choice([0.1, 0.5, 0.9])
     cuts = [t for t in range(length) if t == 0 or (t % stride == 0 if stride else rng.random() < chance)]
-    inherited = rng.choice([0, rng.randrange(length)])
-    mask = [inherited <= t < length and rng.random() < 0.9 for t in range(T)]
-    mask[length - 1] = True
+    columns = rng.choice([list(range(length)), sorted(rng.sample(range(T), length))])
 
     def number():
         return Fraction(rng.randint(-64, 64), 16)
 
-    return number(), [(c, number()) for c in cuts], mask, [Fraction(rng.randint(1, 8), 8) for _ in range(T)]
+    return number(), [(c, number()) for c in cuts], columns, [Fraction(rng.randint(1, 8), 8) for _ in columns]
 
 
 def random_rows(seed, stride=None, count=60):
@@ -39,19 +40,19 @@ def tensors(rows, dtype=torch.float64, garbage=(7.0, float("nan"), -1e30)):
     """What ``prefix_advantages`` takes: rewards, cuts, values, mask. Garbage stands where cuts are padded."""
     width = max(len(prefixes) for _, prefixes, _, _ in rows)
     cuts, values = [], []
-    for i, (_, prefixes, _, _) in enumerate(rows):
+    for i, (_, prefixes, columns, _) in enumerate(rows):
         padding = width - len(prefixes)
-        cuts.append([c for c, _ in prefixes] + [-1] * padding)
+        cuts.append([columns[c] if c else 0 for c, _ in prefixes] + [-1] * padding)
         values.append([float(m) for _, m in prefixes] + [garbage[i % len(garbage)]] * padding)
     rewards = torch.tensor([float(row[0]) for row in rows], dtype=dtype)
-    mask = torch.tensor([row[2] for row in rows])
+    mask = torch.tensor([[t in row[2] for t in range(T)] for row in rows])
     return rewards, torch.tensor(cuts), torch.tensor(values, dtype=dtype), mask
 
 
 def plainly(row, fill, mix=Fraction(0)):
     """The advantages of a row by the module's table, segment by segment."""
-    reward, prefixes, mask, p = row
-    end = max(t for t in range(T) if mask[t]) + 1
+    reward, prefixes, columns, p = row
+    end = len(columns)
     segments = list(pairwise([*prefixes, (end, reward)]))
     exact = {start: after - before for (start, before), (stop, after) in segments if stop - start == 1}
     advantages = []
@@ -70,7 +71,7 @@ def plainly(row, fill, mix=Fraction(0)):
                     "masked_advantage": exact[t] / p[t] if t in exact else 0,
                 }[fill]
             )
-    return [float(a) if own else 0.0 for a, own in zip(advantages + [0] * (T - end), mask, strict=True)]
+    return [float(advantages[columns.index(t)]) if t in columns else 0.0 for t in range(T)]
 
 
 def between(known, t):
@@ -84,7 +85,10 @@ def between(known, t):
 
 
 def settings(fill, rows, mix=Fraction(3, 8)):
-    return {"mix": float(mix), "selection_probability": torch.tensor([[float(x) for x in row[3]] for row in rows])}
+    table = torch.zeros(len(rows), T)
+    for p, (_, _, columns, chances) in zip(table, rows, strict=True):
+        p[columns] = torch.tensor([float(x) for x in chances])
+    return {"mix": float(mix), "selection_probability": table}
 
 
 @pytest.mark.parametrize("fill", FILLS)

@@ -75,7 +75,8 @@ class OnlineDPO(Algorithm):
     def loss(self, minibatch: Rollouts, logprobs: Tensor) -> dict[str, Tensor]:
         assert minibatch.advantages is not None and minibatch.reference_logprobs is not None
         log_ratios = (logprobs - minibatch.reference_logprobs).sum(1)
-        return {"policy": dpo_loss(log_ratios, minibatch.advantages[:, 0], self.beta)}
+        signs = minibatch.advantages.sum(1).sign()  # the same at each chosen token, wherever the first one stands
+        return {"policy": dpo_loss(log_ratios, signs, self.beta)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

@@ -143,8 +143,9 @@ class Shuffled(Placement):
 
     def __call__(self, total: Tensor, rollouts: Rollouts, rows: int) -> Tensor:
         ids, generator = rollouts.response_ids.cpu(), torch.Generator()
-        keys = torch.empty(ids.shape)
-        for row, length in enumerate(rollouts.lengths.tolist()):
-            response = ids[row, :length].contiguous().numpy().tobytes()
-            torch.rand(length, generator=generator.manual_seed(zlib.crc32(response, self.seed)), out=keys[row, :length])
+        keys = torch.empty(ids.shape)  # of the policy's tokens, whatever an environment says in between
+        for row, own in enumerate(rollouts.written.cpu()):
+            response = ids[row, own]
+            drawn = generator.manual_seed(zlib.crc32(response.numpy().tobytes(), self.seed))
+            keys[row, own] = torch.rand(len(response), generator=drawn)
         return placement.shuffled(self.of(total, rollouts, rows), total, rollouts.mask, keys.to(total.device))

@@ -218,7 +218,7 @@ class Training(Ranged, Optimization, setting="model"):
         trained = rollouts.select(rollouts.sampled)
         assert trained.advantages is not None
         values = {
-            "response/length": trained.lengths.float().mean(),
+            "response/length": trained.mask.sum(1).float().mean(),  # of the policy's tokens
             "response/truncated": trained.truncated.float().mean(),
             "group/zero_advantage": zero_advantage_share(trained.advantages, trained.group),
         }

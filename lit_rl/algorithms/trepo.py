@@ -9,6 +9,7 @@ from torch import Tensor
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import leave_one_out
+from lit_rl.functional.chosen import packed, unpacked
 from lit_rl.functional.cuts import Bernoulli, CutRule, Stride, cut_positions
 from lit_rl.functional.prefix_values import Fill, exact_probability, prefix_advantages
 from lit_rl.ranges import Count, Number
@@ -32,7 +33,7 @@ class TRePO(Algorithm):
     Args:
         samples: responses sampled for each prompt (G); at least 2 with ``root`` ``siblings``.
         cuts: the rule that says where responses are cut (``Stride``, ``Bernoulli``, ``Entropy``, ``Boundary``,
-            ``Relative``); null cuts at intervals of an eighth of ``max_new_tokens``, at least 2 tokens.
+            ``Turns``, ``Relative``); null cuts at intervals of an eighth of ``max_new_tokens``, at least 2 tokens.
         continuations: responses sampled from each cut (K).
         fill: how the values at the cuts become advantages of tokens. ``segment_td``: the change of the value over the
             segment. ``hold_mc``: the return minus the value at the last cut. ``mix``: a mixture of the two.
@@ -115,5 +116,6 @@ class TRePO(Algorithm):
     def _exact_probability(self, samples: Rollouts) -> Tensor:
         assert self.plan.cuts is not None and samples.cuts is not None
         blank = torch.zeros_like(samples.cuts, dtype=self.policy.dtype)
-        chances = self.plan.cuts.chances(samples.response_ids, samples.lengths, blank)
-        return exact_probability(chances, samples.lengths)
+        mask = samples.mask
+        chances = self.plan.cuts.chances_in_turns(samples.response_ids, mask, blank)
+        return unpacked(exact_probability(packed(chances, mask), mask.sum(1)), mask)

@@ -272,12 +272,12 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         return own / most if most > 0 else math.nan
 
     def _collapse(self, trainer: Any, samples: Rollouts, solved: Tensor, total: Total) -> dict[str, float]:
-        length = _mean(samples.lengths, total)
+        length = _mean(samples.mask.sum(1), total)
         values = {"length_ratio": length / self.start.setdefault("length", length)}
         values |= self._entropy(samples, solved, total)
         if len(samples) > len(samples.examples):
             for name, lost in (("distinct", samples.select(~solved)), ("distinct_all", samples)):
-                same = len(lost) - distinct_responses(lost.response_ids, lost.filled, lost.group)
+                same = len(lost) - distinct_responses(lost.response_ids, lost.mask, lost.group)
                 values[name] = _mean(torch.tensor([1 - same / len(samples)]), total)
         if "policy/clip_fraction" in self.earlier:
             values["clip_fraction"] = self.earlier["policy/clip_fraction"]

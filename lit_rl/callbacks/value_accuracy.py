@@ -10,6 +10,7 @@ from torch.nn.functional import pad
 
 from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.errors import UsageError
+from lit_rl.functional.chosen import packed
 from lit_rl.functional.cuts import Stride
 from lit_rl.functional.diagnostics import ordered_right
 from lit_rl.ranges import Count, Ranged, ShareBelowOne, Whole
@@ -20,9 +21,9 @@ from lit_rl.sampling.base import SamplingPlan
 class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
     """Measures how accurate an algorithm's values of prefixes are.
 
-    It takes the prefixes of t = ``stride``, 2 ``stride``, ... tokens of the responses to the first prompts. V(s_t) is
-    the mean reward of ``continuations`` new responses from there. V_hat(s_t) is the critic's value, or the mean of
-    TRePO's own continuations where it has a cut. It logs:
+    It takes the prefixes of t = ``stride``, 2 ``stride``, ... tokens of the policy, in the responses to the first
+    prompts. V(s_t) is the mean reward of ``continuations`` new responses from there. V_hat(s_t) is the critic's value,
+    or the mean of TRePO's own continuations where it has a cut. It logs:
 
     - ``value_accuracy/mae/t``: the mean of |V_hat(s_t) - V(s_t)|,
     - ``value_accuracy/ranking/t``: the share of the pairs of one prompt's prefixes, among those whose V differ by more
@@ -84,7 +85,8 @@ class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
             )
         true = self._truth(trainer, algorithm, data)
         rows = (rollouts.sampled & (rollouts.group < self.prompts)).nonzero().squeeze(1)
-        estimated, true, group = estimated[rows].cpu(), true.cpu(), rollouts.group[rows].cpu()
+        own, group = rollouts.written[rows].cpu(), rollouts.group[rows].cpu()
+        estimated, true = packed(estimated[rows].cpu(), own), packed(true.cpu(), own)  # t counts the policy's tokens
         known = estimated.isfinite() & true.isfinite()
         places = [int(t) for t in known.any(0).nonzero().squeeze(1)]
         by_place = [(estimated[k, t], true[k, t], group[k]) for t in places if (k := known[:, t]).any()]
@@ -131,7 +133,7 @@ def estimates(rollouts: Rollouts) -> Tensor | None:
     None for an algorithm that has neither.
     """
     if rollouts.values is not None:
-        return torch.where(rollouts.filled, rollouts.values.double(), torch.nan)
+        return torch.where(rollouts.written, rollouts.values.double(), torch.nan)
     forked = rollouts.origin >= 0
     if not forked.any():
         return None

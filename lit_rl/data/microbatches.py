@@ -75,7 +75,7 @@ def pieces(rollouts: Rollouts, tokens: int) -> list[Piece]:
     rows = rollouts.select(rollouts.trained.nonzero().squeeze(1)).to("cpu")
     forked = rows.origin >= 0
     stem = torch.where(forked, rows.origin, rows.row)
-    last = rows.lengths - 1  # no token comes after the last one
+    last = (rows.mask * torch.arange(rows.mask.shape[1])).amax(1)  # nothing is asked of the tokens after it
     columns = (rows.group, rows.prompt_mask.sum(1), stem, torch.where(forked, rows.cut, last), last - rows.cut * forked)
     order = sorted(zip(*(each.tolist() for each in columns), range(len(rows)), strict=True), key=lambda x: (x[0], x[2]))
     found: list[Piece] = []

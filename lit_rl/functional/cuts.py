@@ -2,6 +2,9 @@
 
 A cut at t ends the prefix before token t. A rule must depend on that prefix only, or be independent of the response.
 Then the value of the prefix is a baseline that leaves the gradient unbiased. 2410.01679 cuts at reasoning steps.
+
+Only tokens of the policy are cut before. Where an environment speaks in between, a rule sees the policy's tokens alone,
+one behind the other.
 """
 
 import math
@@ -12,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lit_rl.errors import UsageError
+from lit_rl.functional.chosen import packed, unpacked
 from lit_rl.ranges import Count, NonNegative, Ranged, Several, SomeShare, Whole
 
 
@@ -27,10 +31,21 @@ class CutRule(Ranged, ABC, setting="model.cuts"):
         Position 0, the prompt itself, and positions from ``lengths`` on are left to the caller.
 
         Args:
-            ids: [N, T] response tokens.
+            ids: [N, T] response tokens of the policy.
             lengths: [N].
             entropy: [N, T] of pi(. | s_t) in nats; zeros unless ``needs_entropy``.
         """
+
+    def chances_in_turns(self, ids: Tensor, written: Tensor, entropy: Tensor) -> Tensor:
+        """The same for responses of several turns: 0 at the tokens that the environment speaks.
+
+        Args:
+            ids: [N, T] response tokens, the environment's included.
+            written: [N, T] bool, the policy's tokens.
+            entropy: [N, T] as of :meth:`chances`.
+        """
+        alone = self.chances(packed(ids, written), written.sum(1), packed(entropy, written))
+        return unpacked(alone, written)
 
     def check(self, length: int, vocabulary: int) -> None:
         """Checks that the rule can cut a response of at most ``length`` tokens, out of ``vocabulary`` ones.
@@ -122,6 +137,21 @@ class Boundary(CutRule):
         behind = torch.isin(ids, torch.tensor(self.token_ids, device=ids.device)).roll(1, 1)
         behind[:, 0] = False
         return behind.to(entropy)
+
+
+@dataclass(frozen=True)
+class Turns(CutRule):
+    """Cuts where the policy begins to speak again: before the first token of each of its turns but the first.
+
+    What the environment said is part of the prefix. A response of one turn is not cut.
+    """
+
+    def chances(self, ids: Tensor, lengths: Tensor, entropy: Tensor) -> Tensor:
+        return torch.zeros_like(entropy)
+
+    def chances_in_turns(self, ids: Tensor, written: Tensor, entropy: Tensor) -> Tensor:
+        again = written[:, 1:] & ~written[:, :-1] & (written.cumsum(1)[:, :-1] > 0)
+        return torch.cat([torch.zeros_like(again[:, :1]), again], 1).to(entropy)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lit_rl.functional.advantages import group_sum
+from lit_rl.functional.chosen import packed
 
 
 class Agreement(NamedTuple):
@@ -121,12 +122,13 @@ def solved_rows(rewards: Tensor, group: Tensor, best: float) -> Tensor:
     return group_sum((rewards < best).double(), group) == 0
 
 
-def distinct_responses(ids: Tensor, filled: Tensor, group: Tensor) -> int:
+def distinct_responses(ids: Tensor, mask: Tensor, group: Tensor) -> int:
     """The number of different responses, counted in each group and added up.
 
     Args:
         ids: [N, T].
-        filled: [N, T] bool, where the response has a token; the rest is ignored.
+        mask: [N, T] bool, the tokens that the policy chose; the rest is ignored.
         group: [N].
     """
-    return len(torch.unique(torch.cat([group[:, None], torch.where(filled, ids, -1)], 1), dim=0))
+    chosen = packed(torch.where(mask, ids, -1), mask)
+    return len(torch.unique(torch.cat([group[:, None], chosen], 1), dim=0))

@@ -7,6 +7,8 @@ placement that depends on later tokens is biased: a token does not get what was 
 import torch
 from torch import Tensor
 
+from lit_rl.functional.chosen import packed, unpacked
+
 
 def last(total: Tensor, mask: Tensor) -> Tensor:
     """Pays the whole reward at the last token in the mask.
@@ -79,11 +81,12 @@ def potential(total: Tensor, phi: Tensor, mask: Tensor) -> Tensor:
     Args:
         total: [N].
         phi: [N, T] Phi(s_t), a function of the prefix.
-        mask: [N, T] bool, without gaps.
+        mask: [N, T] bool.
     """
-    relative = torch.where(mask, phi - phi[:, :1], 0.0)
+    alone = packed(phi, mask)
+    relative = packed(torch.where(mask, phi - alone[:, :1], 0.0), mask)
     behind = torch.cat([relative[:, 1:], torch.zeros_like(relative[:, :1])], 1)
-    return completed(torch.where(mask, behind - relative, 0.0), total, mask)
+    return completed(unpacked(behind - relative, mask), total, mask)
 
 
 def completed(rewards: Tensor, total: Tensor, mask: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 The prefixes of a response end before tokens c_0 = 0 < c_1 < ... < c_m. M_k is an unbiased estimate of the value of the
 k-th prefix. After the last segment comes the reward itself, M_{m+1} = r. A token t lies in segment k if c_k <= t <
 c_{k+1}. The segment has the length L_k = c_{k+1} - c_k (the last one ends with the response), and t lies at alpha = (t
-- c_k) / L_k. With g_t = E[r psi_t], the part of the gradient that belongs to position t:
+- c_k) / L_k. Only tokens that the policy chose are counted, none that an environment speaks in between. With g_t =
+E[r psi_t], the part of the gradient that belongs to position t:
 
 ====================  ==========================================  =========================
 fill                  A_t                                         E[A_t psi_t]
@@ -28,6 +29,8 @@ from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from lit_rl.functional.chosen import before, packed, unpacked
 
 Fill = Literal[
     "segment_td",
@@ -54,9 +57,10 @@ def prefix_advantages(
 
     Args:
         rewards: [N] the returns of the responses.
-        cuts: [N, M] the index of the token that each prefix ends before: ascending, the first 0, padded with -1.
+        cuts: [N, M] the column of the token that each prefix ends before: ascending, the first 0, the others in the
+            mask, padded with -1.
         values: [N, M] value estimates of these prefixes; those of the padding are ignored.
-        mask: [N, T] the policy's own tokens; the last of them ends the response.
+        mask: [N, T] the tokens that the policy chose; the last of them ends the response.
         fill: the rule.
         mix: the constant of ``mix``: 0 is ``segment_td``, 1 is ``hold_mc``.
         selection_probability: p_t of ``masked_advantage``, a number or [N, T].
@@ -74,7 +78,9 @@ def prefix_advantages(
         raise ValueError("cuts: the first of each row is 0, the prompt")
     n, width = mask.shape
     t = torch.arange(width, device=mask.device)
-    end = (mask * (t + 1)).amax(1)  # one behind the last token
+    own, end = mask, mask.sum(1)  # from here on tokens are numbered among those of the mask
+    mask = t < end[:, None]
+    cuts = torch.where(cuts >= 0, before(own).gather(1, cuts.clamp(min=0, max=width - 1)), -1)
     valid = (cuts >= 0) & (cuts < end[:, None])
     is_cut = torch.zeros(n, width + 1, dtype=torch.bool, device=mask.device)
     is_cut.scatter_(1, torch.where(valid, cuts, width), True)
@@ -108,15 +114,15 @@ def prefix_advantages(
             raise ValueError("fill masked_advantage takes selection_probability")
         p = torch.as_tensor(selection_probability, dtype=values.dtype, device=values.device).expand_as(step)
         exact = exact_tokens(is_cut, end)
-        advantages = torch.where(exact, step / torch.where(exact, p, 1), 0)
-    return torch.where(mask, advantages, 0)
+        advantages = torch.where(exact, step / torch.where(exact, packed(p, own), 1), 0)
+    return unpacked(advantages, own)
 
 
 def exact_tokens(cuts: Tensor, lengths: Tensor) -> Tensor:
     """The tokens whose advantage is exact [N, T]: with a cut before t, and a cut before t + 1 or t the last token.
 
     Args:
-        cuts: [N, T] bool.
+        cuts: [N, T] bool, of chosen tokens without gaps.
         lengths: [N].
     """
     return cuts & _next_or_last(cuts, lengths)
@@ -126,7 +132,7 @@ def exact_probability(chances: Tensor, lengths: Tensor) -> Tensor:
     """The probability [N, T] that :func:`exact_tokens` holds, if cuts are independent and position 0 is always cut.
 
     Args:
-        chances: [N, T] probability of a cut before each token.
+        chances: [N, T] probability of a cut before each token, of chosen tokens without gaps.
         lengths: [N].
     """
     chances = chances.clone()

@@ -91,13 +91,13 @@ class RewardModel(nn.Module):
             return self.model.score(_at(out.last_hidden_state, last).to(self.model.score.weight)).squeeze(-1)
 
     def attention(self, rollouts: Rollouts) -> Tensor:
-        """The share of the last token's attention that each token of the response gets (ABC, 2402.00782).
+        """The share of the last token's attention that each token of the policy gets (ABC, 2402.00782).
 
         ``a_t / sum_s a_s``, where a is the last layer's attention of the last token, averaged over heads, to the tokens
-        of the response.
+        that the policy wrote.
 
         Returns:
-            [N, T] float32: rows sum to 1, and are 0 after the end.
+            [N, T] float32: rows sum to 1, and are 0 at an environment's tokens and after the end.
 
         Raises:
             UsageError: a row has more tokens than the model can read.
@@ -105,7 +105,7 @@ class RewardModel(nn.Module):
         out, last = self._run(rollouts, output_attentions=True)
         attention = out.attentions[-1]
         weights = _at(attention.to(torch.promote_types(attention.dtype, torch.float32)).mean(1), last)
-        over_response = weights[:, rollouts.prompt_ids.shape[1] :] * rollouts.filled
+        over_response = weights[:, rollouts.prompt_ids.shape[1] :] * rollouts.written
         return over_response / over_response.sum(1, keepdim=True)
 
     def _run(self, rollouts: Rollouts, **options: Any) -> tuple[Any, Tensor]:
