@@ -14,6 +14,7 @@ from ablations.analysis import (
 )
 from ablations.analysis.tables import Table
 from ablations.analysis.verdicts import ENOUGH_SEEDS, verdicts
+from ablations.metric_names import FLAGGED
 from ablations.records.exact_rows import EXACT
 from ablations.records.study_results import StudyResults
 from ablations.report.answer_figure import ANSWER
@@ -167,7 +168,7 @@ def limits(results: StudyResults) -> list[str]:
         *results.study.notes,
     ]
     for each in verdicts(results, results.study.comparisons):
-        if len(each.differences) > 1 and not any(each.differences):
+        if len(each.differences) > 1 and not any(each.differences) and not each.metric.startswith(FLAGGED):
             found.append(SAME.format(comparison=each.comparison))
     if len(set(counts.values())) > 1:
         found.append("Finished seeds: " + ", ".join(f"{arm} {n}" for arm, n in counts.items()) + ".")
