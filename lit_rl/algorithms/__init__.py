@@ -8,6 +8,8 @@ from lit_rl.algorithms.abc import ABC
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.algorithms.grpo import GRPO
 from lit_rl.algorithms.online_dpo import OnlineDPO
+from lit_rl.algorithms.optimal_baseline import OptimalBaseline
+from lit_rl.algorithms.p3o import P3O
 from lit_rl.algorithms.ppo import PPO
 from lit_rl.algorithms.reinforce import REINFORCE
 from lit_rl.algorithms.remax import ReMax
@@ -16,4 +18,18 @@ from lit_rl.algorithms.rto import RTO
 from lit_rl.algorithms.supervised import Supervised
 from lit_rl.algorithms.trepo import TRePO
 
-__all__ = ["ABC", "GRPO", "PPO", "REINFORCE", "RLOO", "RTO", "Algorithm", "OnlineDPO", "ReMax", "Supervised", "TRePO"]
+__all__ = [
+    "ABC",
+    "GRPO",
+    "P3O",
+    "PPO",
+    "REINFORCE",
+    "RLOO",
+    "RTO",
+    "Algorithm",
+    "OnlineDPO",
+    "OptimalBaseline",
+    "ReMax",
+    "Supervised",
+    "TRePO",
+]

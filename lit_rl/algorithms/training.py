@@ -73,6 +73,11 @@ class Training(Ranged, Optimization, setting="model"):
         """The terms of the loss, whose sum is minimised."""
         raise NotImplementedError
 
+    def clipped(self, minibatch: Rollouts, logprobs: Tensor, old: Tensor) -> Tensor:
+        """The share of tokens whose gradient the clipping removes."""
+        assert minibatch.advantages is not None
+        return clipped_fraction(logprobs, old, minibatch.advantages, minibatch.mask, self.clip_low, self.clip_high)
+
     @property
     def frozen(self) -> tuple[nn.Module, ...]:
         """Models that are used and never trained."""
@@ -115,8 +120,7 @@ class Training(Ranged, Optimization, setting="model"):
                 weight: Any = float(own.sum())  # ranks' weights are averaged, and whole numbers would be cut
                 self._log({"policy/entropy": (minibatch.entropy * own).sum() / weight}, weight)
         if old is not None and advantages is not None:
-            removed = clipped_fraction(logprobs, old, advantages, mask, self.clip_low, self.clip_high)
-            self._log({"policy/clip_fraction": removed}, len(minibatch))
+            self._log({"policy/clip_fraction": self.clipped(minibatch, logprobs, old)}, len(minibatch))
         # fill-up rows have a loss of 0: the mean over a micro-batch becomes the one over its real rows
         terms = {name: minibatch.padded * term for name, term in self.loss(minibatch, *predictions).items()}
         self._log({f"loss/{name}": term.detach() for name, term in terms.items()}, len(minibatch))

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lit_rl.algorithms import ABC, GRPO, PPO, REINFORCE, RLOO, RTO, OnlineDPO, ReMax, TRePO
+from lit_rl.algorithms import ABC, GRPO, P3O, PPO, REINFORCE, RLOO, RTO, OnlineDPO, OptimalBaseline, ReMax, TRePO
 from lit_rl.exact.certificate import Build, Claim, penalized
 from lit_rl.exact.formulas import (
     NO_CLOSED_FORM,
@@ -16,6 +16,7 @@ from lit_rl.exact.formulas import (
     grpo_std,
     kl_penalized,
     length_reward,
+    plug_in_baseline,
     preference,
     redistributed,
     scaled,
@@ -31,7 +32,7 @@ from lit_rl.exact.learned import (
     rto_objective,
     with_critic,
 )
-from lit_rl.exact.second_step import clipped, earlier_policy, of_pairs
+from lit_rl.exact.second_step import clipped, earlier_policy, joint, of_pairs, of_responses
 from lit_rl.functional.cuts import Bernoulli, Boundary, CutRule, Entropy, Relative, Stride
 from lit_rl.policy import CausalPolicy, TokenTransformer
 from lit_rl.tasks import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
@@ -49,7 +50,18 @@ UNDECIDED = Entropy(0.95)  # cuts some states of the random policy, not all
 
 def claims() -> list[Claim]:
     """All of them, in the order of the report."""
-    families = (_responses, _groups, _prefixes, _interpolations, _reuse, _critics, _preferences, _penalties, _machinery)
+    families = (
+        _responses,
+        _baselines,
+        _groups,
+        _prefixes,
+        _interpolations,
+        _reuse,
+        _critics,
+        _preferences,
+        _penalties,
+        _machinery,
+    )
     return [claim for family in (*families, _second_steps) for claim in family()]
 
 
@@ -61,6 +73,21 @@ def _responses() -> list[Claim]:
         "RLOO G=3": partial(RLOO, samples=3),
     }
     return [Claim(name, build, task) for name, build in estimators.items() for task in (PAIRS, SUM_EOS)]
+
+
+def _baselines() -> list[Claim]:
+    best = partial(OptimalBaseline, samples=3)
+    return [
+        *(Claim("P3O", P3O, task) for task in (PAIRS, SUM_EOS)),
+        *(Claim("OptimalBaseline G=3", best, task) for task in (PAIRS, SUM_EOS)),
+        *(Claim(f"OptimalBaseline per {per}, G=3", partial(best, per=per), SUM_EOS) for per in ("token", "prefix")),
+        Claim(
+            "OptimalBaseline, own return too, G=2",
+            partial(OptimalBaseline, samples=2, leave_one_out=False),
+            SUM_EOS,
+            plug_in_baseline(),
+        ),
+    ]
 
 
 def _groups() -> list[Claim]:
@@ -200,15 +227,18 @@ def _machinery() -> list[Claim]:
 
 def _second_steps() -> list[Claim]:
     """On responses of the weights before a step, with clipping ranges that differ by side."""
-    low, high, ours = 0.1, 0.4, "E_old[w A psi]"
+    name, ranges = "E_old[w A psi]", (0.1, 0.4)
+    both: dict[str, Any] = {"clip_low": ranges[0], "clip_high": ranges[1]}
+    neither: dict[str, Any] = {"clip_low": None, "clip_high": None}
+    rows: dict[str, tuple[Build, Formula]] = {
+        "RLOO G=2": (partial(RLOO, samples=2, **both), of_pairs(name, clipped(*ranges))),
+        "P3O, not clipped": (partial(P3O, **neither), UNBIASED),
+        "P3O": (partial(P3O, **both), of_pairs(name, of_responses(*ranges))),
+        "P3O, joint": (partial(P3O, clipping="joint", **both), joint(ranges[1])),
+    }
     return [
-        Claim(
-            "RLOO G=2, second step",
-            partial(RLOO, samples=2, clip_low=low, clip_high=high),
-            SUM_EOS,
-            of_pairs(ours, clipped(low, high)),
-            before=earlier_policy,
-        )
+        Claim(f"{row}, second step", build, SUM_EOS, expected, before=earlier_policy)
+        for row, (build, expected) in rows.items()
     ]
 
 

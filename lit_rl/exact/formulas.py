@@ -86,6 +86,23 @@ def length_reward(decay: float, offset: float) -> Formula:
     return Formula("grad J - c lambda^(T-t)", gradient)
 
 
+def plug_in_baseline() -> Formula:
+    """Two responses with the baseline b = (|S|^2 r + |S'|^2 r') / (|S|^2 + |S'|^2), own return included: E[(r - b) S].
+
+    S is the score of a whole response. Where r depends on it, so does b.
+    """
+
+    def gradient(tree: Tree) -> Tensor:
+        edges = tree.edges(tree.ids, tree.lengths)
+        visits = torch.zeros(len(edges), tree.q.numel() + 1, dtype=torch.float64)
+        visits = visits.scatter(1, edges.where(edges >= 0, tree.q.numel()), 1.0)[:, :-1]
+        norms = ((visits @ tree.gram()) * visits).sum(1)  # |S|^2 of every leaf
+        share = norms / (norms[:, None] + norms)
+        return tree.score_gradient((share * (tree.rewards[:, None] - tree.rewards)) @ tree.probability())
+
+    return Formula("E[(r - b) S], b with r", gradient)
+
+
 def preference(samples: int, beta: float) -> Formula:
     """Online DPO at pi = pi_ref: (beta / 2) E[psi of the best - psi of the worst], of G independent responses.
 

@@ -35,6 +35,8 @@ FIRST = (
     ("REINFORCE", "REINFORCE", SUM_EOS),
     ("RLOO", "RLOO G=3", SUM_EOS),
     ("ReMax", "ReMax", SUM_EOS),
+    ("P3O", "P3O", SUM_EOS),
+    ("OptimalBaseline", "OptimalBaseline G=3", SUM_EOS),
     ("GRPO", "GRPO as published, G=3", KEY_EOS),
     ("GRPO, not divided by std and length", "GRPO without std, G=3", SUM_EOS),
     ("PPO", "PPO", SUM_EOS),

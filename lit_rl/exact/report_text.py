@@ -5,10 +5,10 @@ FIRST_PAGE = """# The certificate
 **Question.** A policy-gradient method should follow the gradient of J = E[r], the expected reward of a response. Which
 estimators have exactly this gradient as their expectation, and what do the others estimate?
 
-**Answer.** REINFORCE, RLOO, ReMax, PPO with lambda = 1 and TRePO with its default settings are unbiased: their expected
-gradient equals the exact gradient up to rounding. GRPO, OnlineDPO, RTO and ABC follow the gradient of another objective
-by default; for most of them the table gives its formula. TRePO with linearly interpolated advantages teaches the
-interpolated tokens nothing: their expected update is 0 where all responses have the same length.
+**Answer.** REINFORCE, RLOO, ReMax, P3O, OptimalBaseline, PPO with lambda = 1 and TRePO with its default settings are
+unbiased: their expected gradient equals the exact gradient up to rounding. GRPO, OnlineDPO, RTO and ABC follow the
+gradient of another objective by default; for most of them the table gives its formula. TRePO with linearly interpolated
+advantages teaches the interpolated tokens nothing: their expected update is 0 where all responses have the same length.
 
 {table}
 
@@ -120,6 +120,9 @@ MEANINGS = {
     "beta grad J": "the gradient of J, scaled by DPO's beta",
     "beta/2 (best - worst)": "beta/2 E[psi of the best response - psi of the worst response]",
     "grad (J - beta KL)": "the gradient of J with a KL penalty of weight beta",
+    "E[(r - b) S], b with r": "S is the score of the whole response; the baseline b contains the response's own return",
+    "E_old[w d (S - S')/2]": "of pairs of earlier weights: d is by how much the better one's reward is higher, S its "
+    "score, S' that of the worse one, w the ratio of their importance ratios, or 0 where it is clipped",
     "E_old[w A psi]": "the mean over responses of earlier weights; w is the weight that the importance ratio gets, A "
     "the advantage over the other response",
 }

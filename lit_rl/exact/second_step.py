@@ -49,6 +49,31 @@ def of_pairs(name: str, weight: Weight, scale_by_std: bool = False) -> Formula:
     return Formula(name, gradient)
 
 
+def joint(high: float) -> Formula:
+    """P3O's joint clipping: E_old[w |r - r'| (S - S') / 2], S of the better response, S' of the worse one.
+
+    w is the ratio of the better one over that of the worse one, or 0 above 1 + high; S is the sum of a response's psi.
+    """
+
+    def gradient(tree: Tree) -> Tensor:
+        before = grow(earlier_policy(tree.task), tree.task)
+        p, difference = before.probability(), tree.rewards[:, None] - tree.rewards
+        moved = tree.probability() / p
+        ratio = moved[:, None] / moved
+        ratio = torch.where(difference > 0, ratio, 1 / ratio)
+        weights = (
+            ratio * (ratio <= 1 + high) * difference
+        ) @ p  # a leaf is the first of the pair as often as the second
+        return tree.score_gradient(p / tree.probability() * weights)
+
+    return Formula("E_old[w d (S - S')/2]", gradient)
+
+
 def clipped(low: float, high: float) -> Weight:
     """PPO's: the ratio, or 0 where it is beyond the range on the side that the advantage drives it to."""
     return lambda ratios, better: ratios * (ratios <= 1 + high if better else ratios >= 1 - low)
+
+
+def of_responses(low: float, high: float) -> Weight:
+    """The same with the product of the ratios of all tokens."""
+    return lambda ratios, better: clipped(low, high)(ratios.prod(1, keepdim=True), better).expand_as(ratios)

@@ -40,6 +40,28 @@ def group_relative(returns: Tensor, group: Tensor, scale_by_std: bool = False) -
     return torch.where(deviation > 0, centred / deviation, 0.0)
 
 
+def weighted_baseline(returns: Tensor, weights: Tensor, leave_one_out: bool = True) -> Tensor:
+    """b_i = sum_j w_j r_j / sum_j w_j over the other responses j of the group: [P, G, T].
+
+    Where all these weights are 0, it is their plain mean.
+
+    Args:
+        returns: [P, G], in units of the reward.
+        weights: [P, G, T] of each response at each position, at least 0.
+        leave_one_out: false takes the response itself among them.
+
+    Returns:
+        Exactly the return in a group whose returns are all equal.
+    """
+    chosen = torch.ones(2 * returns.shape[1:]).to(returns)
+    chosen = chosen.fill_diagonal_(0) if leave_one_out else chosen
+    first = returns[:, :1]
+    above, weights = returns - first, weights.to(returns)
+    sums, total = chosen @ (above[..., None] * weights), chosen @ weights
+    plain = (above @ chosen / chosen.sum(0))[..., None]
+    return first[..., None] + torch.where(total > 0, sums / total, plain)
+
+
 def group_sum(x: Tensor, group: Tensor) -> Tensor:
     """The sum of x [N] over the group of each row, for every row: [N]."""
     return x.new_zeros(int(group.max()) + 1).index_add(0, group, x)[group]

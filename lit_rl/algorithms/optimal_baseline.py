@@ -1,0 +1,75 @@
+"""REINFORCE with the baseline that leaves the least noise: a mean of returns, weighted by squared norms of scores."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lit_rl.algorithms.base import Algorithm
+from lit_rl.functional.advantages import weighted_baseline
+from lit_rl.policy.causal import CausalPolicy
+from lit_rl.ranges import Several
+from lit_rl.rollouts import Rollouts
+
+MOST_LOGITS = 2**27  # at once
+
+
+class OptimalBaseline(Algorithm):
+    """Subtracts the variance-optimal baseline E[|psi|^2 r] / E[|psi|^2], estimated from the prompt's other responses.
+
+    As an estimate from the other responses does not depend on the response itself, this is unbiased. OBLR-PO
+    (2511.23310) writes the plain plug-in, with the response's own return in it (``leave_one_out`` false); this is
+    biased. OBLR-PO's learning rate is not here.
+
+    |psi|^2 is the squared norm of the score as a function of the logits: sum_t |1[a_t] - pi(. | s_t)|^2. It costs one
+    more reading of the responses and no backward pass. For a table of logits it is the norm itself, for a transformer a
+    stand-in. Other weights change the noise and never the mean.
+
+    Args:
+        samples: responses sampled for each prompt (G), at least 2.
+        per: what one baseline is for, and thereby the norms that weigh. ``response``: all tokens of a response
+            (2511.23310). ``token``: each position, by the norms of the scores there. ``prefix``: each position, by the
+            sums of the norms up to there (2602.07078). In the last two, responses that have ended weigh nothing.
+        leave_one_out: leave the response's own return out of its baseline. false is biased.
+    """
+
+    compares_group = True
+
+    def __init__(
+        self,
+        samples: Several = 4,
+        per: Literal["response", "token", "prefix"] = "response",
+        leave_one_out: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(samples=samples, **kwargs)
+        self.per, self.leave_one_out = per, leave_one_out
+
+    def advantages(self, rollouts: Rollouts) -> Tensor:
+        norms = score_norms(self.policy, rollouts, self.plan.temperature)
+        if self.per == "response":
+            norms = norms.sum(1, keepdim=True).expand_as(norms)
+        elif self.per == "prefix":
+            norms = norms.cumsum(1) * rollouts.mask
+        samples, returns = self.plan.samples, self.returns(rollouts)
+        baseline = weighted_baseline(
+            returns.view(-1, samples), norms.reshape(-1, samples, norms.shape[1]), self.leave_one_out
+        )
+        return returns[:, None] - baseline.view_as(norms)
+
+
+@torch.no_grad()
+def score_norms(policy: CausalPolicy, rollouts: Rollouts, temperature: float) -> Tensor:
+    """|1[a_t] - pi(. | s_t)|^2 = 1 - 2 pi(a_t | s_t) + sum_a pi(a | s_t)^2: [N, T], 0 outside the mask.
+
+    It is the squared norm of the gradient of log pi(a_t | s_t) by the logits divided by the temperature.
+    """
+    rows = max(1, MOST_LOGITS // (policy.vocabulary * rollouts.mask.shape[1]))
+    norms = []
+    for part in (
+        rollouts.select(some) for some in torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
+    ):
+        chances = policy.logits(part, temperature).softmax(-1)
+        chosen = chances.gather(-1, part.response_ids[..., None]).squeeze(-1)
+        norms.append((1 - 2 * chosen + chances.square().sum(-1)) * part.mask)
+    return torch.cat(norms)
