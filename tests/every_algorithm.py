@@ -8,8 +8,11 @@ BEFORE = {  # the commands that make what others take
     "ABC": ["fit-reward", "--output=scores", *KEY_TOKEN, "--prompts=64", "--epochs=1"],
 }
 SETTINGS: dict[str, list[str]] = {
-    **{name: KEY_TOKEN for name in ("REINFORCE", "RLOO", "ReMax", "P3O", "OptimalBaseline", "GRPO", "PPO", "TRePO")},
-    "OnlineDPO": KEY_TOKEN,
+    **{
+        name: KEY_TOKEN
+        for name in ("REINFORCE", "RLOO", "ReMax", "P3O", "OptimalBaseline", "PPO", "TRePO", "OnlineDPO")
+    },
+    **{name: KEY_TOKEN for name in ("GRPO", "GSPO", "CISPO", "RLZVP", "REINFORCEPlusPlus")},
     "RTO": [*KEY_TOKEN, "--model.dpo_checkpoint=dpo/last.ckpt"],
     "ABC": [*KEY_TOKEN, "--model.reward_model=scores"],
     "Supervised": ["--data.task=GSM8KStyle"],

@@ -16,7 +16,7 @@ from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
 from lit_rl.algorithms import Algorithm
 from lit_rl.exact.certificate import random_policy
-from lit_rl.exact.claims import PARITY
+from lit_rl.exact.small_tasks import PARITY
 from lit_rl.exact.tree import grow
 from lit_rl.policy import CausalPolicy
 from lit_rl.rollouts import Rollouts

@@ -13,7 +13,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from lit_rl.algorithms import GRPO, RLOO
 from lit_rl.exact.certificate import Build, Claim, describe, examine, judge
-from lit_rl.exact.claims import PAIRS, SUM_EOS
+from lit_rl.exact.small_tasks import PAIRS, SUM_EOS
 from lit_rl.tasks import PositionTask
 
 REPORT = Path(__file__).parents[1] / "results" / "peers" / "report.md"

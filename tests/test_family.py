@@ -1,13 +1,17 @@
 """Each further estimator against its paper's formula, written out response by response."""
 
+import math
+import statistics
+
 import pytest
 import torch
 
-from lit_rl.algorithms import P3O, RLOO, OptimalBaseline
+from lit_rl.algorithms import CISPO, GRPO, GSPO, P3O, PPO, RLOO, RLZVP, OptimalBaseline, REINFORCEPlusPlus
 from lit_rl.errors import UsageError
 from lit_rl.exact.certificate import random_policy
 from lit_rl.exact.tree import grow
 from lit_rl.functional.advantages import leave_one_out, weighted_baseline
+from lit_rl.functional.critic import whiten
 from lit_rl.tasks import Additive
 
 TASK = Additive(3, 3, eos=True)
@@ -144,3 +148,120 @@ def test_with_equal_weights_it_is_rloo_and_without_spread_exactly_nothing():
     torch.testing.assert_close(returns[..., None] - baseline, expected[..., None].expand(2, 3, 2))
     weights = torch.rand(2, 3, 2, generator=torch.Generator().manual_seed(0))
     assert ((returns[..., None] - weighted_baseline(returns, weights))[1] == 0).all()
+
+
+# ---- GSPO, CISPO, REINFORCE++ ---------------------------------------------------------------------------------------
+
+
+def standardized(rewards):
+    """GRPO's advantages of one group."""
+    return (rewards - rewards.mean()) / rewards.std() if rewards.std() > 0 else torch.zeros_like(rewards)
+
+
+def test_gspo_clips_the_geometric_mean_of_a_responses_ratios(policy):
+    def objective(logprobs):
+        rows = list(responses(rollouts, logprobs))
+        total = 0
+        for group in range(4):
+            some = rows[4 * group : 4 * group + 4]
+            advantages = standardized(torch.stack([r for r, *_ in some]))
+            for a, (_, new, old, n) in zip(advantages, some, strict=True):
+                ratio = (new.exp() / old.exp()) ** (1 / n)
+                total += torch.minimum(ratio * a, clip(ratio) * a) / 4
+        return total / 4
+
+    algorithm = GSPO(policy=policy, max_new_tokens=3, samples=4, **CLIP)
+    rollouts = prepared(algorithm, policy, 4)
+    same_gradient(algorithm, rollouts, objective)
+    with pytest.raises(UsageError, match=r"model\.normalizer"):
+        GSPO(policy=policy, normalizer="constant")
+
+
+def test_cispo_clips_weights_and_keeps_gradients(policy):
+    """The mean is over tokens; a token beyond the range has the weight of its end."""
+    algorithm = CISPO(policy=policy, max_new_tokens=3, samples=4, **CLIP)
+    rollouts = prepared(algorithm, policy, 4)
+    logprobs, tokens = moved(rollouts), int(rollouts.mask.sum())
+    (found,) = torch.autograd.grad(algorithm.loss(rollouts, logprobs)["policy"], logprobs)
+    ratios = (logprobs.detach() - rollouts.old_logprobs).exp()
+    beyond = 0
+    for i, t in rollouts.mask.nonzero().tolist():
+        group = rollouts.rewards[i // 4 * 4 : i // 4 * 4 + 4]
+        weight = min(max(float(ratios[i, t]), 0.9), 1.4)
+        beyond += weight != float(ratios[i, t])
+        assert float(found[i, t]) == pytest.approx(-weight * float(standardized(group)[i % 4]) / tokens, abs=1e-12)
+    assert 0 < beyond < tokens
+
+
+@pytest.mark.parametrize("group_baseline", [False, True])
+def test_reinforce_plus_plus_normalises_over_the_tokens_of_the_iteration(policy, group_baseline):
+    """A token's return: the reward, minus the penalties from it on."""
+    algorithm = REINFORCEPlusPlus(
+        policy=policy, max_new_tokens=3, samples=4, group_baseline=group_baseline, kl_coefficient=0.1
+    )
+    with torch.no_grad():
+        policy.model.table.add_(0.3 * torch.randn(policy.model.table.shape, dtype=torch.float64))
+    rollouts = prepared(algorithm, policy, 4)
+    returns = {}
+    for i, n in enumerate(rollouts.lengths.tolist()):
+        reward = rollouts.rewards[i]
+        if group_baseline:
+            reward = reward - rollouts.rewards[i // 4 * 4 : i // 4 * 4 + 4].mean()
+        for t in range(n):
+            ratios = rollouts.old_logprobs[i, t:n] - rollouts.reference_logprobs[i, t:n]
+            returns[i, t] = float(reward - 0.1 * ratios.sum())
+    mean, deviation = statistics.mean(returns.values()), statistics.stdev(returns.values())
+    for (i, t), value in returns.items():
+        assert float(rollouts.advantages[i, t]) == pytest.approx((value - mean) / deviation, abs=1e-9)
+
+
+def test_processes_share_mean_and_deviation():
+    """Half the rows, with the other half's sums added, are scaled as all rows are."""
+    generator = torch.Generator().manual_seed(0)
+    x, mask = torch.randn(6, 5, generator=generator), torch.rand(6, 5, generator=generator) < 0.7
+    mean = x[mask].mean()
+    others = iter([torch.stack([mask[3:].sum(), x[3:][mask[3:]].sum()]), (x[3:][mask[3:]] - mean).square().sum()])
+    half = whiten(x[:3], mask[:3], lambda sums: sums + next(others))
+    torch.testing.assert_close(half, whiten(x, mask)[:3])
+
+
+def test_lambda_by_length_is_that_of_each_response(policy):
+    """Against generalized advantages of each length by itself, with the lambda of VAPO; short responses get 0."""
+    alpha = 0.5
+    algorithm = PPO(policy=policy, max_new_tokens=3, lambda_by_length=alpha)
+    torch.nn.init.normal_(algorithm.critic.double().head.weight)
+    tree = grow(policy, TASK)
+    rollouts = tree.rollouts(torch.arange(len(tree.ids)))
+    algorithm.prepare(rollouts, 8)
+    for n, expected in ((1, 0.0), (2, 0.0), (3, 1 / 3)):
+        rows = rollouts.lengths == n
+        assert rows.any()
+        fixed = PPO(policy=policy, max_new_tokens=3, lambda_actor=expected, critic=None)
+        some = rollouts.select(rows)
+        torch.testing.assert_close(fixed.advantages(some) * some.mask, some.advantages)
+    for settings in ({"lambda_actor": 0.5}, {"weighting": "full"}):
+        with pytest.raises(UsageError, match=r"model\.lambda_by_length"):
+            PPO(policy=policy, lambda_by_length=alpha, **settings)
+
+
+# ---- RL-ZVP ---------------------------------------------------------------------------------------------------------
+
+
+def test_rl_zvp_weighs_prompts_without_spread_by_entropy_and_leaves_the_others(policy):
+    rollouts, plain = (table(policy, 3, 4) for _ in range(2))
+    for each in (rollouts, plain):
+        each.rewards = torch.tensor([1.0] * 4 + [0.0] * 4 + [0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+        each.one_step = True
+    settings = {"policy": policy, "max_new_tokens": 3, "reference": False}
+    RLZVP(alpha=0.2, **settings).prepare(rollouts, 8)
+    GRPO(**settings).prepare(plain, 8)
+    assert torch.equal(rollouts.advantages[8:], plain.advantages[8:]) and plain.advantages[:8].count_nonzero() == 0
+    with torch.no_grad():
+        chances = policy.logits(rollouts, 1.0).softmax(-1)
+    for i in range(8):
+        entropies = [
+            -sum(float(p) * math.log(float(p)) for p in chances[i, t]) for t in range(int(rollouts.lengths[i]))
+        ]
+        for t, entropy in enumerate(entropies):
+            expected = 0.2 * entropy if i < 4 else -0.2 * (max(entropies) - entropy)
+            assert float(rollouts.advantages[i, t]) == pytest.approx(expected, abs=1e-9)

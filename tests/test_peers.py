@@ -16,8 +16,8 @@ from peers import TRLGRPO, equal_rewards
 from lit_rl.algorithms import GRPO, RLOO
 from lit_rl.commands.verify import verify
 from lit_rl.exact.certificate import Claim, certify
-from lit_rl.exact.claims import KEY_EOS, PAIRS, PARITY, SUM_EOS
 from lit_rl.exact.formulas import Formula, grpo_std, scaled
+from lit_rl.exact.small_tasks import KEY_EOS, PAIRS, PARITY, SUM_EOS
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")  # TRL's, of transformers
 

@@ -11,8 +11,8 @@ import pytest
 from lit_rl.commands.cli import main
 from lit_rl.commands.verify import verify
 from lit_rl.exact import certificate, claims, report_text
-from lit_rl.exact.claims import GATE, PAIRS
 from lit_rl.exact.report import FIRST
+from lit_rl.exact.small_tasks import GATE, PAIRS
 from lit_rl.exact.theorem import Line
 
 KEYS = {

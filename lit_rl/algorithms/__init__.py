@@ -6,13 +6,17 @@ then read ``base.py``, which all of them share.
 
 from lit_rl.algorithms.abc import ABC
 from lit_rl.algorithms.base import Algorithm
+from lit_rl.algorithms.cispo import CISPO
 from lit_rl.algorithms.grpo import GRPO
+from lit_rl.algorithms.gspo import GSPO
 from lit_rl.algorithms.online_dpo import OnlineDPO
 from lit_rl.algorithms.optimal_baseline import OptimalBaseline
 from lit_rl.algorithms.p3o import P3O
 from lit_rl.algorithms.ppo import PPO
 from lit_rl.algorithms.reinforce import REINFORCE
+from lit_rl.algorithms.reinforce_plus_plus import REINFORCEPlusPlus
 from lit_rl.algorithms.remax import ReMax
+from lit_rl.algorithms.rl_zvp import RLZVP
 from lit_rl.algorithms.rloo import RLOO
 from lit_rl.algorithms.rto import RTO
 from lit_rl.algorithms.supervised import Supervised
@@ -20,15 +24,19 @@ from lit_rl.algorithms.trepo import TRePO
 
 __all__ = [
     "ABC",
+    "CISPO",
     "GRPO",
+    "GSPO",
     "P3O",
     "PPO",
     "REINFORCE",
     "RLOO",
+    "RLZVP",
     "RTO",
     "Algorithm",
     "OnlineDPO",
     "OptimalBaseline",
+    "REINFORCEPlusPlus",
     "ReMax",
     "Supervised",
     "TRePO",

@@ -17,7 +17,7 @@ from lit_rl.functional.diagnostics import agreement, pair_sums
 from lit_rl.functional.losses import row_denominator
 from lit_rl.functional.placement import last as placed_last
 from lit_rl.policy.critic import Critic, Trunk
-from lit_rl.ranges import Count, NonNegative, Share, Whole
+from lit_rl.ranges import Count, NonNegative, Positive, Share, Whole
 from lit_rl.rollouts import Rollouts
 
 
@@ -40,6 +40,9 @@ class PPO(Algorithm):
         placement: where the response's reward is paid (``Last``, ``Causal``, ``Attention``, ``Uniform``, ``Shuffled``,
             ``Potential``); null pays it at the last token.
         lambda_actor: lambda of the advantages, 0 to 1; 1 is unbiased.
+        lambda_by_length: alpha of VAPO's lambda (2504.05118), which takes the place of ``lambda_actor``: 1 - 1 / (alpha
+            times the response's tokens), at least 0. It depends on how the response ends, so that it is biased even
+            with an exact critic. null takes ``lambda_actor``.
         lambda_critic: lambda of the critic's targets, 0 to 1; 1 takes the returns themselves.
         weighting: ``to_go``: a token is weighed by what is earned from it on. ``full``: by all that the response earns.
             The two differ only for token rewards; ``full`` avoids the bias of rewards that depend on later tokens, and
@@ -63,6 +66,7 @@ class PPO(Algorithm):
         critic: Trunk | None = "copy",
         placement: Placement | None = None,
         lambda_actor: Share = 1.0,
+        lambda_by_length: Positive | None = None,
         lambda_critic: Share = 1.0,
         weighting: Literal["to_go", "full"] = "to_go",
         whiten: bool = False,
@@ -78,6 +82,11 @@ class PPO(Algorithm):
     ) -> None:
         if weighting == "full" and lambda_actor < 1:
             raise UsageError(f"model.lambda_actor is {lambda_actor}, but model.weighting full needs 1; set it to 1")
+        if lambda_by_length is not None and (weighting == "full" or lambda_actor < 1):
+            raise UsageError(
+                "model.lambda_by_length takes the place of model.lambda_actor, and needs model.weighting to_go; leave "
+                "the others out"
+            )
         if critic is None and critic_pretraining:
             raise UsageError("model.critic_pretraining is above 0, but model.critic is null; set it to 0")
         super().__init__(clip_low=clip_low, clip_high=clip_high, **kwargs)
@@ -86,6 +95,7 @@ class PPO(Algorithm):
         if placement is not None:
             placement.check(self.policy)
         self.lambda_actor, self.lambda_critic = lambda_actor, lambda_critic
+        self.lambda_by_length = lambda_by_length
         self.weighting, self.whiten = weighting, whiten
         self.value_clip, self.value_coefficient = value_clip, value_coefficient
         self.critic_learning_rate = critic_learning_rate
@@ -128,8 +138,13 @@ class PPO(Algorithm):
         if self.weighting == "full":
             advantages = self.returns(rollouts)[:, None] - values
         else:
-            advantages = gae(self._earned(rollouts), values, rollouts.mask, self.lambda_actor)
+            advantages = gae(self._earned(rollouts), values, rollouts.mask, self._lambda(rollouts.mask, values))
         return whiten(advantages, rollouts.mask) if self.whiten else advantages
+
+    def _lambda(self, mask: Tensor, values: Tensor) -> float | Tensor:
+        if self.lambda_by_length is None:
+            return self.lambda_actor
+        return (1 - 1 / (self.lambda_by_length * mask.sum(1).clamp(min=1).to(values))).clamp(min=0)
 
     @torch.no_grad()
     def prepare(self, rollouts: Rollouts, rows: int) -> None:

@@ -14,9 +14,10 @@ from lit_rl.commands.options import in_order
 from lit_rl.commands.parser import Parser, built
 from lit_rl.errors import UsageError
 from lit_rl.exact.certificate import Build, Certificate, Claim, certify
-from lit_rl.exact.claims import PAIRS, SUM_EOS, claims
+from lit_rl.exact.claims import claims
 from lit_rl.exact.expectation import SAMPLES, cut_chances
 from lit_rl.exact.report import FAILED_OWN, HEADER, NOT_FINITE, as_json, line, theorem_line, write_report
+from lit_rl.exact.small_tasks import PAIRS, SUM_EOS
 from lit_rl.exact.theorem import prove
 from lit_rl.exact.tree import grow
 from lit_rl.tasks import PositionTask

@@ -1,11 +1,11 @@
-"""What the certificate claims of each estimator. A new algorithm adds its lines here."""
+"""What the certificate claims of each estimator. A new algorithm adds its lines here or in ``group_claims``."""
 
 from functools import partial
 from typing import Any
 
 import torch
 
-from lit_rl.algorithms import ABC, GRPO, P3O, PPO, REINFORCE, RLOO, RTO, OnlineDPO, OptimalBaseline, ReMax, TRePO
+from lit_rl.algorithms import ABC, PPO, RLOO, RTO, OnlineDPO, TRePO
 from lit_rl.exact.certificate import Build, Claim, penalized
 from lit_rl.exact.formulas import (
     NO_CLOSED_FORM,
@@ -13,14 +13,13 @@ from lit_rl.exact.formulas import (
     Formula,
     by_position,
     decayed,
-    grpo_std,
     kl_penalized,
     length_reward,
-    plug_in_baseline,
     preference,
     redistributed,
     scaled,
 )
+from lit_rl.exact.group_claims import baselines, groups, like_grpo, responses, second_steps
 from lit_rl.exact.learned import (
     at_reference,
     attention,
@@ -32,16 +31,11 @@ from lit_rl.exact.learned import (
     rto_objective,
     with_critic,
 )
-from lit_rl.exact.second_step import clipped, earlier_policy, joint, of_pairs, of_responses
+from lit_rl.exact.small_tasks import GATE, LATE_EOS, LONG, PAIRS, PARITY, SAMPLED, SUM_EOS
 from lit_rl.functional.cuts import Bernoulli, Boundary, CutRule, Entropy, Relative, Stride
 from lit_rl.policy import CausalPolicy, TokenTransformer
-from lit_rl.tasks import Additive, Bottleneck, KeyToken, Pairwise, Parity, PositionTask
+from lit_rl.tasks import PositionTask
 
-# rewards of one token, of neighbours, of several tokens at once, of all; two lengths fixed, two varied
-PAIRS, SUM_EOS = Pairwise(2, 3), Additive(3, 3, eos=True)
-PARITY, KEY_EOS = Parity(2, 3), KeyToken(3, 3, eos=True, position=1)
-GATE, LONG, LATE_EOS = Bottleneck(2, 3), Pairwise(2, 4), KeyToken(3, 4, eos=True, position=2)
-SAMPLED = Parity(2, 4)
 KL = 0.1
 FILLS, MASKED = ("segment_td", "hold_mc"), "masked_advantage"
 ALONE = {"samples": 1, "root": "continuations"}  # no siblings
@@ -50,64 +44,9 @@ UNDECIDED = Entropy(0.95)  # cuts some states of the random policy, not all
 
 def claims() -> list[Claim]:
     """All of them, in the order of the report."""
-    families = (
-        _responses,
-        _baselines,
-        _groups,
-        _prefixes,
-        _interpolations,
-        _reuse,
-        _critics,
-        _preferences,
-        _penalties,
-        _machinery,
-    )
-    return [claim for family in (*families, _second_steps) for claim in family()]
-
-
-def _responses() -> list[Claim]:
-    estimators: dict[str, Build] = {
-        "REINFORCE": REINFORCE,
-        "ReMax": ReMax,
-        "RLOO G=2": partial(RLOO, samples=2),
-        "RLOO G=3": partial(RLOO, samples=3),
-    }
-    return [Claim(name, build, task) for name, build in estimators.items() for task in (PAIRS, SUM_EOS)]
-
-
-def _baselines() -> list[Claim]:
-    best = partial(OptimalBaseline, samples=3)
-    return [
-        *(Claim("P3O", P3O, task) for task in (PAIRS, SUM_EOS)),
-        *(Claim("OptimalBaseline G=3", best, task) for task in (PAIRS, SUM_EOS)),
-        *(Claim(f"OptimalBaseline per {per}, G=3", partial(best, per=per), SUM_EOS) for per in ("token", "prefix")),
-        Claim(
-            "OptimalBaseline, own return too, G=2",
-            partial(OptimalBaseline, samples=2, leave_one_out=False),
-            SUM_EOS,
-            plug_in_baseline(),
-        ),
-    ]
-
-
-def _groups() -> list[Claim]:
-    plain = partial(GRPO, samples=3, scale_by_std=False)
-    scaled_up = partial(GRPO, samples=3, normalizer="row_sum")
-    shrunk = scaled("(1 - 1/G) grad J", 2 / 3)
-    published = Claim("GRPO as published, G=3", partial(GRPO, samples=3), PARITY, grpo_std(3, PARITY.length))
-    return [
-        *(Claim("GRPO without std, G=3", partial(plain, normalizer="row_sum"), t, shrunk) for t in (PAIRS, SUM_EOS)),
-        *(
-            Claim("Dr.GRPO, G=3", partial(plain, normalizer="constant"), t, scaled("(1 - 1/G) grad J / T", 2 / 9))
-            for t in (PAIRS, SUM_EOS)
-        ),
-        *(Claim("GRPO with std, G=3", scaled_up, t, grpo_std(3)) for t in (PARITY, KEY_EOS)),
-        Claim("GRPO with std, G=3", scaled_up, PAIRS, NO_CLOSED_FORM),
-        published,
-        Claim("GRPO as published, G=3", published.build, KEY_EOS, NO_CLOSED_FORM),
-        Claim("GRPO, 1/length alone, G=3", partial(plain, normalizer="sequence_mean"), SUM_EOS, NO_CLOSED_FORM),
-        Claim("DAPO's loss, G=2", partial(GRPO, samples=2, normalizer="token_mean"), SUM_EOS, NO_CLOSED_FORM),
-    ]
+    of_groups = (responses, baselines, groups, like_grpo)
+    others = (_prefixes, _interpolations, _reuse, _critics, _preferences, _penalties, _machinery)
+    return [claim for family in (*of_groups, *others, second_steps) for claim in family()]
 
 
 def _trepo(**settings: Any) -> Build:
@@ -187,6 +126,9 @@ def _critics() -> list[Claim]:
         *(Claim("PPO lambda=0.5", ppo(t, lambda_actor=decay), t, decayed_) for t in both),
         Claim("PPO lambda=0.5, exact V", ppo(SUM_EOS, 0.0, lambda_actor=decay), SUM_EOS),
         off,
+        Claim("PPO lambda by length", ppo(PAIRS, lambda_by_length=2 / 3), PAIRS, decayed_),  # of 3 tokens: 0.5
+        Claim("PPO lambda by length, exact V", ppo(PAIRS, 0.0, lambda_by_length=2 / 3), PAIRS),
+        Claim("PPO lambda by length, exact V", ppo(SUM_EOS, 0.0, lambda_by_length=2 / 3), SUM_EOS, NO_CLOSED_FORM),
         Claim("PPO, whitened, G=2", ppo(SUM_EOS, samples=2, whiten=True), SUM_EOS, NO_CLOSED_FORM),
         Claim("RTO, reward-to-go", from_uniform(rto), SUM_EOS, objective),
         Claim("RTO, full return", from_uniform(partial(rto, weighting="full")), SUM_EOS, objective),
@@ -222,23 +164,6 @@ def _machinery() -> list[Claim]:
         Claim("TRePO segment_td", _trepo(), PAIRS, UNBIASED, _transformer),
         Claim("TRePO segment_td, G=4, K=2", _trepo(samples=4, continuations=2), SAMPLED),
         Claim("TRePO segment_td, G=4, K=2, reuse", _trepo(samples=4, continuations=2, reuse=True), SAMPLED),
-    ]
-
-
-def _second_steps() -> list[Claim]:
-    """On responses of the weights before a step, with clipping ranges that differ by side."""
-    name, ranges = "E_old[w A psi]", (0.1, 0.4)
-    both: dict[str, Any] = {"clip_low": ranges[0], "clip_high": ranges[1]}
-    neither: dict[str, Any] = {"clip_low": None, "clip_high": None}
-    rows: dict[str, tuple[Build, Formula]] = {
-        "RLOO G=2": (partial(RLOO, samples=2, **both), of_pairs(name, clipped(*ranges))),
-        "P3O, not clipped": (partial(P3O, **neither), UNBIASED),
-        "P3O": (partial(P3O, **both), of_pairs(name, of_responses(*ranges))),
-        "P3O, joint": (partial(P3O, clipping="joint", **both), joint(ranges[1])),
-    }
-    return [
-        Claim(f"{row}, second step", build, SUM_EOS, expected, before=earlier_policy)
-        for row, (build, expected) in rows.items()
     ]
 
 

@@ -41,6 +41,35 @@ def grpo_std(samples: int, divisor: float = 1.0) -> Formula:
     return Formula("w_G(p) grad p" + (" / T" if divisor != 1 else ""), gradient)
 
 
+def zero_variance(samples: int, alpha: float) -> Formula:
+    """RL-ZVP on a binary reward: :func:`grpo_std`, and where all G responses are right or wrong, their entropies.
+
+    alpha E[sum_t psi_t (p^(G-1) r H_t - (1-p)^(G-1) (1-r) (max_k H_k - H_t))] is added.
+    """
+    plain = grpo_std(samples).gradient
+    assert plain is not None
+
+    def gradient(tree: Tree) -> Tensor:
+        p, right = tree.objective, tree.rewards[:, None]
+        entropy = tree.along(tree.entropy, tree.ids, tree.lengths)
+        solved = p ** (samples - 1) * right * entropy
+        failed = (1 - p) ** (samples - 1) * (1 - right) * (entropy.amax(1, keepdim=True) - entropy)
+        return plain(tree) + tree.score_gradient(alpha * (solved - failed))
+
+    return Formula("w_G(p) grad p + entropies", gradient)
+
+
+def whitened(samples: int, length: int) -> Formula:
+    """As :func:`grpo_std`, with a deviation over the tokens of all responses, each of ``length`` tokens.
+
+    It has G T - 1 in place of T (G - 1): sqrt((G T - 1) / (T (G - 1))) w_G(p) grad p.
+    """
+    scale = math.sqrt((samples * length - 1) / (length * (samples - 1)))
+    plain = grpo_std(samples).gradient
+    assert plain is not None
+    return Formula("c w_G(p) grad p", lambda tree: scale * plain(tree))
+
+
 def by_position(name: str, factors: Sequence[float]) -> Formula:
     """sum_t factor_t g_t, with g_t = E[r psi_t]."""
     return Formula(name, lambda tree: torch.tensor(factors, dtype=torch.float64) @ tree.position_gradients())

@@ -10,7 +10,7 @@ from typing import Any
 from lit_rl.algorithms import TRePO
 from lit_rl.exact import report_text
 from lit_rl.exact.certificate import Certificate, Claim, describe, examine, position_shares
-from lit_rl.exact.claims import KEY_EOS, LONG, SUM_EOS
+from lit_rl.exact.small_tasks import KEY_EOS, LONG, SUM_EOS
 from lit_rl.exact.theorem import Line
 from lit_rl.functional.cuts import Bernoulli, Stride
 from lit_rl.tasks import Pairwise
@@ -39,6 +39,10 @@ FIRST = (
     ("OptimalBaseline", "OptimalBaseline G=3", SUM_EOS),
     ("GRPO", "GRPO as published, G=3", KEY_EOS),
     ("GRPO, not divided by std and length", "GRPO without std, G=3", SUM_EOS),
+    ("GSPO", "GSPO, G=3", KEY_EOS),
+    ("CISPO", "CISPO, G=2", SUM_EOS),
+    ("RL-ZVP", "RLZVP, G=3", KEY_EOS),
+    ("REINFORCE++", "REINFORCEPlusPlus, G=2", SUM_EOS),
     ("PPO", "PPO", SUM_EOS),
     ("PPO, lambda = 0.5", "PPO lambda=0.5", SUM_EOS),
     ("TRePO", "TRePO segment_td", SUM_EOS),

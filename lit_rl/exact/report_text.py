@@ -6,9 +6,10 @@ FIRST_PAGE = """# The certificate
 estimators have exactly this gradient as their expectation, and what do the others estimate?
 
 **Answer.** REINFORCE, RLOO, ReMax, P3O, OptimalBaseline, PPO with lambda = 1 and TRePO with its default settings are
-unbiased: their expected gradient equals the exact gradient up to rounding. GRPO, OnlineDPO, RTO and ABC follow the
-gradient of another objective by default; for most of them the table gives its formula. TRePO with linearly interpolated
-advantages teaches the interpolated tokens nothing: their expected update is 0 where all responses have the same length.
+unbiased: their expected gradient equals the exact gradient up to rounding. GRPO, GSPO, CISPO, RL-ZVP, REINFORCE++,
+OnlineDPO, RTO and ABC follow the gradient of another objective by default; for most of them the table gives its
+formula. TRePO with linearly interpolated advantages teaches the interpolated tokens nothing: their expected update is 0
+where all responses have the same length.
 
 {table}
 
@@ -51,7 +52,8 @@ at K = 1. In a transformer they do not.
 **Learned models** are random here, so that no result depends on their quality. PPO's critic has values from
 N(0, 1/4), fixed before sampling, or the exact values V where the row says so. RTO's DPO policy is random and its
 reference is uniform. The attention of ABC's random reward model is alpha. OnlineDPO is judged where the policy equals
-its reference; it trains on the best and the worst of G responses. DAPO's loss is that of a step on one prompt.
+its reference; it trains on the best and the worst of G responses. DAPO's and CISPO's losses are those of a step on
+one prompt, and REINFORCE++'s mean and deviation those of one prompt's G responses: an iteration of G responses.
 
 **Second step.** The responses come from earlier weights: the logits plus noise from N(0, 1/4). Importance ratios then
 differ from 1. Ranges of clipping are 0.1 below and 0.4 above.
@@ -105,6 +107,9 @@ MEANINGS = {
     "w_G(p) grad p": "the gradient of the success probability p, weighted by w_G(p) = sqrt((G-1)/G) "
     "E_k[sqrt(k/G (1 - k/G))] / (p (1-p)), k ~ Binomial(G, p): prompts get unequal weights",
     "w_G(p) grad p / T": "the same, divided by the number of tokens T of the response",
+    "c w_G(p) grad p": "w_G(p) grad p times c = sqrt((G T - 1) / (T (G - 1))): the deviation is over G T tokens",
+    "w_G(p) grad p + entropies": "alpha E[sum_t psi_t (p^(G-1) r H_t - (1-p)^(G-1) (1-r) (max_k H_k - H_t))] is added, "
+    "from prompts whose responses are all right or all wrong; H_t is the entropy at token t, alpha = 0.1",
     "no closed form": "no formula is known; a bias must be measured",
     "sum_t (1 - alpha_t) g_t": "alpha_t is how far t lies along the segment between its two cuts, from 0 to 1",
     "sum_t g_t / L_k": "L_k is the number of tokens in the segment that t lies in",

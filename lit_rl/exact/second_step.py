@@ -74,6 +74,22 @@ def clipped(low: float, high: float) -> Weight:
     return lambda ratios, better: ratios * (ratios <= 1 + high if better else ratios >= 1 - low)
 
 
+def capped(low: float, high: float) -> Weight:
+    """CISPO's: the ratio, at most and at least an end of the range."""
+    return lambda ratios, better: ratios.clamp(1 - low, 1 + high)
+
+
+def of_means(low: float, high: float) -> Weight:
+    """GSPO's: PPO's with the geometric mean of the tokens' ratios, over their number (all ratios below are not 1)."""
+
+    def weight(ratios: Tensor, better: bool) -> Tensor:
+        length = (ratios != 1).sum(1, keepdim=True)
+        mean = ratios.log().sum(1, keepdim=True) / length
+        return (clipped(low, high)(mean.exp(), better) / length).expand_as(ratios)
+
+    return weight
+
+
 def of_responses(low: float, high: float) -> Weight:
     """The same with the product of the ratios of all tokens."""
     return lambda ratios, better: clipped(low, high)(ratios.prod(1, keepdim=True), better).expand_as(ratios)

@@ -33,7 +33,7 @@ def group_relative(returns: Tensor, group: Tensor, scale_by_std: bool = False) -
     """
     count = group_sum(torch.ones_like(returns), group)
     centred = returns - group_sum(returns, group) / count
-    centred = torch.where(_has_spread(returns, group), centred, 0.0)
+    centred = torch.where(has_spread(returns, group), centred, 0.0)
     if not scale_by_std:
         return centred
     deviation = (group_sum(centred.square(), group) / (count - 1)).sqrt()
@@ -74,7 +74,8 @@ def zero_advantage_share(advantages: Tensor, group: Tensor) -> Tensor:
     return ((~live) * weight).sum() / weight.sum()
 
 
-def _has_spread(x: Tensor, group: Tensor) -> Tensor:
+def has_spread(x: Tensor, group: Tensor) -> Tensor:
+    """Whether x [N] is not the same in the whole group of each row: [N] bool."""
     size = int(group.max()) + 1
     high = x.new_full((size,), -torch.inf).scatter_reduce(0, group, x, "amax")
     low = x.new_full((size,), torch.inf).scatter_reduce(0, group, x, "amin")

@@ -1,12 +1,14 @@
 """Advantages from a critic's values, and the loss that fits these values."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from lit_rl.functional.losses import rows_mean
 
 
-def gae(rewards: Tensor, values: Tensor, mask: Tensor, decay: float) -> Tensor:
+def gae(rewards: Tensor, values: Tensor, mask: Tensor, decay: float | Tensor) -> Tensor:
     """Generalized advantages without discount (1506.02438): A_t = sum_l decay^l (r_{t+l} + V(s_{t+l+1}) - V(s_{t+l})).
 
     The sum is over the tokens in the mask; V is 0 after the last one. With ``decay`` 1 this is the reward-to-go minus
@@ -18,7 +20,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, decay: float) -> Tensor:
         rewards: [N, T] what each token earns; the reward of a token outside the mask goes to the token before it.
         values: [N, T] V(s_t).
         mask: [N, T] bool; tokens outside are skipped, without decay.
-        decay: lambda, 0 to 1.
+        decay: lambda, 0 to 1: a number, or one for each row [N].
 
     Returns:
         [N, T] in units of the reward, 0 outside the mask.
@@ -38,14 +40,20 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, decay: float) -> Tensor:
     return advantages
 
 
-def whiten(x: Tensor, mask: Tensor) -> Tensor:
+def whiten(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> Tensor:
     """Shifts and scales x to mean 0 and standard deviation 1 over the mask: [N, T], 0 outside it.
 
     The mean and the deviation contain the very samples that are scaled, which biases the gradient.
+
+    Args:
+        x: [N, T].
+        mask: [N, T] bool.
+        total: adds up sums over processes, each with rows of its own.
     """
-    count = mask.sum()
-    centred = torch.where(mask, x - (x * mask).sum() / count, 0.0)
-    deviation = (centred.square().sum() / (count - 1).clamp(min=1)).sqrt()
+    own = torch.stack([mask.sum().to(x), (x * mask).sum()])
+    count, summed = total(own)
+    centred = torch.where(mask, x - summed / count, 0.0)
+    deviation = (total(centred.square().sum()) / (count - 1).clamp(min=1)).sqrt()
     return torch.where(deviation > 0, centred / deviation, 0.0)
 
 

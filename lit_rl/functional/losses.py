@@ -61,6 +61,23 @@ def policy_gradient_loss(
     return -rows_mean(surrogate, mask, denominator)
 
 
+def clipped_weight_loss(
+    logprobs: Tensor,
+    old_logprobs: Tensor,
+    advantages: Tensor,
+    mask: Tensor,
+    denominator: Tensor,
+    clip_low: float | None = None,
+    clip_high: float | None = None,
+) -> Tensor:
+    """The loss of CISPO (2506.13585): -mean_i (1/d_i) sum_t sg(clip(rho_t, 1 - low, 1 + high)) A_t log pi(a_t|s_t).
+
+    Unlike in :func:`policy_gradient_loss`, whose arguments it takes, a clipped token keeps a gradient.
+    """
+    weights = _clip((logprobs - old_logprobs).exp(), clip_low, clip_high).detach()
+    return -rows_mean(weights * advantages * logprobs, mask, denominator)
+
+
 def clipped_fraction(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, mask: Tensor, low: float | None, high: float | None
 ) -> Tensor:
