@@ -15,22 +15,25 @@ from lit_rl.errors import UsageError
 from lit_rl.policy.reward_model import RewardModel
 from lit_rl.rollouts import Rollouts
 from lit_rl.tasks.base import Task
-from lit_rl.tasks.scoring import check_call, check_scores, score_rows, texts_of
+from lit_rl.tasks.scoring import check_call, check_scores, score_rows, scores_of, texts_of
 
 
 class RewardCallback(Callback):
     """Scores all responses of an iteration, probes included, before advantages are computed.
 
+    Where the task has an environment, a response's score is the sum of what that has paid for its turns.
+
     Args:
         scorer: a function ``(example, ids, text) -> float`` that gives the reward; on the command line its import path.
-            null takes the task's own score. Evaluation always takes the task's score.
+            null takes the task's own score. Evaluation always takes the task's score. An environment's turns are part
+            of the ids and the text.
         model: a reward model that gives the reward: a folder written by ``fit-reward``, or a name on the hub. The
             task's score of the same responses is logged as ``train/task_score``. If it falls while ``train/reward``
             rises, the policy exploits the reward model.
         probability: take the sigmoid of the reward model's score, 0 to 1. For a model fitted to ``outcomes`` it is the
             predicted task score, of the same scale as the task's own.
         shuffle: give the rewards of an iteration to its responses in a random order (on each process). A control:
-            nothing can be learned from it.
+            nothing can be learned from it. What an environment has paid for single turns is then taken away.
 
     Raises:
         UsageError: both ``scorer`` and ``model`` are given, or ``scorer`` takes other arguments; in an iteration, the
@@ -69,11 +72,12 @@ class RewardCallback(Callback):
         if self.shuffle:
             rng = np.random.default_rng([data.seed, data.stream, trainer.current_epoch, trainer.global_rank])
             rollouts.rewards = rollouts.rewards[torch.from_numpy(rng.permutation(len(rollouts)))]
+            rollouts.turn_rewards = None
         values: dict[str, Any] = {}
         if self.reward_model is not None:
             sampled = rollouts.select(rollouts.sampled)
             texts = texts_of(sampled, policy.decode)
-            values["train/task_score"] = score_rows(data.task.score, sampled, texts, data.task.scored_by).mean()
+            values["train/task_score"] = scores_of(data.task, sampled, texts).mean()
         values |= _unreadable(data.task, rollouts, policy)
         values |= {
             "train/reward": rollouts.rewards[rollouts.sampled].mean(),
@@ -87,10 +91,11 @@ class RewardCallback(Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         policy: Any = pl_module.policy
         if self.reward_model is None:
-            task = (data.task.score, data.task.scored_by)
-            score, setting = (self.scorer, "reward.scorer") if self.scorer is not None else task
+            show: Callable[[int, int], None] = lambda done, n: report(trainer, "scoring", done, n)  # noqa: E731
             texts = texts_of(rollouts, policy.decode)
-            return score_rows(score, rollouts, texts, setting, lambda done, n: report(trainer, "scoring", done, n))
+            if self.scorer is None:
+                return scores_of(data.task, rollouts, texts, progress=show)
+            return score_rows(self.scorer, rollouts, texts, "reward.scorer", show)
         scores: list[Tensor] = []
         with torch.no_grad(), trainer.precision_plugin.forward_context():  # hooks run outside it
             for some in torch.arange(len(rollouts), device=rollouts.group.device).split(data.rows_per_microbatch):

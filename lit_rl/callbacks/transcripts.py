@@ -7,7 +7,8 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
 from lit_rl.ranges import Ranged, Whole
-from lit_rl.tasks.scoring import score_rows, texts_of
+from lit_rl.rollouts import Rollouts
+from lit_rl.tasks.scoring import scores_of, shown_turns, texts_of
 from lit_rl.tracking.run_logger import RunLogger
 
 FILE = "transcripts.json"
@@ -15,6 +16,9 @@ FILE = "transcripts.json"
 
 class Transcripts(Ranged, Callback, setting="transcripts"):
     """Adds some responses with their rewards to the table ``transcripts.json`` of the MLflow run.
+
+    Where an environment speaks in between, a line before each turn says whose it is, and ``turn_rewards`` what the
+    environment paid for each of the policy's turns.
 
     Args:
         responses: how many, each to another prompt.
@@ -35,17 +39,29 @@ class Transcripts(Ranged, Callback, setting="transcripts"):
         groups = range(min(self.responses, len(rollouts.examples)))
         shown = rollouts.select(torch.stack([(rollouts.group == group).nonzero()[0, 0] for group in groups]))
         policy: Any = pl_module.policy
-        texts = texts_of(shown, policy.decode)
+        flexible = scores_of(data.task, shown, texts_of(shown, policy.decode), flexible=True)
         examples = shown.examples[: len(shown)]
         table = {
             "iteration": [trainer.current_epoch + 1] * len(shown),
             "prompt": ["\n".join(turn["content"] for turn in example["prompt"]) for example in examples],
-            "response": texts,
+            "response": shown_turns(shown, policy.decode),
             "reward": shown.rewards.tolist(),
-            "score_flexible": score_rows(data.task.score_flexible, shown, texts, data.task.scored_by).tolist(),
+            "score_flexible": flexible.tolist(),
             "truncated": shown.truncated.tolist(),
         }
+        if shown.spoken is not None and shown.turn_rewards is not None:
+            table["turn_rewards"] = [_paid(shown, row) for row in range(len(shown))]
         if isinstance(logger, RunLogger):
             logger.log_table(table, FILE)
         else:
             logger.experiment.log_table(logger.run_id, table, FILE)
+
+
+def _paid(rollouts: Rollouts, row: int) -> str:
+    """What the environment paid for each turn of a row."""
+    assert rollouts.spoken is not None and rollouts.turn_rewards is not None
+    length = int(rollouts.lengths[row])
+    own = ~rollouts.spoken[row, :length]
+    last = own & ~own.roll(-1)
+    last[-1] = True
+    return ", ".join(f"{reward:g}" for reward in rollouts.turn_rewards[row, :length][last].tolist())

@@ -20,7 +20,7 @@ OF_GROUPS = {  # the classes whose settings the other groups are
     **{"transcripts": "Transcripts", "value_accuracy": "ValueAccuracy", "checkpoint": "IterationCheckpoint"},
 }
 PARTS = ("class_path", "init_args", "dict_kwargs", "help")  # of any class
-BASES = ("Algorithm", "Task", "Sampler")
+BASES = ("Algorithm", "Task", "Environment", "Turn", "Sampler")
 GROUPS = {  # of the options
     *("trainer", "model", "data", "reward", "budget", "gradient_variance", "credit", "diagnostics", "transcripts"),
     *("value_accuracy", "checkpoint", "seed_everything", "ckpt_path", "weights_only", "verbose"),

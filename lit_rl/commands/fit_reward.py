@@ -135,6 +135,8 @@ def fit_reward(args: list[str]) -> int:
     output = free_folder(recipe.output)
     seed_everything(recipe.seed_everything, verbose=False)
     objects = built(parser, config)
+    if objects.data.task.converses():
+        raise UsageError("data.task: it has an environment, which fit-reward does not play; give another task")
     policy = objects.model.policy if objects.model.policy is not None else CausalPolicy()
     reward_model, found = make(objects.data.task, policy, recipe)
     _write(output, reward_model, policy, recipe, yaml.safe_load(parser.dump(config, skip_none=False)), found)

@@ -19,12 +19,13 @@ from lit_rl.data.trainer_flags import check_trainer
 from lit_rl.errors import UsageError, never_the_end
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.sharding import gathered
-from lit_rl.ranges import Count, Ranged, Seed, Whole
+from lit_rl.ranges import Count, Positive, Ranged, Seed, Whole
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, check_length, demonstrate
 from lit_rl.tasks import GSM8KStyle, Task
 from lit_rl.tasks.base import Example, Split
-from lit_rl.tasks.scoring import score_rows, texts_of
+from lit_rl.tasks.scoring import scores_of, texts_of
+from lit_rl.tasks.stepping import Environments, Stepper
 
 # what a Trainer needs for, or is best given with, this data module
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -64,6 +65,10 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         too_long: what happens with prompts that, together with ``model.max_new_tokens``, are longer than the model
             allows. ``error``: the run is refused. ``drop``: they are left out of every split; their number is printed
             and logged as ``prompts/too_long``.
+        max_turns: turns of the policy in a response, where a task has an environment; one that is not done then is
+            truncated.
+        environment_workers: environments that step at once, in threads.
+        environment_seconds: that an environment may take for a step; the run ends where one takes longer.
 
     Raises:
         UsageError: settings under which an iteration cannot be sampled or trained on; before the first iteration.
@@ -81,6 +86,9 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         seed: Seed | None = None,
         stream: Whole = 0,
         too_long: TooLong = "error",
+        max_turns: Count = 16,
+        environment_workers: Count = 8,
+        environment_seconds: Positive = 60.0,
     ) -> None:
         super().__init__()
         self.task = task if task is not None else GSM8KStyle()
@@ -91,6 +99,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self.seed = seed if seed is not None else int(os.environ.get("PL_GLOBAL_SEED", 0))
         self.stream = stream
         self.prompts = Prompts(self.task, too_long)
+        self.stepper = Stepper(self.task.environment, environment_workers, environment_seconds, max_turns)
         # a run's tokens, of all ranks: sampled ones, those of continuations among them, and prefilled ones
         self.generated = self.continued = self.prefilled = 0
         self.sample_seconds = 0.0  # of the current iteration
@@ -107,6 +116,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
             sizes = self.prompts_per_iteration, self.rows_per_microbatch, self.tokens_per_microbatch
             check_trainer(trainer, algorithm.plan, *sizes)
             splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
+        if self.task.converses():
+            algorithm.policy.check_turns()
         for split, first in splits.items():
             self.prompts.look(split, algorithm.policy, algorithm.plan.max_new_tokens, first, trainer.is_global_zero)
 
@@ -209,11 +220,9 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         examples = [example for _, _, example in batch]
         rollouts = self.sample(policy, plan, examples, [(stream, index) for stream, index, _ in batch])
         texts = texts_of(rollouts, policy.decode)
-        strict = score_rows(self.task.score, rollouts, texts, self.task.scored_by)
-        if type(self.task).score_flexible is Task.score_flexible:  # the strict one again
-            flexible = strict
-        else:
-            flexible = score_rows(self.task.score_flexible, rollouts, texts, self.task.scored_by)
+        strict = scores_of(self.task, rollouts, texts)
+        same = type(self.task).score_flexible is Task.score_flexible
+        flexible = strict if same else scores_of(self.task, rollouts, texts, flexible=True)
         return rollouts, self.task.solved(strict), self.task.solved(flexible)
 
     def probe(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
@@ -243,7 +252,13 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self, policy: CausalPolicy, plan: SamplingPlan, examples: Sequence[Example], streams: Sequence[tuple[int, int]]
     ) -> Rollouts:
         """Unscored responses to the examples' prompts by the plan, in the trainer's precision."""
-        prompts = [policy.encode_prompt(example["prompt"]) for example in examples]
+        named = [(self.seed, self.stream, *stream) for stream in streams]
+        environments = None
+        opened = [example["prompt"] for example in examples]
+        if self.task.converses() and not plan.demonstrations:
+            environments = Environments(self.stepper, self.stepper.open(examples, named))
+            opened = [opening.messages for opening in environments.openings]
+        prompts = [policy.encode_prompt(messages) for messages in opened]
         check_length(policy, prompts, plan.max_new_tokens, "model.max_new_tokens")
         trainer: Any = self.trainer
         phase = "sampling" if trainer.training else "evaluation"
@@ -252,8 +267,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
             if plan.demonstrations:
                 rollouts = demonstrate(policy, prompts, examples, plan)
             else:
-                named = [(self.seed, self.stream, *stream) for stream in streams]
-                rollouts = self.sampler.sample(policy, prompts, plan, named, show)
+                more = {} if environments is None else {"environments": environments}  # a sampler may know none
+                rollouts = self.sampler.sample(policy, prompts, plan, named, show, **more)
         rollouts.examples = list(examples)
         return rollouts
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lit_rl.errors import UsageError
+from lit_rl.policy.chat import check_thoughts, reply_ids
 from lit_rl.policy.checks import check_language_model
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
 from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, tokens_at_once
@@ -141,6 +142,26 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         """Token ids of a chat up to where the answer begins, by the tokenizer's chat template."""
         ids: Any = self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
         return ids
+
+    def encode_reply(self, messages: list[dict[str, str]], reply: list[dict[str, str]]) -> list[int]:
+        """Token ids of what an environment says, from behind the policy's stop token to where its next turn begins.
+
+        Args:
+            messages: of the conversation before the policy's last turn.
+            reply: behind that turn.
+
+        Raises:
+            UsageError: the chat template can't add messages to a conversation whose tokens stay what they are.
+        """
+        return reply_ids(self.tokenizer, self.stop_ids.tolist(), messages, reply)
+
+    def check_turns(self) -> None:
+        """That the chat template leaves earlier turns of the policy as they are.
+
+        Raises:
+            UsageError: it does not.
+        """
+        check_thoughts(self.tokenizer)
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of an answer, without special tokens."""

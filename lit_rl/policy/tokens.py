@@ -26,6 +26,12 @@ class TokenPolicy(CausalPolicy):
     def encode_prompt(self, messages: list[dict[str, str]]) -> list[int]:
         return self.encode_text(" ".join(message["content"] for message in messages))
 
+    def encode_reply(self, messages: list[dict[str, str]], reply: list[dict[str, str]]) -> list[int]:
+        return self.encode_prompt(reply)
+
+    def check_turns(self) -> None:
+        """There is no template."""
+
     def encode_text(self, text: str) -> list[int]:
         if not all(word.isdecimal() and int(word) < self.model.config.vocab_size for word in text.split()):
             raise UsageError(

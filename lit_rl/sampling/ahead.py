@@ -28,12 +28,12 @@ def decode_ahead(
     Args:
         repeat: takes a step so many times.
     """
-    cache, row, mask, width = batch.cache, batch.row, batch.mask, out.ids.shape[1]
+    cache, row, mask = batch.cache, batch.row, batch.mask
     position, logits, done = mask.sum(1), batch.logits, 0
-    while done < width:
+    while True:
         count = len(logits)
         some, filled = row[:count], mask.new_ones(count, done)
-        times = min(STEPS, width - int(out.lengths[some].min()))
+        times = min(STEPS, int((out.limits - out.lengths)[some].max()))
         seen = torch.cat([mask[:count], filled, mask.new_zeros(count, times)], 1)
         ahead = Ahead(policy, cache, plan, out, some, logits, seen, position[:count], times)
         with cache.held(times, ahead.slot):
@@ -74,8 +74,8 @@ class Ahead:
         self.logits, self.position = logits.clone(), position
         self.bias = attention_bias(seen[:, None, None], logits.dtype)
         self.slot = torch.full((1,), seen.shape[1] - times, device=seen.device)
-        self.ids, self.lengths, self.finished, self.entropy = (
-            x[some] for x in (out.ids, out.lengths, out.finished, out.entropy)
+        self.ids, self.lengths, self.limits, self.finished, self.entropy = (
+            x[some] for x in (out.ids, out.lengths, out.limits, out.finished, out.entropy)
         )
         self.greedy = out.greedy[some] if plan.greedy else None
         self.uniforms, self.alive = out.uniforms[some], torch.ones_like(self.finished)
@@ -89,7 +89,7 @@ class Ahead:
             self._put(self.entropy, at, entropy_of(self.logits, self.plan.temperature))
         self.lengths += self.alive
         self.finished |= self.alive & (token[:, None] == self.policy.stop_ids).any(1)
-        self.alive &= ~self.finished & (self.lengths < self.ids.shape[1])
+        self.alive &= ~self.finished & (self.lengths < self.limits)
         self.bias.index_fill_(3, self.slot, 0.0)
         self.logits.copy_(forward(self.policy.model, self.cache, token[:, None], self.bias, self.position[:, None]))
         self.position += self.alive

@@ -9,6 +9,7 @@ from lit_rl.functional.cuts import CutRule
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.ranges import Ranged
 from lit_rl.rollouts import Rollouts
+from lit_rl.tasks.stepping import Environments
 
 Progress = Callable[[int, int], None]  # (tokens of a response done, at most)
 
@@ -27,7 +28,7 @@ class SamplingPlan:
         reuse: whether continuations are trained on.
         pairs: two of the samples are trained on together; which two is decided by their rewards.
         temperature: logits are divided by it, here and in every log-probability.
-        max_new_tokens: the most tokens of a response.
+        max_new_tokens: the most tokens that the policy writes in a response, in all its turns.
     """
 
     samples: int = 1
@@ -67,6 +68,7 @@ class Sampler(Ranged, ABC, setting="data.sampler"):
         plan: SamplingPlan,
         streams: Sequence[tuple[int, ...]],
         progress: Progress | None = None,
+        environments: Environments | None = None,
     ) -> Rollouts:
         """Responses to P prompts: each prompt's samples, then its greedy response, prompt by prompt.
 
@@ -81,6 +83,8 @@ class Sampler(Ranged, ABC, setting="data.sampler"):
                 rank. So is its continuation k = 1..K from cut c, of its prefix and ``(*streams[p], g, c, k)``. A cut's
                 continuations stand in the order of k.
             progress: called as the work goes on.
+            environments: what speaks between the policy's turns; None where a response is one turn. What they do then
+                belongs to a row's prompt: their random numbers come from the row's stream.
 
         Returns:
             P * plan.rows rows and the continuations, with ``examples`` left empty.

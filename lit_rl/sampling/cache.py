@@ -74,9 +74,14 @@ class RoomyLayer(DynamicLayer):
                 whole[movers] = done
         self._show(rows, slots)
 
-    def fork(self, which: Tensor, mask: Tensor, copies: int) -> "RoomyLayer":
+    def clear(self, mask: Tensor) -> None:
+        """Zeros where the ``mask`` [rows, slots] of the rows in view is false, which may never have been written."""
+        for part in (self.keys, self.values):
+            part.masked_fill_(~mask[:, None, :, None], 0)
+
+    def fork(self, which: Tensor, mask: Tensor, copies: int, keep: bool) -> "RoomyLayer":
         """See :meth:`RowCache.fork`."""
-        forked = RoomyLayer(self.sliding_window, keep=False)
+        forked = RoomyLayer(self.sliding_window, keep)
         forked.lazy_initialization(self._all_keys, self._all_values)
         forked._stride = copies
         slots, behind = mask.shape[1], ~mask[:, None, :, None]
@@ -160,19 +165,31 @@ class RowCache(DynamicCache):
                 layer.batch_select_indices(order[:count])
         return order
 
-    def fork(self, which: Tensor, mask: Tensor, copies: int) -> "RowCache | None":
+    def bring_back(self, which: Tensor, mask: Tensor) -> Tensor:
+        """Shows the rows ``which`` [B] bool alone, of all there are; returns the order [B] in which rows now stand.
+
+        Rows that leave must be kept, and the cache :attr:`cuttable`.
+
+        Args:
+            mask: [B, slots] the slots of each row; the others become zeros.
+        """
+        order = self.leave(which)
+        for layer in self._filled:
+            layer.clear(mask[order[: int(which.sum())]])
+        return order
+
+    def fork(self, which: Tensor, mask: Tensor, copies: int, keep: bool = False) -> "RowCache":
         """Prefixes of rows ``which`` [F], of those that have left too; :meth:`spread` makes ``copies`` rows of each.
 
-        None where a layer is not attention's, and what it remembers can't be cut.
+        The cache must be :attr:`cuttable`.
 
         Args:
             mask: [F, slots] the slots of each prefix; the others are zeros.
+            keep: rows of the fork that leave can be brought back.
         """
-        if not self.cuttable:
-            return None
         forked = RowCache(self._config)
         forked.layers = [
-            each.fork(which, mask, copies) if isinstance(each, RoomyLayer) and each.is_initialized else each
+            each.fork(which, mask, copies, keep) if isinstance(each, RoomyLayer) and each.is_initialized else each
             for each in self.layers
         ]
         forked._forked = mask.shape[1]
@@ -198,6 +215,11 @@ class RowCache(DynamicCache):
     def cuttable(self) -> bool:
         """Whether keys and values are all that the layers remember, each in a slot of its own."""
         return all(isinstance(layer, RoomyLayer) for layer in self._filled)
+
+    @property
+    def slots(self) -> int:
+        """Slots that attention's layers show."""
+        return max((each.keys.shape[2] for each in self._filled if isinstance(each, RoomyLayer)), default=0)
 
     @property
     def window(self) -> int:

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
@@ -19,14 +21,25 @@ class Responses:
     """Responses in writing: n rows of T columns."""
 
     ids: Tensor  # [n, T]
-    lengths: Tensor  # [n] tokens written so far
-    finished: Tensor  # [n] bool: EOS was written
+    lengths: Tensor  # [n] tokens written so far, an environment's included
+    limits: Tensor  # [n] tokens that there may be before an environment speaks again
+    finished: Tensor  # [n] bool: EOS was written, and the response has ended with it or the turn
     greedy: Tensor  # [n] bool
     uniforms: Tensor  # [n, T] the random number of each token
     entropy: Tensor  # [n, T] of pi(. | s_t) in nats, where the plan's cuts need it
     origin: Tensor  # [n] the row it was forked from, or -1
     cut: Tensor  # [n] tokens it inherits
     cuts: Tensor  # [n, T] bool: where the plan's rule cuts it
+    spoken: Tensor  # [n, T] bool: an environment's tokens
+    turn_rewards: Tensor  # [n, T] what it paid for a turn, at the turn's last token
+
+    def widen(self, width: int, pad_id: int) -> None:
+        """Makes room for ``width`` tokens a row, unless there is."""
+        more = width - self.ids.shape[1]
+        if more > 0:
+            self.ids = pad(self.ids, (0, more), value=pad_id)
+            for name in ("uniforms", "entropy", "cuts", "spoken", "turn_rewards"):
+                setattr(self, name, pad(getattr(self, name), (0, more)))
 
 
 @dataclass
@@ -35,8 +48,19 @@ class Batch:
 
     cache: RowCache
     logits: Tensor  # [B, V] of the next token
-    mask: Tensor  # [B, slots] bool: what of the cache belonged to the row at the start; slots filled since do
+    mask: (
+        Tensor  # [B, slots] bool: what of the cache belongs to the row; slots filled since the last fill() are missing
+    )
     row: Tensor  # [B] of the responses
+
+    def fill(self, written: Tensor) -> None:
+        """Adds the slots that decoding has filled: for each row of the responses, ``written`` [n] tokens but the last.
+
+        The last one was not fed, or for nothing.
+        """
+        new = max(0, self.cache.slots - self.mask.shape[1])
+        fed = torch.arange(new, device=self.mask.device) < (written[self.row] - 1)[:, None]
+        self.mask = torch.cat([self.mask, fed], 1)
 
 
 def prefill(policy: CausalPolicy, prompts: Sequence[Sequence[int]], copies: int, keep: bool) -> Batch:
@@ -64,9 +88,9 @@ def decode(
     policy: CausalPolicy, batch: Batch, out: Responses, plan: SamplingPlan, progress: Callable[[int], None]
 ) -> None:
     """Writes the batch's rows to their ends; a row that is done is computed no further."""
-    cache, row, mask, width = batch.cache, batch.row, batch.mask, out.ids.shape[1]
+    cache, row, mask = batch.cache, batch.row, batch.mask
     position, logits = mask.sum(1), batch.logits
-    for step in range(width):
+    for step in count():
         some = row[: len(logits)]
         at = out.lengths[some]
         greedy = out.greedy[some] if plan.greedy else None
@@ -76,14 +100,14 @@ def decode(
             out.entropy[some, at] = entropy_of(logits, plan.temperature)
         out.lengths[some] = at + 1
         out.finished[some] = torch.isin(token, policy.stop_ids)
-        alive = ~out.finished[some] & (at + 1 < width)
+        alive = ~out.finished[some] & (at + 1 < out.limits[some])
         progress(step + 1)
-        if not (count := int(alive.sum())):
+        if not (left := int(alive.sum())):
             break
-        if count < len(alive):
-            token = token[leave(cache, alive, row, mask, position)[:count]]
-        filled = torch.cat([mask[:count], mask.new_ones(count, step + 1)], 1)
-        logits = forward(policy.model, cache, token[:, None], filled, position[:count, None])
+        if left < len(alive):
+            token = token[leave(cache, alive, row, mask, position)[:left]]
+        filled = torch.cat([mask[:left], mask.new_ones(left, step + 1)], 1)
+        logits = forward(policy.model, cache, token[:, None], filled, position[:left, None])
         position += 1
 
 
@@ -96,44 +120,86 @@ def leave(cache: RowCache, alive: Tensor, *columns: Tensor) -> Tensor:
     return order
 
 
+def hear(policy: CausalPolicy, batch: Batch, out: Responses, rows: Tensor, heard: Sequence[int], steps: int) -> Batch:
+    """The batch with some of its rows in view again, behind what was said to them; all others are done.
+
+    A row's last own token, which was not fed, is fed before what was said. Nothing else is.
+
+    Args:
+        rows: [F] of the responses, that go on.
+        heard: the number of tokens that each has at its end, and has not written itself.
+        steps: tokens that a row may write behind that.
+
+    Raises:
+        UsageError: the model's cache can't take up a row that has left, or would forget.
+    """
+    _check_cache(batch.cache, batch.mask.shape[1] + 1 + max(heard) + steps, "several turns")
+    counts = dict(zip(rows.tolist(), heard, strict=True))
+    order = batch.cache.bring_back(torch.isin(batch.row, rows), batch.mask)
+    row, mask = batch.row[order], batch.mask[order]
+    some = row[: len(rows)]
+    ends = zip(some.tolist(), out.ids[some].tolist(), out.lengths[some].tolist(), strict=True)
+    fed = [ids[length - counts[each] - 1 : length] for each, ids, length in ends]
+    ids, is_fed = (x.to(mask.device) for x in pad_left(fed, policy.pad_id))
+    position = mask[: len(rows)].sum(1, keepdim=True) + is_fed.cumsum(1) - 1
+    mask = torch.cat([mask, mask.new_zeros(len(mask), ids.shape[1])], 1)
+    mask[: len(rows), -ids.shape[1] :] = is_fed
+    logits = forward(policy.model, batch.cache, ids, mask[: len(rows)], position.clamp(min=0))
+    return Batch(batch.cache, logits, mask, row)
+
+
 def fork(
-    policy: CausalPolicy, batch: Batch, which: Tensor, slots: Tensor, token: Tensor, copies: int, steps: int
+    policy: CausalPolicy,
+    batch: Batch,
+    which: Tensor,
+    kept: Tensor,
+    token: Tensor,
+    copies: int,
+    steps: int,
+    keep: bool = False,
 ) -> Batch:
     """``copies`` rows of each of some prefixes of a decoded batch's rows; no prefix is fed again.
 
     The cache is gathered and what lies behind a prefix masked. Its last token alone is fed, for the logits behind it.
 
     Args:
+        batch: with all slots in its mask.
         which: [F] rows of the batch.
-        slots: [F] of the cache that a prefix takes, its last token left out.
+        kept: [F] tokens of a prefix, prompt and all, its last token left out.
         token: [F] that last token.
         copies: rows of each (K).
         steps: tokens that a continuation may have.
+        keep: rows that are done can be brought back.
 
     Raises:
         UsageError: the model's cache can't be cut, or would forget, for its attention slides over fewer slots than it
             takes.
     """
-    width, window = int(slots.max()), batch.cache.window
-    if width + 1 + steps > window:  # gaps between a prefix and its continuation included
-        raise UsageError(
-            f"model.policy.path: the model has a sliding window of {window} tokens, and continuations take up to "
-            f"{width + 1 + steps}; lower model.max_new_tokens or take another model"
-        )
-    prompt = batch.mask[which, :width]
-    mask = torch.nn.functional.pad(prompt, (0, width - prompt.shape[1]), value=True)
-    mask &= torch.arange(width, device=slots.device) < slots[:, None]
-    cache = batch.cache.fork(which, mask, copies)
-    if cache is None:
-        raise UsageError(
-            "model.policy.path: the model's layers are not all attention, and what others remember of a prefix can't "
-            "be taken from a longer one; continuations take another model"
-        )
+    mask = batch.mask[which]
+    place, kept = mask.cumsum(1), kept[:, None]
+    width = int((place <= kept).sum(1).max())  # up to the slot that the last token takes
+    _check_cache(batch.cache, width + 1 + steps, "continuations")  # gaps before a continuation included
+    mask = (mask & (place <= kept))[:, :width]
+    cache = batch.cache.fork(which, mask, copies, keep)
     position = mask.sum(1, keepdim=True)
     mask = torch.cat([mask, mask.new_ones(len(mask), 1)], 1)
     logits = forward(policy.model, cache, token[:, None], mask, position)
     cache.spread()
     return _copies(cache, logits, mask, copies)
+
+
+def _check_cache(cache: RowCache, slots: int, what: str) -> None:
+    """That the cache holds all of so many slots, each token's in its own."""
+    if slots > cache.window:
+        raise UsageError(
+            f"model.policy.path: the model has a sliding window of {cache.window} tokens, and {what} take up to "
+            f"{slots}; lower model.max_new_tokens or take another model"
+        )
+    if not cache.cuttable:
+        raise UsageError(
+            "model.policy.path: the model's layers are not all attention, and what others remember of a prefix can't "
+            f"be taken from a longer one; {what} take another model"
+        )
 
 
 def _copies(cache: RowCache, logits: Tensor, mask: Tensor, copies: int) -> Batch:

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
@@ -13,10 +14,12 @@ from lit_rl.ranges import Count
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 from lit_rl.sampling.ahead import decode_ahead
 from lit_rl.sampling.attention import one_token_attention
-from lit_rl.sampling.base import Progress, Sampler, SamplingPlan
+from lit_rl.sampling.base import Progress, Sampler, SamplingPlan, positions
 from lit_rl.sampling.compiled import compiled_layers
-from lit_rl.sampling.decoding import Batch, Responses, decode, fork, prefill
+from lit_rl.sampling.decoding import Batch, Responses, decode, fork, hear, prefill
 from lit_rl.sampling.graphs import Replay, replayable
+from lit_rl.sampling.turns import Turns, room_behind
+from lit_rl.tasks.stepping import Environments
 
 Stream = tuple[int, ...]
 CUTS = 1  # behind a row's stream: the stream of its random cuts
@@ -29,6 +32,9 @@ class LocalSampler(Sampler):
     drawn by inverting the cumulative distribution at a uniform number from the row's own random stream. There is no
     top-p or top-k, because they would bias the importance ratio. Continuations start from the caches that the samples
     leave behind; only the last token of a prefix is read again.
+
+    Environments answer the rows of a batch together, when the last of these has ended its turn. What they say is read
+    behind the caches that the rows have left.
 
     Args:
         batch_rows: rows decoded together, which bounds the memory. The caches take that many rows, and up to three
@@ -53,12 +59,13 @@ class LocalSampler(Sampler):
         plan: SamplingPlan,
         streams: Sequence[Stream],
         progress: Progress | None = None,
+        environments: Environments | None = None,
     ) -> Rollouts:
         mode = policy.training
         policy.eval()  # no dropout either way, but a model that checkpoints activations takes no cache in training
         try:
             with one_token_attention(policy.model):
-                return self._sample(policy, prompts, plan, streams, progress)
+                return self._sample(policy, prompts, plan, streams, progress, environments)
         finally:
             policy.train(mode)
 
@@ -69,6 +76,7 @@ class LocalSampler(Sampler):
         plan: SamplingPlan,
         streams: Sequence[Stream],
         progress: Progress | None,
+        environments: Environments | None,
     ) -> Rollouts:
         rows, steps = plan.rows, plan.max_new_tokens
         batch = max(1, self.batch_rows // rows)  # whole prompts
@@ -76,7 +84,7 @@ class LocalSampler(Sampler):
         phases = 2 if plan.continuations else 1
         samples: list[Responses] = []
         continuations: list[Responses] = []
-        refed = 0
+        prefilled = sum(map(len, prompts))
         for i, start in enumerate(starts):
             some = prompts[start : start + batch]
             names = [(*stream, g) for stream in streams[start : start + batch] for g in range(rows)]
@@ -87,20 +95,53 @@ class LocalSampler(Sampler):
 
             out = _blank(policy, names, steps)
             out.greedy = torch.tensor([g >= plan.samples for g in range(rows)], device=policy.device).repeat(len(some))
-            decoded = prefill(policy, some, rows, keep=plan.continuations > 0)
-            self._decode(policy, decoded, out, plan, advance(0))
+            turns = None
+            if environments is not None:
+                openings = [each for each in environments.openings[start : start + batch] for _ in range(rows)]
+                conversations = environments.stepper.begin(openings)
+                lengths = torch.tensor([len(ids) for ids in some for _ in range(rows)], device=policy.device)
+                room = room_behind(positions(policy), lengths)
+                keep = plan.continuations > 0
+                turns = Turns(policy, environments.stepper, conversations, names, out, steps, room, keep)
+            decoded = prefill(policy, some, rows, keep=plan.continuations > 0 or turns is not None)
+            decoded = self._write(policy, decoded, out, plan, advance(0), turns)
             out.cuts = _cuts(plan, out, names)
             samples.append(out)
             if plan.continuations:
                 prompt_ids = pad_left(some, policy.pad_id)[0].to(out.ids).repeat_interleave(rows, 0)
-                for continued in self._continue(policy, plan, decoded, out, names, prompt_ids, advance(1)):
-                    refed += len(continued.ids) // plan.continuations
+                for continued, heard in self._continue(
+                    policy, plan, decoded, out, names, prompt_ids, advance(1), turns
+                ):
+                    prefilled += len(continued.ids) // plan.continuations + heard
                     continued.origin += start * rows
                     continuations.append(continued)
+            prefilled += turns.heard if turns is not None else 0
             advance(phases - 1)(steps)
-        table = _table(policy, prompts, plan, [*samples, *continuations])
-        table.prefilled = sum(map(len, prompts)) + refed
+        table = _table(policy, prompts, plan, [*samples, *continuations], environments is not None)
+        table.prefilled = prefilled
         return table
+
+    def _write(
+        self,
+        policy: CausalPolicy,
+        batch: Batch,
+        out: Responses,
+        plan: SamplingPlan,
+        progress: Callable[[int], None],
+        turns: Turns | None,
+    ) -> Batch:
+        """Writes the batch's rows to their ends, turn by turn; returns it, with all slots in its mask."""
+        while True:
+            before = out.lengths
+            out.lengths = before.clone()
+            self._decode(policy, batch, out, plan, progress)
+            batch.fill(out.lengths - before)
+            if turns is None:
+                return batch
+            rows, heard = turns.answer(out)
+            if not heard:
+                return batch
+            batch = hear(policy, batch, out, rows, heard, int((out.limits - out.lengths)[rows].max()))
 
     def _decode(
         self, policy: CausalPolicy, batch: Batch, out: Responses, plan: SamplingPlan, progress: Callable[[int], None]
@@ -120,37 +161,45 @@ class LocalSampler(Sampler):
         names: Sequence[Stream],
         prompt_ids: Tensor,
         progress: Callable[[int], None],
-    ) -> Iterator[Responses]:
-        """K continuations of each sample from each of its cuts; ``prompt_ids`` [n, L], padded on the left.
+        turns: Turns | None,
+    ) -> Iterator[tuple[Responses, int]]:
+        """K continuations of each sample from each of its cuts, and how many tokens environments have said to them.
 
-        Prefixes of about one length share a batch: they take as many slots, and leave as many tokens to write.
+        ``prompt_ids`` [n, L] are padded on the left. Prefixes of about one length share a batch: they take as many
+        slots, and leave as many tokens to write.
         """
-        copies, width = plan.continuations, plan.max_new_tokens
+        copies, steps, width = plan.continuations, plan.max_new_tokens, samples.ids.shape[1]
         tokens = torch.cat([prompt_ids, samples.ids], 1)
+        known = decoded.mask.sum(1) - (samples.lengths - 1)[decoded.row]  # tokens of the prompts
         forks = samples.cuts[decoded.row].nonzero()
         forks = forks[forks[:, 1].argsort(stable=True)]
         jobs = [some for some in forks.split(max(1, self.batch_rows // copies)) if len(some)]
         for i, some in enumerate(jobs):
             which, cut = some.T
-            origin, slots = decoded.row[which], prompt_ids.shape[1] + cut - 1
-            last = tokens[origin].gather(1, slots[:, None]).squeeze(1)
+            origin = decoded.row[which]
+            last = tokens[origin].gather(1, (prompt_ids.shape[1] + cut - 1)[:, None]).squeeze(1)
             parent, at = origin.repeat_interleave(copies), cut.repeat_interleave(copies)
             prefix = response_mask(at, width)
-            pairs = zip(origin.tolist(), cut.tolist(), strict=True)
+            pairs = list(zip(origin.tolist(), cut.tolist(), strict=True))
             own = [(*names[o], c, k) for o, c in pairs for k in range(1, copies + 1)]  # no stream ends in 0
-            out = _blank(policy, own, width)
+            out = _blank(policy, own, steps)
+            out.widen(width, policy.pad_id)
             out.ids = torch.where(prefix, samples.ids[parent], out.ids)
             out.entropy = torch.where(prefix, samples.entropy[parent], out.entropy)
+            out.spoken, out.turn_rewards = samples.spoken[parent] & prefix, samples.turn_rewards[parent] * prefix
             out.origin, out.cut, out.lengths = parent, at, at.clone()
-            start = fork(policy, decoded, which, slots, last, copies, width - int(cut.min()))
+            forked = turns.fork(out, own) if turns is not None else None
+            most = int((out.limits - out.lengths).max())
+            start = fork(policy, decoded, which, known[which] + cut - 1, last, copies, most, turns is not None)
 
             def advance(step: int, i: int = i) -> None:
-                progress((i * width + step) // len(jobs))
+                progress((i * steps + step) // len(jobs))
 
-            self._decode(policy, start, out, plan, advance)
-            inherited = response_mask(at + 1, width)  # the cut it was forked at is its own, too
-            out.cuts = torch.where(inherited, samples.cuts[parent], _cuts(plan, out, own))
-            yield out
+            self._write(policy, start, out, plan, advance, forked)
+            inherited = response_mask(at + 1, out.ids.shape[1])  # the cut it was forked at is its own, too
+            theirs = pad(samples.cuts[parent], (0, out.ids.shape[1] - width))
+            out.cuts = torch.where(inherited, theirs, _cuts(plan, out, own))
+            yield out, forked.heard if forked is not None else 0
 
 
 def _blank(policy: CausalPolicy, names: Sequence[Stream], width: int) -> Responses:
@@ -160,6 +209,7 @@ def _blank(policy: CausalPolicy, names: Sequence[Stream], width: int) -> Respons
     return Responses(
         ids=torch.full((n, width), policy.pad_id, device=device),
         lengths=torch.zeros(n, dtype=torch.long, device=device),
+        limits=torch.full((n,), width, device=device),
         finished=torch.zeros(n, dtype=torch.bool, device=device),
         greedy=torch.zeros(n, dtype=torch.bool, device=device),
         uniforms=uniforms,
@@ -167,6 +217,8 @@ def _blank(policy: CausalPolicy, names: Sequence[Stream], width: int) -> Respons
         origin=torch.full((n,), -1, device=device),
         cut=torch.zeros(n, dtype=torch.long, device=device),
         cuts=torch.zeros(n, width, dtype=torch.bool, device=device),
+        spoken=torch.zeros(n, width, dtype=torch.bool, device=device),
+        turn_rewards=torch.zeros_like(uniforms),
     )
 
 
@@ -185,29 +237,35 @@ def _cuts(plan: SamplingPlan, out: Responses, names: Sequence[Stream]) -> Tensor
     threshold = _uniforms([(*name, CUTS) for name in names], width, out.ids.device) if drawn else 0.5
     cuts = chances > threshold
     cuts[:, 0] = plan.fork_root
-    return cuts & response_mask(out.lengths, width) & ~out.greedy[:, None]
+    return cuts & response_mask(out.lengths, width) & ~out.spoken & ~out.greedy[:, None]
 
 
 def _table(
-    policy: CausalPolicy, prompts: Sequence[Sequence[int]], plan: SamplingPlan, parts: Sequence[Responses]
+    policy: CausalPolicy, prompts: Sequence[Sequence[int]], plan: SamplingPlan, parts: Sequence[Responses], turns: bool
 ) -> Rollouts:
+    widest = max(part.ids.shape[1] for part in parts)
+    for part in parts:
+        part.widen(widest, policy.pad_id)
     whole = Responses(*(torch.cat(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
     width, own = int(whole.lengths.max()), whole.origin < 0
     row = torch.where(own, torch.arange(len(own), device=own.device), whole.origin)
     prompt_ids, prompt_mask = (x.to(policy.device) for x in pad_left(prompts, policy.pad_id))
     group = row // plan.rows
     filled = response_mask(whole.lengths, width)
+    spoken = whole.spoken[:, :width]
     return Rollouts(
         prompt_ids=prompt_ids[group],
         prompt_mask=prompt_mask[group],
         response_ids=whole.ids[:, :width],
         lengths=whole.lengths,
-        mask=filled & ~response_mask(whole.cut, width),
+        mask=filled & ~spoken & ~response_mask(whole.cut, width),
         group=group,
         origin=whole.origin,
         cut=whole.cut,
         trained=~whole.greedy & (own | plan.reuse),
         truncated=~whole.finished,
         examples=[],
+        spoken=spoken if turns else None,
+        turn_rewards=whole.turn_rewards[:, :width] if turns else None,
         cuts=whole.cuts[:, :width] if plan.cuts is not None else None,
     )

@@ -6,6 +6,7 @@ They import neither Lightning nor transformers, nor any model. Begin with ``base
 from lit_rl.tasks.arithmetic import Arithmetic
 from lit_rl.tasks.base import Example, Split, Task
 from lit_rl.tasks.custom import Custom
+from lit_rl.tasks.environment import Environment, Turn
 from lit_rl.tasks.gsm8k import GSM8K
 from lit_rl.tasks.gsm8k_style import GSM8KStyle
 from lit_rl.tasks.gsm_symbolic import GSMSymbolic
@@ -19,6 +20,7 @@ __all__ = [
     "Arithmetic",
     "Bottleneck",
     "Custom",
+    "Environment",
     "Example",
     "GSM8KStyle",
     "GSMSymbolic",
@@ -30,4 +32,5 @@ __all__ = [
     "ReasoningGym",
     "Split",
     "Task",
+    "Turn",
 ]

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from datasets import Dataset
 from torch import Tensor
 
+from lit_rl.errors import UsageError
 from lit_rl.ranges import Ranged
+from lit_rl.tasks.environment import Environment
 
 Split = Literal["train", "val", "test"]
 Example = dict[str, Any]
@@ -16,11 +18,21 @@ Example = dict[str, Any]
 class Task(Ranged, ABC, setting="data.task"):
     """A source of prompts with a reward. It knows nothing of policies, algorithms or training.
 
+    The reward comes from :meth:`score`, or from the :meth:`environment` that answers the policy.
+
     Attributes:
         scored_by: the setting that scores come from, for messages.
+
+    Raises:
+        UsageError: a subclass has neither of the two.
     """
 
     scored_by = "data.task"
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if cls.score is Task.score and not cls.converses():
+            raise UsageError(f"data.task: {cls.__name__} has neither score nor environment; write one of them")
+        return super().__new__(cls, *args, **kwargs)
 
     @abstractmethod
     def prompts(self, split: Split) -> Dataset:
@@ -30,9 +42,21 @@ class Task(Ranged, ABC, setting="data.task"):
         there is one, holds a response to imitate. The other columns are the task's own.
         """
 
-    @abstractmethod
+    def environment(self, example: Example) -> Environment | None:
+        """What speaks between the policy's turns, made anew for each response; its rewards take the place of scores.
+
+        None where a response is one turn. A task has an environment for each of its examples, or for none.
+        """
+        return None
+
+    @classmethod
+    def converses(cls) -> bool:
+        """Whether responses may have several turns."""
+        return cls.environment is not Task.environment
+
     def score(self, example: Example, ids: Tensor, text: str) -> float:
         """The reward of a response, given as token ids ``[tokens]`` and as text without special tokens."""
+        raise NotImplementedError("a task without an environment scores its responses")
 
     def score_flexible(self, example: Example, ids: Tensor, text: str) -> float:
         """A more lenient score. It is logged beside :meth:`score` and never trained on."""

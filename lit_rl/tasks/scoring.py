@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lit_rl.errors import UsageError
 from lit_rl.rollouts import Rollouts
-from lit_rl.tasks.base import Example
+from lit_rl.tasks.base import Example, Task
 
 Score = Callable[[Example, Tensor, str], Any]
 LARGEST = 1e15  # of a score's size: float32, which rewards are kept in, can still add up the squares of a million such
@@ -50,13 +50,31 @@ def score_rows(
                 raise  # not the reward's: a signal has come
             reason = f"{type(error).__name__} ({shown(error, str)})"
             raise UsageError(f"{setting} raised {reason} {_where(row, example, text)}; fix it") from error
-        number = _number(value)
-        if not abs(number) <= LARGEST:
+        found = number(value)
+        if not abs(found) <= LARGEST:
             raise UsageError(f"{setting} returned {shown(value)} {_where(row, example, text)}; {_ADVICE}")
-        scores.append(number)
+        scores.append(found)
         if progress is not None:
             progress(row + 1, len(texts))
     return torch.tensor(scores, dtype=torch.float32, device=rollouts.group.device)
+
+
+def scores_of(
+    task: Task,
+    rollouts: Rollouts,
+    texts: list[str],
+    flexible: bool = False,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Tensor:
+    """The task's scores of every row: [N]. Where an environment has paid for turns, a row's is their sum.
+
+    Args:
+        flexible: the more lenient scores.
+    """
+    if rollouts.turn_rewards is not None:
+        return rollouts.turn_rewards.sum(1)
+    score = task.score_flexible if flexible else task.score
+    return score_rows(score, rollouts, texts, task.scored_by, progress)
 
 
 def check_scores(scores: Tensor, rollouts: Rollouts, text: Callable[[int], str], setting: str) -> None:
@@ -95,10 +113,23 @@ def texts_of(rollouts: Rollouts, decode: Callable[[Tensor], str]) -> list[str]:
     return [decode(row[:length]) for row, length in zip(ids, lengths, strict=True)]
 
 
+def shown_turns(rollouts: Rollouts, decode: Callable[[Tensor], str]) -> list[str]:
+    """:func:`texts_of`, where an environment has spoken with a line before each turn that says whose it is."""
+    if rollouts.spoken is None:
+        return texts_of(rollouts, decode)
+    found = []
+    ids, spoken = rollouts.response_ids.cpu(), rollouts.spoken.cpu()
+    for row, length in enumerate(rollouts.lengths.tolist()):
+        whose, counts = spoken[row, :length].unique_consecutive(return_counts=True)
+        parts = zip(whose.tolist(), ids[row, :length].split(counts.tolist()), strict=True)
+        found.append("\n".join(f"[{'environment' if theirs else 'policy'}]\n{decode(part)}" for theirs, part in parts))
+    return found
+
+
 _ADVICE = f"a score is a number of at most {LARGEST:g} in size, and no text"
 
 
-def _number(value: Any) -> float:
+def number(value: Any) -> float:
     """The value as a float; NaN where it is no number."""
     try:
         item = value.item() if isinstance(value, Tensor) or type(value).__module__ == "numpy" else value
@@ -108,9 +139,15 @@ def _number(value: Any) -> float:
 
 
 def _where(row: int, example: Example, text: str) -> str:
+    return f"for row {row + 1} (prompt {prompt_of(example)}, response {shown(text)})"
+
+
+def prompt_of(example: Example) -> str:
+    """An example's last message, for messages to the user."""
     turns = example.get("prompt")
-    prompt = turns[-1].get("content") if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else turns
-    return f"for row {row + 1} (prompt {shown(prompt)}, response {shown(text)})"
+    return shown(
+        turns[-1].get("content") if isinstance(turns, list) and turns and isinstance(turns[-1], dict) else turns
+    )
 
 
 def shown(value: Any, write: Callable[[Any], str] = repr, width: int = 80) -> str:

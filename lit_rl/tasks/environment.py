@@ -1,0 +1,75 @@
+"""What an environment is: it speaks between the turns of the policy, and may pay for each of them."""
+
+import copy
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+Message = dict[str, str]  # {"role": ..., "content": ...}
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What an environment does with a turn of the policy.
+
+    Attributes:
+        messages: what it says, chat messages; never as the role ``assistant``. They are part of the response, and
+            nothing in them is trained on. Those behind the policy's last turn are left out, for nobody reads them.
+        reward: for the turn. A response's reward is the sum over its turns.
+        done: whether the response ends here. Otherwise the policy speaks again, and there has to be a message.
+    """
+
+    messages: Sequence[Message] = field(default_factory=list)
+    reward: float = 0.0
+    done: bool = False
+
+
+class Environment(ABC):
+    """One conversation with the policy. A task that has environments makes one for each response.
+
+    It may call a tool, play a game, or ask back. :meth:`reset` opens the conversation and :meth:`step` answers a turn
+    of the policy, until it is done. Attributes that it changes on its way are its state. An environment that draws
+    random numbers takes them from ``self.random``, so that a response is the same in each run and wherever it is
+    sampled.
+
+    The environments of a batch step in threads of one process. What they share has to bear that.
+
+    Attributes:
+        random: a generator of the conversation's own, seeded anew before each call of :meth:`reset` and :meth:`step`.
+            It is no part of the state.
+    """
+
+    random: random.Random
+
+    @abstractmethod
+    def reset(self, example: dict[str, Any]) -> Sequence[Message]:
+        """Opens the conversation; returns the messages that the policy answers to, usually ``example["prompt"]``.
+
+        The responses to one prompt begin with what one of their environments said here, and in its state.
+        """
+
+    @abstractmethod
+    def step(self, text: str) -> Turn:
+        """Answers a turn of the policy, given as text without special tokens.
+
+        A turn may be empty, and one that met the limit of tokens ends anywhere. The latter is answered so that it has
+        its reward; the response ends with it.
+        """
+
+    def state(self) -> Any:
+        """All that :meth:`restore` needs, as plain data: here, a copy of all attributes.
+
+        Override both where an attribute can't be copied, such as a connection.
+        """
+        return copy.deepcopy({name: value for name, value in vars(self).items() if name != "random"})
+
+    def restore(self, state: Any) -> None:
+        """Goes on from the :meth:`state` of an environment of the same example; it comes after :meth:`reset`.
+
+        One state may be restored several times, and stays as it is.
+        """
+        for name in set(vars(self)) - {"random"}:
+            delattr(self, name)
+        vars(self).update(copy.deepcopy(state))
