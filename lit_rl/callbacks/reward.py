@@ -108,8 +108,9 @@ class RewardCallback(Callback):
 
 
 def _unreadable(task: Any, rollouts: Rollouts, policy: Any) -> dict[str, Any]:
-    """The share of sampled responses whose answer the task cannot read; nothing for a task that reads none."""
-    if type(task).unreadable is Task.unreadable:
+    """The share of sampled responses whose answer the task cannot read; nothing for a task that reads none,
+    or whose environment does."""
+    if type(task).unreadable is Task.unreadable or task.converses():
         return {}
     sampled = rollouts.select(rollouts.sampled)
     examples = (sampled.examples[group] for group in sampled.group.tolist())
