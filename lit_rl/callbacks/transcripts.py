@@ -6,8 +6,8 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import MLFlowLogger
 
+from lit_rl.functional.chosen import turn_ends
 from lit_rl.ranges import Ranged, Whole
-from lit_rl.rollouts import Rollouts
 from lit_rl.tasks.scoring import scores_of, shown_turns, texts_of
 from lit_rl.tracking.run_logger import RunLogger
 
@@ -49,19 +49,11 @@ class Transcripts(Ranged, Callback, setting="transcripts"):
             "score_flexible": flexible.tolist(),
             "truncated": shown.truncated.tolist(),
         }
-        if shown.spoken is not None and shown.turn_rewards is not None:
-            table["turn_rewards"] = [_paid(shown, row) for row in range(len(shown))]
+        if shown.turn_rewards is not None:
+            ends = turn_ends(shown.written)
+            paid = (rewards[end].tolist() for rewards, end in zip(shown.turn_rewards, ends, strict=True))
+            table["turn_rewards"] = [", ".join(f"{reward:g}" for reward in row) for row in paid]
         if isinstance(logger, RunLogger):
             logger.log_table(table, FILE)
         else:
             logger.experiment.log_table(logger.run_id, table, FILE)
-
-
-def _paid(rollouts: Rollouts, row: int) -> str:
-    """What the environment paid for each turn of a row."""
-    assert rollouts.spoken is not None and rollouts.turn_rewards is not None
-    length = int(rollouts.lengths[row])
-    own = ~rollouts.spoken[row, :length]
-    last = own & ~own.roll(-1)
-    last[-1] = True
-    return ", ".join(f"{reward:g}" for reward in rollouts.turn_rewards[row, :length][last].tolist())

@@ -232,12 +232,13 @@ def _cuts(plan: SamplingPlan, out: Responses, names: Sequence[Stream]) -> Tensor
     if plan.cuts is None:
         return out.cuts
     width = out.ids.shape[1]
-    chances = plan.cuts.chances(out.ids, out.lengths, out.entropy)
+    written = response_mask(out.lengths, width) & ~out.spoken
+    chances = plan.cuts.chances_in_turns(out.ids, written, out.entropy)
     drawn = bool(((chances > 0) & (chances < 1)).any())
     threshold = _uniforms([(*name, CUTS) for name in names], width, out.ids.device) if drawn else 0.5
     cuts = chances > threshold
     cuts[:, 0] = plan.fork_root
-    return cuts & response_mask(out.lengths, width) & ~out.spoken & ~out.greedy[:, None]
+    return cuts & written & ~out.greedy[:, None]
 
 
 def _table(
