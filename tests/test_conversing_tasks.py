@@ -1,13 +1,14 @@
 """The tasks of several turns: values against enumeration and play, calls against Python."""
 
 import random
+import re
 from itertools import product
 
 import pytest
 
-from lit_rl.tasks import Calculator, GuessNumber
+from lit_rl.tasks import AskForMissing, Calculator, GSM8KStyle, GuessNumber
 from lit_rl.tasks.answers import hash_answer
-from lit_rl.tasks.calculator import evaluate
+from lit_rl.tasks.asking import evaluate
 
 
 def played(task, number, strategy):
@@ -103,3 +104,22 @@ def test_calls_are_python_arithmetic_and_nothing_else():
         assert evaluate(text) == (eval(text) if len(text) <= 100 else None)
     for text in ("", "1 / 2", "2 ** 9", "x", "__import__('os')", "1 if 1 else 2", "1.5", "True", "(" * 90, "1" * 101):
         assert evaluate(text) is None
+
+
+def test_what_is_missing_is_told_to_those_who_ask():
+    task = AskForMissing(3, questions=2, train_size=60)
+    whole = GSM8KStyle(3, train_size=60).prompts("train")
+    seen = set()
+    for example, row in zip(task.prompts("train"), whole, strict=True):
+        person, value = task.environment(example), int(hash_answer(example["answer"]))
+        assert person.reset(example) == [{"role": "user", "content": example["question"]}]
+        assert len(re.findall(r"\d+", example["question"])) == 3 and "demonstration" not in example
+        told = person.step("How many?")
+        assert not told.done and told.reward == 0
+        sentence = told.messages[0]["content"]
+        gap = re.sub(r"\d+", "several" if "times" in sentence else "some", sentence)
+        assert example["question"].replace(gap, sentence) == row["question"]
+        seen.add(row["question"].index(sentence) == 0)
+        assert person.step(f"#### {value}").reward == 1 and person.step(f"#### {value + 1}").reward == 0
+        assert not person.step("What?").done and person.step("Again?").done
+    assert seen == {True, False}

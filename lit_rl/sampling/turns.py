@@ -68,11 +68,12 @@ class Turns:
         turns = self.stepper.step(conversations, texts, [self.names[row] for row in rows], self.keep)
         replies: dict[int, list[int]] = {}
         spoken, room = out.spoken.sum(1).tolist(), self.room.tolist()
+        which, device = torch.tensor(rows, device=out.ids.device), out.ids.device
+        out.turn_rewards[which, out.lengths[which] - 1] = torch.tensor([turn.reward for turn in turns], device=device)
+        out.finished[which] &= torch.tensor([turn.done for turn in turns], device=device)
         for row, conversation, turn in zip(rows, conversations, turns, strict=True):
-            out.turn_rewards[row, lengths[row] - 1] = turn.reward
             if turn.done or not ended[row]:
                 continue
-            out.finished[row] = False
             if conversation.turns == self.stepper.turns or lengths[row] - spoken[row] == self.most:
                 continue
             said = list(turn.messages)

@@ -4,8 +4,8 @@ They import neither Lightning nor transformers, nor any model. Begin with ``base
 """
 
 from lit_rl.tasks.arithmetic import Arithmetic
+from lit_rl.tasks.asking import AskForMissing, Calculator
 from lit_rl.tasks.base import Example, Split, Task
-from lit_rl.tasks.calculator import Calculator
 from lit_rl.tasks.custom import Custom
 from lit_rl.tasks.environment import Environment, Turn
 from lit_rl.tasks.gsm8k import GSM8K
@@ -20,6 +20,7 @@ __all__ = [
     "GSM8K",
     "Additive",
     "Arithmetic",
+    "AskForMissing",
     "Bottleneck",
     "Calculator",
     "Custom",
