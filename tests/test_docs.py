@@ -17,6 +17,7 @@ ALGORITHMS = (ROOT / "docs/algorithms.md").read_text()
 PAGES = [
     *ROOT.glob("*.md"),
     *ROOT.glob("examples/*.md"),
+    *ROOT.glob("configs/*.md"),
     *ROOT.glob("docs/**/*.md"),
     *ROOT.glob("results/**/*.md"),
     *ROOT.glob("data/*/README.md"),

@@ -47,6 +47,7 @@ def files(tmp_path, monkeypatch):
         for block in re.findall(r"^```python\n(# (\w+)\.py\n.*?)^```$", page.read_text(), re.DOTALL | re.MULTILINE):
             Path(f"{block[1]}.py").write_text(block[0])
     Path("config.yaml").write_text("{}\n")
+    Path("configs").symlink_to(ROOT / "configs")
     for checkpoint in {word for words in commands("python -m lit_rl") for word in words if word.endswith(".ckpt")}:
         Path(checkpoint).parent.mkdir(exist_ok=True)
         Path(checkpoint).touch()

@@ -13,12 +13,13 @@ from torch import Tensor
 from lit_rl.callbacks.progress import report
 from lit_rl.errors import UsageError
 from lit_rl.policy.reward_model import RewardModel
+from lit_rl.ranges import Count, Ranged
 from lit_rl.rollouts import Rollouts
 from lit_rl.tasks.base import Task
 from lit_rl.tasks.scoring import check_call, check_scores, score_rows, scores_of, texts_of
 
 
-class RewardCallback(Callback):
+class RewardCallback(Ranged, Callback, setting="reward"):
     """Scores all responses of an iteration, probes included, before advantages are computed.
 
     Where the task has an environment, a response's score is the sum of what that has paid for its turns.
@@ -34,6 +35,8 @@ class RewardCallback(Callback):
             predicted task score, of the same scale as the task's own.
         shuffle: give the rewards of an iteration to its responses in a random order (on each process). A control:
             nothing can be learned from it. What an environment has paid for single turns is then taken away.
+        overlong: tokens before ``model.max_new_tokens`` over which a penalty grows linearly from 0 to 1: the soft
+            punishment of DAPO (2503.14476), in units of the reward. null for none. ``train/reward`` contains it.
 
     Raises:
         UsageError: both ``scorer`` and ``model`` are given, or ``scorer`` takes other arguments; in an iteration, the
@@ -46,6 +49,7 @@ class RewardCallback(Callback):
         model: str | None = None,
         shuffle: bool = False,
         probability: bool = False,
+        overlong: Count | None = None,
     ) -> None:
         if scorer is not None and model is not None:
             raise UsageError("reward.scorer and reward.model are both set; leave one of them out")
@@ -56,6 +60,7 @@ class RewardCallback(Callback):
         if probability and model is None:
             raise UsageError("reward.probability is for a reward model; set reward.model, or leave it out")
         self.scorer, self.model, self.shuffle, self.probability = scorer, model, shuffle, probability
+        self.overlong = overlong
         self.reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,7 +73,11 @@ class RewardCallback(Callback):
         policy: Any = pl_module.policy
         started = time.perf_counter()
         rollouts = data.rollouts
-        rollouts.rewards = self.score(trainer, pl_module, rollouts)
+        if not data.resample:  # otherwise the scores have decided which prompts to keep
+            rollouts.rewards = self.score(trainer, pl_module, rollouts)
+        if self.overlong is not None:
+            limit: Any = pl_module.plan.max_new_tokens  # type: ignore[union-attr]
+            rollouts.rewards = rollouts.rewards - overlong_penalty(rollouts.lengths, limit, self.overlong)
         if self.shuffle:
             rng = np.random.default_rng([data.seed, data.stream, trainer.current_epoch, trainer.global_rank])
             rollouts.rewards = rollouts.rewards[torch.from_numpy(rng.permutation(len(rollouts)))]
@@ -105,6 +114,11 @@ class RewardCallback(Callback):
         text: Callable[[int], str] = lambda row: texts_of(rollouts.select(torch.tensor([row])), policy.decode)[0]  # noqa: E731
         check_scores(found, rollouts, text, "reward.model")
         return found
+
+
+def overlong_penalty(lengths: Tensor, limit: int, margin: int) -> Tensor:
+    """0 up to ``limit - margin`` tokens, from there linearly to 1 at ``limit``: [N] (2503.14476)."""
+    return (1 - (limit - lengths) / margin).clamp(0, 1)
 
 
 def _unreadable(task: Any, rollouts: Rollouts, policy: Any) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lit_rl.algorithms.base import Algorithm
 from lit_rl.callbacks.progress import report
 from lit_rl.data.microbatches import MicroBatches, by_tokens, fewest, groups_together, pieces, shuffled
 from lit_rl.data.prompts import Prompts, TooLong
+from lit_rl.data.resampling import check_plan, resampled
 from lit_rl.data.trainer_flags import check_trainer
 from lit_rl.errors import UsageError, never_the_end
 from lit_rl.policy.causal import CausalPolicy
@@ -39,7 +40,7 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 1,
     "enable_model_summary": False,
 }
-TRAIN, VAL, TEST, PROBE = range(4)  # random streams never shared
+TRAIN, VAL, TEST, PROBE, RESAMPLE = range(5)  # random streams never shared
 
 
 class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
@@ -69,6 +70,9 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
             truncated.
         environment_workers: environments that step at once, in threads.
         environment_seconds: that an environment may take for a step; the run ends where one takes longer.
+        resample: how many times an iteration's prompts whose samples all earn the same reward are replaced by others,
+            drawn at random: DAPO's dynamic sampling (2503.14476). All tokens count. The prompts that are trained on
+            are then no longer those of the task: solved ones and hopeless ones are rare.
 
     Raises:
         UsageError: settings under which an iteration cannot be sampled or trained on; before the first iteration.
@@ -89,6 +93,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         max_turns: Count = 16,
         environment_workers: Count = 8,
         environment_seconds: Positive = 60.0,
+        resample: Whole = 0,
     ) -> None:
         super().__init__()
         self.task = task if task is not None else GSM8KStyle()
@@ -100,9 +105,11 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self.stream = stream
         self.prompts = Prompts(self.task, too_long)
         self.stepper = Stepper(self.task.environment, environment_workers, environment_seconds, max_turns)
+        self.resample = resample
         # a run's tokens, of all ranks: sampled ones, those of continuations among them, and prefilled ones
         self.generated = self.continued = self.prefilled = 0
         self.sample_seconds = 0.0  # of the current iteration
+        self._replaced = 0  # tokens of the current iteration's responses that are not trained on
 
     @never_the_end
     def setup(self, stage: str) -> None:
@@ -115,6 +122,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
                 self.generated = self.continued = self.prefilled = 0
             sizes = self.prompts_per_iteration, self.rows_per_microbatch, self.tokens_per_microbatch
             check_trainer(trainer, algorithm.plan, *sizes)
+            if self.resample:
+                check_plan(algorithm.plan)
             splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
         if self.task.converses():
             algorithm.policy.check_turns()
@@ -131,7 +140,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self.sample_seconds = time.perf_counter() - started
         if not algorithm.plan.demonstrations:
             own, forked = self.rollouts.mask, self.rollouts.mask[self.rollouts.origin >= 0]
-            counts = torch.tensor([int(own.sum()), int(forked.sum()), self.rollouts.prefilled])
+            counts = torch.tensor([int(own.sum()) + self._replaced, int(forked.sum()), self.rollouts.prefilled])
             generated, continued, prefilled = self.sum_over_ranks(counts.double()).long().tolist()
             self.generated += generated
             self.continued += continued
@@ -154,6 +163,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         orders = {epoch: self._order(epoch, n) for epoch in {draw // n for draw in draws}}
         examples = [prompts[orders[draw // n][draw % n]] for draw in draws]
         rollouts = self.sample(algorithm.behaviour, algorithm.plan, examples, [(TRAIN, draw) for draw in draws])
+        if self.resample:
+            rollouts, self._replaced = resampled(self, rollouts, [(RESAMPLE, draw) for draw in draws])
         rollouts.version = trainer.global_step
         return rollouts
 

@@ -39,6 +39,7 @@ from lit_rl.tasks import PositionTask
 KL = 0.1
 FILLS, MASKED = ("segment_td", "hold_mc"), "masked_advantage"
 ALONE = {"samples": 1, "root": "continuations"}  # no siblings
+CLIPPED = {"clip_low": 0.2, "clip_high": 0.2}
 UNDECIDED = Entropy(0.95)  # cuts some states of the random policy, not all
 
 
@@ -64,6 +65,7 @@ def _prefixes() -> list[Claim]:
         *(Claim(f"TRePO {f}, Bernoulli, G=1", _trepo(fill=f, cuts=half, **ALONE), SUM_EOS) for f in (*FILLS, MASKED)),
         Claim("TRePO masked_advantage, Bernoulli", _trepo(fill=MASKED, cuts=half), GATE),
         *(Claim(f"TRePO {f}, {r}", _trepo(fill=f, cuts=rule), SUM_EOS) for r, rule in rules.items() for f in FILLS),
+        Claim("TRePO as VinePPO, G=1", _trepo(cuts=rules["boundary"], **ALONE, **CLIPPED), SUM_EOS),
         Claim("TRePO segment_td, K=2", _trepo(continuations=2), SUM_EOS),
         Claim("TRePO segment_td, G=1", _trepo(**ALONE), SUM_EOS),
         *(Claim(f"TRePO {f}, relative", _trepo(fill=f, cuts=Relative(2)), LATE_EOS, NO_CLOSED_FORM) for f in FILLS),
@@ -96,6 +98,7 @@ def _interpolations() -> list[Claim]:
 def _reuse() -> list[Claim]:
     return [
         *(Claim(f"TRePO {fill}, reuse", _trepo(fill=fill, reuse=True), SUM_EOS) for fill in FILLS),
+        Claim("TRePO as SPO", _trepo(reuse=True, **CLIPPED), SUM_EOS),
         Claim("TRePO segment_td, reuse, K=2", _trepo(reuse=True, continuations=2), SUM_EOS),
         Claim("TRePO segment_td, reuse, stride 1", _trepo(reuse=True, cuts=Stride(1)), GATE),
         Claim("TRePO segment_td, reuse, G=1", _trepo(reuse=True, **ALONE), SUM_EOS),

@@ -1,0 +1,88 @@
+"""Dynamic sampling replaces prompts without spread and nothing else, and counts all tokens; long responses pay."""
+
+import pytest
+import torch
+
+from lit_rl.algorithms import RLOO, Supervised
+from lit_rl.callbacks import RewardCallback
+from lit_rl.callbacks.reward import overlong_penalty
+from lit_rl.data.resampling import flat_groups, rows_of, with_groups
+from lit_rl.errors import UsageError
+from lit_rl.rollouts import Rollouts, pad_left, response_mask
+
+
+def table(groups, rewards, width, prompt, value):
+    """Two responses of ``width`` tokens to each prompt of ``prompt`` tokens."""
+    n = 2 * groups
+    ids, mask = pad_left([[value] * prompt] * n, 0)
+    return Rollouts(
+        prompt_ids=ids,
+        prompt_mask=mask,
+        response_ids=torch.full((n, width), value),
+        lengths=torch.full((n,), width),
+        mask=response_mask(torch.full((n,), width), width),
+        group=torch.arange(groups).repeat_interleave(2),
+        origin=torch.full((n,), -1),
+        cut=torch.zeros(n, dtype=torch.long),
+        trained=torch.ones(n, dtype=torch.bool),
+        truncated=torch.zeros(n, dtype=torch.bool),
+        examples=[{"number": value + i} for i in range(groups)],
+        prefilled=prompt,
+        rewards=torch.tensor(rewards),
+    )
+
+
+@pytest.mark.parametrize("width, prompt", [(2, 3), (5, 2)])
+def test_groups_take_the_places_of_others_whatever_their_widths(width, prompt):
+    old = table(3, [1.0, 1.0, 0.0, 1.0, 0.0, 0.0], 3, 2, 7)
+    assert flat_groups(old) == [0, 2] and rows_of(old, [0, 2]).tolist() == [0, 1, 4, 5]
+    merged = with_groups(old, [0, 2], table(2, [1.0, 0.0, 0.0, 0.0], width, prompt, 20))
+    assert flat_groups(merged) == [2] and merged.rewards.tolist() == [1, 0, 0, 1, 0, 0]
+    assert [example["number"] for example in merged.examples] == [20, 8, 21]
+    assert torch.equal(merged.group, old.group) and torch.equal(merged.row, old.row)
+    assert merged.prefilled == old.prefilled + prompt
+    for row, (value, responded, asked) in enumerate(
+        [(20, width, prompt)] * 2 + [(7, 3, 2)] * 2 + [(20, width, prompt)] * 2
+    ):
+        assert merged.response_ids[row][merged.mask[row]].tolist() == [value] * responded
+        assert merged.prompt_ids[row][merged.prompt_mask[row]].tolist() == [value] * asked
+        assert merged.prompt_mask[row, -1] and int(merged.lengths[row]) == responded
+
+
+def test_prompts_without_spread_are_replaced_and_their_tokens_counted(fit):
+    runs = {}
+    for tries in (0, 1, 6):
+        data = {"prompts_per_iteration": 16, "rows_per_microbatch": 32, "resample": tries}
+        _, _, module = fit(RLOO, data=data, samples=2, max_new_tokens=24)
+        runs[tries] = module
+    first = runs[0].rollouts
+    flat = flat_groups(first)
+    assert len(flat_groups(runs[6].rollouts)) < len(flat_groups(runs[1].rollouts)) < len(flat)
+    kept = [row for row in range(len(first)) if int(first.group[row]) not in flat]
+    for module in (runs[1], runs[6]):
+        for row in kept:
+            n = int(first.lengths[row])
+            assert torch.equal(module.rollouts.response_ids[row, :n], first.response_ids[row, :n])
+            assert module.rollouts.rewards[row] == first.rewards[row]
+    once = int(runs[1].rollouts.mask.sum()) + int(first.mask[rows_of(first, flat)].sum())
+    assert runs[0].generated == int(first.mask.sum()) and runs[1].generated == once < runs[6].generated
+
+
+def test_dynamic_sampling_needs_samples(fit):
+    with pytest.raises(UsageError, match=r"data\.resample"):
+        fit(Supervised, data={"resample": 1})
+
+
+def test_long_responses_pay():
+    penalty = overlong_penalty(torch.tensor([1, 8, 9, 10, 12]), 12, 4)
+    assert penalty.tolist() == [0, 0, 0.25, 0.5, 1]
+    with pytest.raises(UsageError, match=r"reward\.overlong is 0"):
+        RewardCallback(overlong=0)
+
+
+def test_the_penalty_is_a_part_of_the_reward(fit):
+    shaped = RewardCallback(lambda example, ids, text: 1.0, overlong=8)
+    _, _, module = fit(RLOO, callbacks=(shaped,), samples=2, max_new_tokens=24)
+    expected = 1 - overlong_penalty(module.rollouts.lengths, 24, 8)
+    assert (expected < 1).any()
+    torch.testing.assert_close(module.rollouts.rewards, expected)
