@@ -6,7 +6,7 @@ import torch
 from lit_rl.algorithms import RLOO, Supervised
 from lit_rl.callbacks import RewardCallback
 from lit_rl.callbacks.reward import overlong_penalty
-from lit_rl.data.resampling import flat_groups, rows_of, with_groups
+from lit_rl.data.resampling import HINT, flat_groups, hinted, rows_of, unsolved_groups, with_groups
 from lit_rl.errors import UsageError
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 
@@ -68,9 +68,47 @@ def test_prompts_without_spread_are_replaced_and_their_tokens_counted(fit):
     assert runs[0].generated == int(first.mask.sum()) and runs[1].generated == once < runs[6].generated
 
 
-def test_dynamic_sampling_needs_samples(fit):
-    with pytest.raises(UsageError, match=r"data\.resample"):
-        fit(Supervised, data={"resample": 1})
+@pytest.mark.parametrize("settings", [{"resample": 1}, {"hints": 1}, {"resample": 1, "hints": 1}])
+def test_sampling_again_needs_samples_and_one_reason(fit, settings):
+    with pytest.raises(UsageError, match=rf"data\.{next(iter(settings))}"):
+        fit(Supervised, data=settings)
+
+
+def test_unsolved_prompts_are_asked_again_with_longer_parts_of_their_demonstrations(fit):
+    """Whoever sees two thirds of a demonstration is paid here, and the others by chance."""
+
+    def score(example, ids, text):
+        return float(example.get("hint", 0) > 0.5 or int(ids.sum()) % 5 == 0)
+
+    runs = []
+    for hints in (0, 2):
+        data = {"prompts_per_iteration": 16, "rows_per_microbatch": 32, "hints": hints}
+        runs.append(fit(RLOO, callbacks=(RewardCallback(score),), data=data, samples=2, max_new_tokens=24))
+    (_, _, plain), (trainer, algorithm, helped) = runs
+    before, after = plain.rollouts, helped.rollouts
+    unsolved = unsolved_groups(before)
+    shares = [example.get("hint", 0) for example in after.examples]
+    assert unsolved and {group for group, share in enumerate(shares) if share} <= {*unsolved}
+    assert not unsolved_groups(after) and any(shares)
+    assert trainer.callback_metrics["prompts/hinted"] == pytest.approx(sum(map(bool, shares)) / 16)
+    for group, share in enumerate(shares):
+        row = 2 * group
+        prompt = after.prompt_ids[row][after.prompt_mask[row]].tolist()
+        assert prompt == algorithm.policy.encode_prompt(after.examples[group]["prompt"])
+        text, asked = (each.examples[group]["prompt"][-1]["content"] for each in (after, before))
+        hint = text.removeprefix(asked).removeprefix(f"\n{HINT}\n")
+        words = before.examples[group]["demonstration"].split()
+        assert hint.split() == words[: int(share * len(words))]
+        if share:
+            assert before.examples[group]["demonstration"].startswith(hint) and 0 < len(hint.split()) < len(words)
+        else:
+            assert torch.equal(after.response_ids[row, :2], before.response_ids[row, :2])
+    assert helped.generated > int(after.mask.sum())
+
+
+def test_hints_need_demonstrations():
+    with pytest.raises(UsageError, match=r"data\.hints"):
+        hinted({"prompt": [{"role": "user", "content": "?"}]}, 0.5)
 
 
 def test_long_responses_pay():

@@ -24,7 +24,7 @@ METRICS: dict[str, tuple[str, ...] | None] = {
     "pretraining": ("explained_variance", "bias"),
     "pairs": ("tied",),
     "progress": ("optimizer_steps", "learning_rate"),
-    "prompts": ("too_long",),
+    "prompts": ("too_long", "hinted"),
     "tokens": ("generated", "continued", "prefilled"),
     "time": ("sample", "score", "update"),
     **dict.fromkeys(("reward", "memory", "gradient", "diagnostic", "credit", "value_accuracy")),

@@ -73,7 +73,7 @@ class RewardCallback(Ranged, Callback, setting="reward"):
         policy: Any = pl_module.policy
         started = time.perf_counter()
         rollouts = data.rollouts
-        if not data.resample:  # otherwise the scores have decided which prompts to keep
+        if not data.samples_again:  # otherwise the scores have decided which prompts to keep
             rollouts.rewards = self.score(trainer, pl_module, rollouts)
         if self.overlong is not None:
             limit: Any = pl_module.plan.max_new_tokens  # type: ignore[union-attr]
@@ -88,6 +88,8 @@ class RewardCallback(Ranged, Callback, setting="reward"):
             texts = texts_of(sampled, policy.decode)
             values["train/task_score"] = scores_of(data.task, sampled, texts).mean()
         values |= _unreadable(data.task, rollouts, policy)
+        if data.hints:
+            values["prompts/hinted"] = sum("hint" in example for example in rollouts.examples) / len(rollouts.examples)
         values |= {
             "train/reward": rollouts.rewards[rollouts.sampled].mean(),
             "time/score": time.perf_counter() - started,

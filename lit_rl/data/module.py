@@ -73,6 +73,10 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         resample: how many times an iteration's prompts whose samples all earn the same reward are replaced by others,
             drawn at random: DAPO's dynamic sampling (2503.14476). All tokens count. The prompts that are trained on
             are then no longer those of the task: solved ones and hopeless ones are rare.
+        hints: how many times a prompt that none of its samples solves (no reward above 0) is asked again, the k-th time
+            with the share k / (hints + 1) of its demonstration in the prompt: GHPO's guidance (2507.10628). The last
+            try's responses are trained on, with the hint as a part of their prompt. All tokens count; the share of
+            hinted prompts is logged as ``prompts/hinted``. Evaluation gives no hints.
 
     Raises:
         UsageError: settings under which an iteration cannot be sampled or trained on; before the first iteration.
@@ -94,6 +98,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         environment_workers: Count = 8,
         environment_seconds: Positive = 60.0,
         resample: Whole = 0,
+        hints: Whole = 0,
     ) -> None:
         super().__init__()
         self.task = task if task is not None else GSM8KStyle()
@@ -105,7 +110,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self.stream = stream
         self.prompts = Prompts(self.task, too_long)
         self.stepper = Stepper(self.task.environment, environment_workers, environment_seconds, max_turns)
-        self.resample = resample
+        self.resample, self.hints = resample, hints
         # a run's tokens, of all ranks: sampled ones, those of continuations among them, and prefilled ones
         self.generated = self.continued = self.prefilled = 0
         self.sample_seconds = 0.0  # of the current iteration
@@ -122,8 +127,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
                 self.generated = self.continued = self.prefilled = 0
             sizes = self.prompts_per_iteration, self.rows_per_microbatch, self.tokens_per_microbatch
             check_trainer(trainer, algorithm.plan, *sizes)
-            if self.resample:
-                check_plan(algorithm.plan)
+            if self.samples_again:
+                check_plan(algorithm.plan, self.resample, self.hints)
             splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
         if self.task.converses():
             algorithm.policy.check_turns()
@@ -163,10 +168,15 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         orders = {epoch: self._order(epoch, n) for epoch in {draw // n for draw in draws}}
         examples = [prompts[orders[draw // n][draw % n]] for draw in draws]
         rollouts = self.sample(algorithm.behaviour, algorithm.plan, examples, [(TRAIN, draw) for draw in draws])
-        if self.resample:
+        if self.samples_again:
             rollouts, self._replaced = resampled(self, rollouts, [(RESAMPLE, draw) for draw in draws])
         rollouts.version = trainer.global_step
         return rollouts
+
+    @property
+    def samples_again(self) -> bool:
+        """Whether rewards decide of what an iteration trains on."""
+        return bool(self.resample or self.hints)
 
     def _order(self, epoch: int, n: int) -> list[int]:
         """The order in which the training prompts are drawn for the ``epoch``-th time."""

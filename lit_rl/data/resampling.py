@@ -1,5 +1,10 @@
-"""Dynamic sampling: other prompts in place of those whose responses all earn the same (DAPO, 2503.14476)."""
+"""Prompts of an iteration that are sampled again, because of what their responses have earned.
 
+- Dynamic sampling (DAPO, 2503.14476): other prompts in place of those whose responses all earn the same.
+- Hints (GHPO, 2507.10628): a part of the demonstration in prompts that no response has solved.
+"""
+
+import re
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -15,24 +20,30 @@ from lit_rl.functional.advantages import has_spread
 from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import SamplingPlan
+from lit_rl.tasks.base import Example
 
+HINT = "The answer begins like this:"
 OF_THE_TABLE = ("group", "origin", "row")  # what says where a row stands, not what it is
 
 
-def check_plan(plan: SamplingPlan) -> None:
+def check_plan(plan: SamplingPlan, resample: int, hints: int) -> None:
     """That the rewards of a prompt's samples are all that decides of it.
 
     Raises:
-        UsageError: there are continuations, or no samples.
+        UsageError: there are continuations, or no samples, or both ways of sampling again.
     """
+    name = "hints" if hints else "resample"
+    if resample and hints:
+        raise UsageError("data.resample and data.hints are both above 0; set one of them to 0")
     if plan.continuations or plan.demonstrations:
-        raise UsageError("data.resample is for algorithms that sample, without continuations; set it to 0")
+        raise UsageError(f"data.{name} is for algorithms that sample, without continuations; set it to 0")
 
 
 def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]]) -> tuple[Rollouts, int]:
-    """Scored rollouts with other prompts in place of those without spread, and the tokens of what was replaced.
+    """Scored rollouts, of which some groups were sampled again, and the tokens of what these replace.
 
-    There are ``data.resample`` tries; what has no spread then stays.
+    With ``data.resample`` tries, prompts without spread are replaced by others. With ``data.hints``, unsolved ones are
+    asked again with a hint that grows from try to try. What is no better after the last try stays.
 
     Args:
         data: the data module, in training.
@@ -40,23 +51,52 @@ def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]])
         streams: for each prompt, integers that name what is drawn in its place.
     """
     trainer, algorithm = data.trainer, data.trainer.lightning_module
-    reward = next(each for each in trainer.callbacks if isinstance(each, RewardCallback))
-    prompts, policy, tokens = data.prompts.of("train"), algorithm.behaviour, 0
+    *_, reward = (each for each in trainer.callbacks if isinstance(each, RewardCallback))  # whose rewards are kept
+    policy, tokens, asked = algorithm.behaviour, 0, rollouts.examples
     rollouts.rewards = reward.score(trainer, algorithm, rollouts)
-    for again in range(1, data.resample + 1):
-        flat = flat_groups(rollouts)
-        if not int(data.max_over_ranks(torch.tensor(len(flat)))):
+    for again in range(1, data.resample + data.hints + 1):
+        groups = unsolved_groups(rollouts) if data.hints else flat_groups(rollouts)
+        if not int(data.max_over_ranks(torch.tensor(len(groups)))):
             break
-        if not flat:
+        if not groups:
             with gathered(policy):  # by all ranks together
                 continue
-        named = [(*streams[group], again) for group in flat]
-        numbers = [int(np.random.default_rng([data.seed, *name]).integers(len(prompts))) for name in named]
-        others = data.sample(policy, algorithm.plan, [prompts[number] for number in numbers], named)
+        named = [(*streams[group], again) for group in groups]
+        if data.hints:
+            examples = [hinted(asked[group], again / (data.hints + 1)) for group in groups]
+        else:
+            examples = _others(data, named)
+        others = data.sample(policy, algorithm.plan, examples, named)
         others.rewards = reward.score(trainer, algorithm, others)
-        tokens += int(rollouts.mask[rows_of(rollouts, flat)].sum())
-        rollouts = with_groups(rollouts, flat, others)
+        tokens += int(rollouts.mask[rows_of(rollouts, groups)].sum())
+        rollouts = with_groups(rollouts, groups, others)
     return rollouts, tokens
+
+
+def _others(data: Any, named: Sequence[tuple[int, ...]]) -> list[Example]:
+    prompts = data.prompts.of("train")
+    return [prompts[int(np.random.default_rng([data.seed, *name]).integers(len(prompts)))] for name in named]
+
+
+def hinted(example: Example, share: float) -> Example:
+    """The example with the first part of its demonstration in the prompt, whole words, and that share in ``hint``.
+
+    Raises:
+        UsageError: it has no demonstration.
+    """
+    if "demonstration" not in example:
+        raise UsageError("data.hints takes parts of demonstrations, and data.task has none; set it to 0")
+    *before, last = example["prompt"]
+    pieces = re.findall(r"\s*\S+", example["demonstration"])
+    hint = "".join(pieces[: max(1, int(share * len(pieces)))]).strip()
+    return {**example, "prompt": [*before, {**last, "content": f"{last['content']}\n{HINT}\n{hint}"}], "hint": share}
+
+
+def unsolved_groups(rollouts: Rollouts) -> list[int]:
+    """The groups none of whose samples has a reward above 0, in ascending order."""
+    assert rollouts.rewards is not None
+    solved = rollouts.group[rollouts.sampled & (rollouts.rewards > 0)].tolist()
+    return sorted({*rollouts.group[rollouts.sampled].tolist()} - {*solved})
 
 
 def flat_groups(rollouts: Rollouts) -> list[int]:
@@ -64,7 +104,7 @@ def flat_groups(rollouts: Rollouts) -> list[int]:
     assert rollouts.rewards is not None
     groups = rollouts.group[rollouts.sampled]
     flat = groups[~has_spread(rollouts.rewards[rollouts.sampled], groups)]
-    return flat.unique().tolist()  # type: ignore[no-any-return]
+    return flat.unique().tolist()
 
 
 def rows_of(rollouts: Rollouts, groups: Sequence[int]) -> Tensor:
