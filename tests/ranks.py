@@ -25,7 +25,7 @@ from lit_rl.policy.lora import add_adapters
 from lit_rl.policy.reading import takes_tree
 from lit_rl.policy.reward_fitting import from_policy
 from lit_rl.strategy import FSDP2
-from lit_rl.tasks import Additive
+from lit_rl.tasks import Additive, Environment, Turn
 
 LENGTH, PROMPTS = 12, 8
 ROWS = {"reuse": 384}  # of an optimizer step, where it is not the rows trained on; ranks have different numbers of them
@@ -39,8 +39,9 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "offline": {"class": "OnlineDPO", "sampling": "reference"},
     # one optimizer step without a reference: old log-probabilities and entropies come from the loss itself
     "reuse": {"class": "TRePO", "cuts": Stride(3), "reuse": True, "normalizer": "token_mean", "reference": False},
+    "turns": {"class": "GRPO", "samples": 4},
 }
-RESUMED = ["PPO", "adapters", "shared"]
+RESUMED = ["PPO", "adapters", "shared", "turns"]
 NAMES = [*(name for name in algorithms.__all__ if name != "Algorithm"), *VARIANTS]
 
 
@@ -52,8 +53,24 @@ class Told(Additive):
         return plain.add_column("demonstration", ["1 " * (i % LENGTH) + "0" for i in range(len(plain))])
 
 
+class Talking(Told):
+    """With an environment that draws what it says and whether it goes on."""
+
+    def environment(self, example):
+        return Drawing()
+
+
+class Drawing(Environment):
+    def reset(self, example):
+        return example["prompt"]
+
+    def step(self, text):
+        said = [str(self.random.randrange(5)) for _ in range(self.random.randint(1, 3))]
+        return Turn([{"role": "user", "content": " ".join(said)}], text.count("1") / 4, self.random.random() < 0.3)
+
+
 def policy(lora_rank: int = 0) -> TokenTransformer:
-    policy = TokenTransformer(5, length=LENGTH, eos=True, hidden_size=32, layers=2)
+    policy = TokenTransformer(5, length=4 * LENGTH, eos=True, hidden_size=32, layers=2)
     if lora_rank:
         add_adapters(policy.model, lora_rank, lora_rank)
         policy.recipe = {"lora_rank": lora_rank}
@@ -109,7 +126,7 @@ class Keep(Callback):
 def run(name: str, folder: Path, ranks: int, strategy: Any, iterations: int = 1, resume: Path | None = None) -> Trainer:
     """Trains, and writes ``<name>.pt`` into the folder."""
     algorithm = make(name, folder.parent)
-    task = Told(vocabulary=5, length=LENGTH, eos=True)
+    task = (Talking if name == "turns" else Told)(vocabulary=5, length=LENGTH, eos=True)
     rows = ROWS.get(name, PROMPTS * algorithm.plan.trained_rows)
     data = RolloutDataModule(
         task,

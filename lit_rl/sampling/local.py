@@ -131,13 +131,19 @@ class LocalSampler(Sampler):
         turns: Turns | None,
     ) -> Batch:
         """Writes the batch's rows to their ends, turn by turn; returns it, with all slots in its mask."""
+        done = 0
         while True:
             before = out.lengths
             out.lengths = before.clone()
-            self._decode(policy, batch, out, plan, progress)
+
+            def show(step: int, begun: int = done) -> None:
+                progress(min(begun + step, plan.max_new_tokens))
+
+            self._decode(policy, batch, out, plan, show)
             batch.fill(out.lengths - before)
             if turns is None:
                 return batch
+            done += int((out.lengths - before).max())
             rows, heard = turns.answer(out)
             if not heard:
                 return batch
