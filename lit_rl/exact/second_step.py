@@ -61,9 +61,8 @@ def joint(high: float) -> Formula:
         moved = tree.probability() / p
         ratio = moved[:, None] / moved
         ratio = torch.where(difference > 0, ratio, 1 / ratio)
-        weights = (
-            ratio * (ratio <= 1 + high) * difference
-        ) @ p  # a leaf is the first of the pair as often as the second
+        # a leaf is the first of its pair as often as the second
+        weights = (ratio * (ratio <= 1 + high) * difference) @ p
         return tree.score_gradient(p / tree.probability() * weights)
 
     return Formula("E_old[w d (S - S')/2]", gradient)
