@@ -3,6 +3,7 @@
 import csv
 from dataclasses import replace
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,7 +20,7 @@ from ablations.records.study_results import StudyResults
 from ablations.report import figures, page, study_report
 from ablations.study import Arm, Comparison, Fault, Study
 from lit_rl.errors import UsageError
-from lit_rl.functional.warning_rules import SIGNS, badness
+from lit_rl.functional.warning_rules import LIMITS, SIGNS, badness
 
 SEEDS, OTHERS, STEPS = range(8), range(100, 110), range(1, 13)
 FAULT = Fault("made up", "kl_collapse", "x bad", "x good")
@@ -167,14 +168,18 @@ def test_a_threshold_is_the_best_that_is_allowed():
 
 
 def test_limits_come_from_the_seeds_that_are_not_reported_alone(results):
+    grown = {"x good": 4.0, "x bad": 9.0}  # healthy responses, too, are longer than the rule of thumb takes for well
+    loud = [replace(c, diagnostics=c.diagnostics | {"length_ratio": {5: grown[c.arm]}}) for c in results.calibration]
+    results = replace(results, calibration=tuple(loud))
     limits = alarms.calibrated(alarms.for_limits(results))
-    assert 0.1 < limits["entropy_ratio"] < 0.6 and 0.1 < limits["distinct"] < 0.7 and "stuck" not in limits
-    healthy = [min(c.diagnostics["distinct"].values()) for c in results.calibration if c.arm == "x good"]
-    assert badness("distinct", limits["distinct"]) == pytest.approx(-(0.1 + min(healthy)) / 2)
-    blind = [
-        replace(c, diagnostics=c.diagnostics | {"kl_slope": dict.fromkeys(STEPS, 0.5)}) for c in results.calibration
-    ]
-    assert alarms.calibrated(alarms.pairs(blind, [FAULT])).keys() == limits.keys()  # tells nothing: as before
+    assert limits.keys() == {"entropy_ratio", "distinct", "length_ratio"}  # what was measured of the fault's warning
+    assert limits["length_ratio"] == 6.5  # in the middle
+    for metric, limit in limits.items():
+        thumb, healthy = alarms.RULES_OF_THUMB[metric], [c for c in loud if c.arm == "x good"]
+        worst = [badness(metric, x) for c in healthy for x in c.diagnostics[metric].values()]
+        flagged = [np.mean(np.array(worst) > badness(metric, at)) for at in (thumb, limit)]
+        assert flagged[1] <= 0.05 and badness(metric, limit) >= badness(metric, thumb)
+        assert (limit == thumb) == (flagged[0] <= 0.05)
     changed = replace(results, cells=results.cells[:4])
     assert alarms.calibrated(alarms.for_limits(changed)) == limits
     assert not {p.faulty.seed for p in alarms.of(results)} & {p.faulty.seed for p in alarms.for_limits(results)}
@@ -188,6 +193,13 @@ def test_limits_come_from_the_seeds_that_are_not_reported_alone(results):
         replace(results.study, faults=())
     with pytest.raises(ValueError, match="compares with nobody"):
         replace(results.study, faults=(FAULT._replace(twin="nobody"),))
+
+
+def test_default_limits_are_those_that_the_study_set():
+    table = Path(__file__).parents[1] / "results" / "failure_signatures" / "tables" / "limits.csv"
+    with table.open(newline="") as file:
+        found = {row["metric"]: float(f"{float(row['limit set']):.2g}") for row in csv.DictReader(file)}
+    assert found == LIMITS
 
 
 # ---- on paper -------------------------------------------------------------------------------------------------------
@@ -224,10 +236,11 @@ def test_the_report_says_it_in_a_table_and_two_figures(results, tmp_path):
     first = text[: text.index("\n## Details")]
     assert "## When it warns" in first and first.count("![") == 1
     assert "| kl_collapse | rules of thumb | 88 [47, 100] | 0 [0, 37] | 100 | 88 [47, 100] | 5.0 |" in first
-    assert "| kl_collapse | rules of thumb, all prompts | 88 [47, 100] | 100 [63, 100] | 47 |" in first
     assert f"| kl_collapse | {alarms.CALIBRATED} |" in first
     study_report.write(tables, tmp_path / "tables")
     with (tmp_path / "tables" / "warnings.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {row["warning"] for row in rows} == {"kl_collapse"} and {row["meant"] for row in rows} == {"yes"}
+    (whole,) = (row for row in rows if row["limits"] == "rules of thumb, all prompts")
+    assert (whole["detected (%)"], whole["false alarms (%)"]) == ("88", "100")
     assert all(f"## {table.name}.csv" in page.guide(results, tables) for table in tables)

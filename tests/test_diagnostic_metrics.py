@@ -88,7 +88,7 @@ def test_every_sign_has_its_limit_on_the_right_side():
     assert limits.keys() == {name for signs in rules.SIGNS.values() for name in signs} and limits == rules.LIMITS
     healthy = dict.fromkeys([*rules.SIGNS["critic_initialisation"], *rules.SIGNS["kl_collapse"]], 0.5)
     healthy |= {"value_bias": -0.4, "clip_fraction": 0.1, "distinct": 0.9, "length_ratio": 0.6, "cut_error": 0.2}
-    sick = {"value_bias": -0.6, "clip_fraction": 0.4, "distinct": 0.4, "length_ratio": 0.4, "cut_error": 0.4}
+    sick = {"value_bias": -4.6, "clip_fraction": 0.4, "distinct": 0.3, "length_ratio": 0.4, "cut_error": 0.5}
     sick |= {"entropy_ratio": 3.5}
     assert not any(rules.beyond(healthy, limits).values())
     assert {x for signs in rules.beyond(sick, limits).values() for x in signs} == sick.keys()
@@ -102,7 +102,7 @@ def test_every_sign_has_its_limit_on_the_right_side():
     "setting, value",
     [
         *[("every_n_iterations", -1), ("probe_every_n_iterations", -2), ("probe_prompts", 1), ("kl_window", 1)],
-        *[("value_bias", -0.1), ("sampling_error", -1.0), ("distinct", float("nan")), ("length_ratio", 0.5)],
+        *[("value_bias", -0.1), ("cut_error", -1.0), ("distinct", float("nan")), ("length_ratio", 0.5)],
     ],
 )
 def test_settings_out_of_range_are_refused(setting, value):

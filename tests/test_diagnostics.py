@@ -60,7 +60,7 @@ class Valued(RLOO):
 
 
 class Shifted(Valued):
-    offset = 0.4
+    offset = 2.5
 
 
 class Turned(Valued):

@@ -196,26 +196,30 @@ def roc(positive: Sequence[float], negative: Sequence[float]) -> list[tuple[floa
 
 
 def calibrated(found: Sequence[Pair]) -> dict[str, float]:
-    """Limits by the rule: of the thresholds that flag at most ``MOST_FALSE`` of the healthy runs, the one that detects
-    most; of equal ones that with the fewest false alarms. It lies in the middle between two values that were seen.
+    """Limits by the rule: a rule of thumb that flags at most ``MOST_FALSE`` of the twins of its warning's faults stays.
 
-    Healthy runs are looked at to their end, faulty ones up to their harm. A metric that tells no faulty run of its
-    warning from healthy ones has none.
+    Another one moves to the :func:`threshold`. Metrics that were never measured there have none.
+
+    Twins are looked at to their end, faulty runs up to their harm. No limit gets stricter than the rule of thumb, for
+    runs of a small study vary less than others.
     """
     limits = {}
     for warning, metrics in SIGNS.items():
         meant = [pair for pair in found if pair.fault.warning == warning]
         for metric in metrics:
-            twins = {(p.twin.arm, p.twin.seed): p.twin for p in found if p.twin.diagnostics.get(metric)}
-            healthy = [extreme(twin, metric, math.inf) for twin in twins.values()]
+            healthy = [extreme(p.twin, metric, math.inf) for p in meant if p.twin.diagnostics.get(metric)]
             faulty = [extreme(p.faulty, metric, p.end) for p in meant if p.faulty.diagnostics.get(metric)]
-            if healthy and faulty and _above(faulty, at := threshold(faulty, healthy)):
-                limits[metric] = as_limit(metric, at)
+            if healthy and faulty:
+                limits[metric] = RULES_OF_THUMB[metric]
+                if _above(healthy, badness(metric, RULES_OF_THUMB[metric])) > MOST_FALSE:
+                    limits[metric] = as_limit(metric, threshold(faulty, healthy))
     return limits
 
 
 def threshold(positive: Sequence[float], negative: Sequence[float], most: float = MOST_FALSE) -> float:
-    """See :func:`calibrated`; what is above it is flagged."""
+    """Of the thresholds that flag at most ``most`` of the healthy runs, the one that detects most; of equal ones that
+    with the fewest false alarms. What is above it is flagged. It lies in the middle between two values that were seen.
+    """
     seen = sorted({x for x in (*positive, *negative) if math.isfinite(x)})
     candidates = [*((low + high) / 2 for low, high in pairwise(seen)), seen[-1]]  # nothing is above the last one
     rates = {at: (_above(positive, at), _above(negative, at)) for at in candidates}

@@ -32,7 +32,7 @@ def name(metric: str) -> str:
         positions = ", ".join(str(int(t) + 1) for t in metric.removeprefix(RECOVERED).split("+"))
         return f"recovered part of the exact gradient at positions {positions}"
     if metric.startswith(FLAGGED):
-        return f"share of runs that draw `{metric.removeprefix(FLAGGED)}`"
+        return "share of runs that draw the warning"
     if metric.startswith(NOISE):
         return f"gradient noise tr Σ {_at_cost(metric.removeprefix(NOISE))}"
     return "peak memory" if metric == MEMORY else _plain(metric)

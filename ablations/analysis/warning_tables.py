@@ -36,9 +36,10 @@ AREAS = (
     "worst value counts, up to the harm of the faulty one. Intervals are Newcombe's."
 )
 LIMITS_GUIDE = (
-    f"The limit is set on runs of other seeds: of the limits that flag at most {100 * alarms.MOST_FALSE:.0f}% of all "
-    "their healthy runs, the one that detects most faulty ones before harm. The rates are those of this metric alone: "
-    "on the seeds that set it, and on those that are reported."
+    f"A rule of thumb that flags at most {100 * alarms.MOST_FALSE:.0f}% of the healthy twins of its warning's faults, "
+    "on other seeds, stays. For another one the limit is set: of those that flag so few, the one that detects most "
+    "faulty runs before harm. No limit gets stricter, for runs of a small study vary less than others. The rates are "
+    "those of this metric alone: on the seeds that set it, and on those that are reported."
 )
 LEGEND = (
     "*Detected*: of the faulty runs; *false alarms*: of their healthy twins. *Right*: of the warnings, if every second "
@@ -64,7 +65,8 @@ def meant(found: Sequence[Pair], warning: str) -> list[Pair]:
 def page(results: StudyResults) -> list[str]:
     """For the report's page: a row a warning and its limits."""
     found = alarms.of(results)
-    judged = [(rule, alarms.judged(rule, meant(found, rule.warning))) for rule in all_rules(results)]
+    shown = [rule for rule in all_rules(results) if rule.title in (THUMB, CALIBRATED)]
+    judged = [(rule, alarms.judged(rule, meant(found, rule.warning))) for rule in shown]
     rows = [[rule.warning, rule.title, *_shown(each)] for rule, each in judged if each.pairs]
     if not rows:
         return []

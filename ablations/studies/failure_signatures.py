@@ -5,7 +5,7 @@ from typing import Any
 from ablations.config import Config
 from ablations.metric_names import FLAGGED
 from ablations.studies.parts import POLICY, QUIET, SMALL_MODELS, WORDS, cuts, position_credit
-from ablations.study import SMOKE, Arm, Comparison, Fault, Stage, Study
+from ablations.study import SMOKE, Arm, Comparison, Fault, Reading, Stage, Study
 
 KEY, TASKS = "KeyToken", ("KeyToken", "GSM8KStyle")
 LENGTH, POSITION = 8, 5  # of KeyToken's responses, and of the token that decides
@@ -20,8 +20,8 @@ TWINS = {
 }
 BECAUSE = {
     CRITIC: "its bias is what is measured",
-    FEW: "the error of one draw is as large as the variance that it should take away",
-    BASELINE: "most of the noise is the constant's, which probes see",
+    FEW: "one draw's error is as large as what it should take away",
+    BASELINE: "most of the noise is the constant's",
     HACKED: "nothing holds the policy near its start",
     FAST: "the policy loses its variety, or turns to noise",
 }
@@ -151,15 +151,23 @@ STUDY = Study(
     },
     seeds=tuple(range(20)),
     hours=2,
+    reading=Reading(
+        "With limits set on other seeds every faulty run draws critic_initialisation, insufficient_sampling or "
+        "poor_baseline, 3, 9 and 3 iterations before the harm; so do 2%, 2% and 12% of the healthy ones. kl_collapse "
+        "is drawn by 65% and 6%, and in time by 28% of harmed runs. By rules of thumb every healthy PPO run draws "
+        "critic_initialisation: its critic starts at 0, which is wrong, too.",
+        ("equal", "above", "above", "above", "above"),
+    ),
     smoke={**SMOKE, "diagnostics.probe_every_n_iterations": 2, "trainer.max_epochs": 3},
     notes=(
-        f"{SMALL_MODELS} These faults are crass, and provoked one at a time.",
-        "The faults: a critic that starts at -3, where rewards are 0 or 1; TRePO with one continuation a cut and two "
-        "samples, where one response in 16 earns or problems have up to four steps; a baseline of -2; a reward model of"
-        " 32 (KeyToken) or 128 responses with 30% wrong labels and no KL penalty (twin: 0.1 or 0.05); 300 (KeyToken, "
-        "where one response in 16 earns) or 30 times the learning rate.",
-        "Harm is dated by validations in every third iteration, so up to three iterations too late.",
-        "Probes are drawn in every fifth iteration. Without them a constant baseline draws no warning.",
-        "Limits of warnings are set on the seeds 100 to 109, which are in no other number.",
+        f"{SMALL_MODELS} The faults are crass, one at a time.",
+        "Faults: a critic that starts at -3; one continuation a cut and two samples, where one response in 16 earns or "
+        "problems have up to four steps; a baseline of -2; a reward model of 32 (KeyToken) or 128 responses, 30% of "
+        "labels wrong, without KL penalty (twin: 0.1 or 0.05); 300 (KeyToken, one in 16 earns) or 30 times the rate.",
+        "Harm is dated to three iterations. Without probes a constant baseline draws no warning.",
+        "Limits are set on seeds 100 to 109, which are in no other number. To detect most, length_ratio would have a "
+        "limit of 1.11, which suits these runs alone: so no limit gets stricter.",
+        "All false alarms of kl_collapse are of GSM8KStyle RLOO with weak reward model and KL penalty, of which 7 of "
+        "20 runs fell. On GSM8KStyle a critic that started wrong delays: 3 of 20 runs end harmed.",
     ),
 )

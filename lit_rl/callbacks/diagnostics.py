@@ -68,7 +68,8 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         probe_samples: probes per prompt, at least ``model.samples``.
         explained_variance: lower limit of 1 - Var(R - V) / Var(R), with V the critic's values and R its targets.
         value_bias: upper limit of the absolute mean(V - R) / sd(R).
-        sampling_error: upper limit of the squared standard error of a mean over the variance of the returns.
+        cut_error: upper limit of the squared standard error of a cut's mean over the variance of the returns.
+        group_error: the same of a group's mean.
         trace_ratio: upper limit of the gradient's noise over that with a baseline from probes.
         stuck: upper limit of the share of groups whose advantages are all 0 and that are not solved.
         entropy_ratio: lower limit of the entropy per token over that of the first measured iteration; its inverse is
@@ -91,7 +92,8 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         probe_samples: Several = 16,
         explained_variance: AnyLimit = LIMITS["explained_variance"],
         value_bias: Limit = LIMITS["value_bias"],
-        sampling_error: Limit = LIMITS["group_error"],
+        cut_error: Limit = LIMITS["cut_error"],
+        group_error: Limit = LIMITS["group_error"],
         trace_ratio: Limit = LIMITS["trace_ratio"],
         stuck: Limit = LIMITS["stuck"],
         entropy_ratio: Limit = LIMITS["entropy_ratio"],
@@ -104,8 +106,8 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         self.limits = {
             "explained_variance": explained_variance,
             "value_bias": value_bias,
-            "cut_error": sampling_error,
-            "group_error": sampling_error,
+            "cut_error": cut_error,
+            "group_error": group_error,
             "trace_ratio": trace_ratio,
             "stuck": stuck,
             "entropy_ratio": entropy_ratio,
