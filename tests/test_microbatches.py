@@ -5,6 +5,7 @@ import pytest
 import torch
 from lightning import Callback
 from trees import distinct_tokens, forked
+from turns import spoken_between
 
 from lit_rl.algorithms import GRPO, OnlineDPO, TRePO
 from lit_rl.data.microbatches import MicroBatches, by_tokens, fewest, packed, pieces
@@ -16,6 +17,13 @@ from lit_rl.policy import CausalPolicy
 @pytest.fixture(scope="module")
 def rollouts(policy):
     return forked(policy)
+
+
+def test_the_tokens_of_an_environment_are_read_where_a_chosen_one_comes_after(rollouts):
+    between = spoken_between(rollouts, 420)
+    for tokens in (100, 10**4):
+        for size, rows in pieces(between, tokens):
+            assert size == distinct_tokens(between, rows)
 
 
 @pytest.mark.parametrize("tokens", [1, 40, 70, 10**4])

@@ -7,6 +7,7 @@ import torch
 from families import CONFIGS, encode, family
 from transformers import BambaConfig, BambaForCausalLM, LlamaConfig, MistralConfig
 from trees import distinct_tokens, forked, sample
+from turns import spoken_between
 
 from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer
 from lit_rl.policy.reading import read, read_states, takes_tree, whole_inputs
@@ -91,6 +92,20 @@ def test_prefixes_of_continuations_are_read_once(rows, settings):
     theirs = gradient(policy, rollouts, of_whole_rows(policy, rollouts))
     assert distance(gradient(policy, rollouts, read(policy.model, rollouts)[0]), theirs) < 1e-6
     assert distance(gradient(policy, rollouts, read(policy.model, rollouts, apart=True)[0]), theirs) < 1e-6
+
+
+@pytest.mark.parametrize("rows", TABLES.values(), ids=TABLES)
+def test_what_an_environment_said_is_read_once_and_never_trained_on(rows):
+    policy = CausalPolicy().double()
+    rollouts = spoken_between(forked(policy), policy.vocabulary)
+    rollouts = rollouts.select(torch.tensor(rows(len(rollouts))))
+    assert lay_out(rollouts).input_ids.numel() == distinct_tokens(rollouts)
+    logits = read(policy.model, rollouts)[0]
+    assert takes_tree(policy.model) and len(logits) == int(rollouts.mask.sum())
+    theirs = gradient(policy, rollouts, of_whole_rows(policy, rollouts))
+    assert distance(gradient(policy, rollouts, logits), theirs) < 1e-6
+    logprobs, entropy = policy.logprobs_and_entropy(rollouts, 1.0)
+    assert not logprobs[~rollouts.mask].any() and not entropy[~rollouts.mask].any()
 
 
 def test_rows_without_a_token_have_no_numbers_and_a_gradient_of_zero(policy):

@@ -1,9 +1,13 @@
 """GRPO, and with other settings Dr.GRPO and DAPO's loss."""
 
+from typing import Literal
+
 from torch import Tensor
 
 from lit_rl.algorithms.base import Algorithm
-from lit_rl.functional.advantages import group_relative
+from lit_rl.algorithms.placements import as_earned
+from lit_rl.errors import UsageError
+from lit_rl.functional.advantages import group_relative, turn_relative
 from lit_rl.functional.losses import Normalizer
 from lit_rl.ranges import NonNegative, Several, Share
 from lit_rl.rollouts import Rollouts
@@ -30,6 +34,9 @@ class GRPO(Algorithm):
     Args:
         samples: responses sampled for each prompt (G), at least 2.
         scale_by_std: divide by the standard deviation of the group's returns.
+        rewards: what is compared in a group. ``response``: the returns of whole responses. ``turns``: what an
+            environment pays for each turn; a token is weighed by the turns from its own on, as with process supervision
+            (2402.03300).
         normalizer: what the loss of a response is divided by. ``row_sum``: 1, the policy gradient itself.
             ``sequence_mean``: the tokens of the response. ``token_mean``: the mean number of tokens over an optimizer
             step. ``constant``: ``max_new_tokens``.
@@ -43,14 +50,23 @@ class GRPO(Algorithm):
         self,
         samples: Several = 4,
         scale_by_std: bool = True,
+        rewards: Literal["response", "turns"] = "response",
         normalizer: Normalizer = "sequence_mean",
         clip_low: Share | None = 0.2,
         clip_high: NonNegative | None = 0.2,
         **kwargs,
     ) -> None:
         super().__init__(samples=samples, normalizer=normalizer, clip_low=clip_low, clip_high=clip_high, **kwargs)
-        self.scale_by_std = scale_by_std
+        if rewards == "turns" and self._penalized:
+            raise UsageError(
+                "model.kl k1_reward lowers the rewards of responses, but model.rewards turns compares those of turns; "
+                "set model.kl k3_loss"
+            )
+        self.scale_by_std, self.rewards = scale_by_std, rewards
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
+        if self.rewards == "turns":
+            paid = as_earned(self.returns(rollouts), rollouts, "model.rewards turns")
+            return turn_relative(paid, rollouts.mask, rollouts.group, self.scale_by_std)
         advantages = group_relative(self.returns(rollouts), rollouts.group, self.scale_by_std)
         return advantages[:, None].expand_as(rollouts.mask)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lit_rl.errors import UsageError
 from lit_rl.functional import placement
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.reward_model import RewardModel
@@ -74,6 +75,32 @@ class Causal(Placement):
     def __call__(self, total: Tensor, rollouts: Rollouts, rows: int) -> Tensor:
         earned = self.task.earned(rollouts.response_ids, rollouts.lengths)
         return placement.causal(earned.to(total), total, rollouts.mask)
+
+
+@dataclass(frozen=True)
+class AsEarned(Placement):
+    """Pays what an environment pays for a turn at the turn's last token, and the rest at the response's last one.
+
+    What a turn earns is known before the next one begins, so that ``to_go`` leaves the gradient as it is.
+    """
+
+    def __call__(self, total: Tensor, rollouts: Rollouts, rows: int) -> Tensor:
+        return as_earned(total, rollouts, "model.placement AsEarned")
+
+
+def as_earned(total: Tensor, rollouts: Rollouts, setting: str) -> Tensor:
+    """What turns earn, at their last tokens, and the rest of the total at the response's: [N, T].
+
+    Args:
+        total: [N] what each response earns.
+        setting: that asks for it, for messages.
+
+    Raises:
+        UsageError: there is no environment that pays for turns.
+    """
+    if rollouts.turn_rewards is None:
+        raise UsageError(f"{setting}: data.task has no environment that pays for turns; take a task that has one")
+    return placement.causal(rollouts.turn_rewards.to(total), total, rollouts.mask)
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,8 @@ class PPO(Algorithm):
         critic: ``copy``: a value head on a copy of the model, which doubles the memory. ``shared``: a value head on the
             policy's own layers; the value loss then trains these as well (pretraining fits the head alone). null: none;
             all values are 0, and there is no value loss.
-        placement: where the response's reward is paid (``Last``, ``Causal``, ``Attention``, ``Uniform``, ``Shuffled``,
-            ``Potential``); null pays it at the last token.
+        placement: where the response's reward is paid (``Last``, ``AsEarned``, ``Causal``, ``Attention``, ``Uniform``,
+            ``Shuffled``, ``Potential``); null pays it at the last token.
         lambda_actor: lambda of the advantages, 0 to 1; 1 is unbiased.
         lambda_by_length: alpha of VAPO's lambda (2504.05118), which takes the place of ``lambda_actor``: 1 - 1 / (alpha
             times the response's tokens), at least 0. It depends on how the response ends, so that it is biased even

@@ -10,7 +10,7 @@ from lit_rl.algorithms.base import Algorithm
 from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import leave_one_out
 from lit_rl.functional.chosen import packed, unpacked
-from lit_rl.functional.cuts import Bernoulli, CutRule, Stride, cut_positions
+from lit_rl.functional.cuts import Bernoulli, CutRule, Stride, Turns, cut_positions
 from lit_rl.functional.prefix_values import Fill, exact_probability, prefix_advantages
 from lit_rl.ranges import Count, Number
 from lit_rl.rollouts import Rollouts
@@ -87,6 +87,8 @@ class TRePO(Algorithm):
         )
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
+        if isinstance(self.plan.cuts, Turns) and rollouts.spoken is None:
+            raise UsageError("model.cuts Turns: data.task has no environment; take a task that has one")
         returns = self.returns(rollouts)
         samples = (rollouts.origin < 0).nonzero().squeeze(1)
         forked = (rollouts.origin >= 0).nonzero().squeeze(1)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from lit_rl.functional.chosen import turn_ends
+
 
 def leave_one_out(returns: Tensor, group: Tensor) -> Tensor:
     """The advantages of RLOO (2402.14740): A_i = r_i - the mean of the other returns of its group.
@@ -60,6 +62,26 @@ def weighted_baseline(returns: Tensor, weights: Tensor, leave_one_out: bool = Tr
     sums, total = chosen @ (above[..., None] * weights), chosen @ weights
     plain = (above @ chosen / chosen.sum(0))[..., None]
     return first[..., None] + torch.where(total > 0, sums / total, plain)
+
+
+def turn_relative(rewards: Tensor, mask: Tensor, group: Tensor, scale_by_std: bool = False) -> Tensor:
+    """The advantages of GRPO with rewards for parts of a response (2402.03300, process supervision), here for turns.
+
+    A_t is the sum of r~ over the turn of t and the later ones. r~ is the turn's reward relative to those of all turns
+    of the group, see :func:`group_relative`.
+
+    Args:
+        rewards: [N, T] in units of the reward, each at the last token of its turn.
+        mask: [N, T] bool.
+        group: [N] the group of each row.
+
+    Returns:
+        [N, T]; what stands outside the mask says nothing.
+    """
+    ends = turn_ends(mask)
+    relative = torch.zeros_like(rewards)
+    relative[ends] = group_relative(rewards[ends], group[:, None].expand_as(ends)[ends], scale_by_std)
+    return relative.flip(1).cumsum(1).flip(1)
 
 
 def group_sum(x: Tensor, group: Tensor) -> Tensor:
