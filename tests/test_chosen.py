@@ -11,7 +11,25 @@ import torch
 from turns import spoken_between
 
 from lit_rl import algorithms
-from lit_rl.algorithms import ABC, GRPO, PPO, REINFORCE, RLOO, RTO, OnlineDPO, ReMax, Supervised, TRePO, placements
+from lit_rl.algorithms import (
+    ABC,
+    CISPO,
+    GRPO,
+    GSPO,
+    P3O,
+    PPO,
+    REINFORCE,
+    RLOO,
+    RLZVP,
+    RTO,
+    OnlineDPO,
+    OptimalBaseline,
+    REINFORCEPlusPlus,
+    ReMax,
+    Supervised,
+    TRePO,
+    placements,
+)
 from lit_rl.callbacks.value_accuracy import estimates
 from lit_rl.errors import UsageError
 from lit_rl.exact.learned import by_attention, from_uniform
@@ -147,16 +165,25 @@ def test_packing_keeps_the_order_and_comes_back():
 
 # ---- all algorithms: what is said in between changes nothing -------------------------------------------------------
 
-V, T, P = 4, 6, 5
+V, T, P = 4, 6, 8
 CASES = {
     "REINFORCE": REINFORCE,
     "REINFORCE, KL in the reward": partial(REINFORCE, kl_coefficient=0.1),
     "RLOO": partial(RLOO, samples=3),
     "ReMax": partial(ReMax, samples=2),
+    "P3O": P3O,
+    "P3O, joint": partial(P3O, clipping="joint"),
+    **{f"OptimalBaseline, {per}": partial(OptimalBaseline, per=per) for per in ("response", "token", "prefix")},
     "GRPO": partial(GRPO, kl_coefficient=0.1, kl="k3_loss"),
     "GRPO, DAPO's loss": partial(GRPO, normalizer="token_mean"),
     "GRPO, Dr.GRPO": partial(GRPO, normalizer="constant", scale_by_std=False),
+    "GSPO": GSPO,
+    "CISPO": CISPO,
+    "RLZVP": RLZVP,
+    "REINFORCEPlusPlus": partial(REINFORCEPlusPlus, kl_coefficient=0.1),
+    "REINFORCEPlusPlus, group baseline": partial(REINFORCEPlusPlus, samples=3, group_baseline=True),
     "PPO": PPO,
+    "PPO, lambda by length": partial(PPO, lambda_by_length=0.5),
     "PPO, two lambdas": partial(PPO, lambda_actor=0.5, lambda_critic=0.7, kl_coefficient=0.1),
     "PPO, full return": partial(PPO, weighting="full", placement=placements.Uniform()),
     "PPO, whitened": partial(PPO, whiten=True, critic=None),
@@ -207,6 +234,9 @@ def learned_from(algorithm, rollouts):
         model.logprobs_and_entropy = lambda rows, *_, numbers=numbers, entropy=entropy: (numbers(rows), entropy(rows))
     if getattr(algorithm, "critic", None) is not None:
         algorithm.critic.forward = known[-1]
+    if isinstance(algorithm, OptimalBaseline):
+        more = [Known(len(rollouts), 79 + token) for token in range(V)]
+        algorithm.policy.logits = lambda rows, *_: torch.stack([numbers(rows) for numbers in more], -1)
     if isinstance(algorithm, ABC):
         algorithm.placement.model.attention = Known(len(rollouts), 78, positive=True)
     algorithm.prepare(rollouts, 7)
@@ -221,6 +251,7 @@ def learned_from(algorithm, rollouts):
 def test_what_an_environment_says_in_between_changes_no_advantage_and_no_loss(name):
     torch.manual_seed(0)
     policy = TabularPolicy(V, T, eos=True, spread=1.0).double()
+    policy.model.table.data[:, -1] -= 1.5  # responses of several tokens
 
     def fresh():
         built = CASES[name](policy=TabularPolicy(V, T, eos=True).double(), max_new_tokens=T, reference=True)
@@ -230,8 +261,10 @@ def test_what_an_environment_says_in_between_changes_no_advantage_and_no_loss(na
     plan = fresh().plan
     plan = SamplingPlan(max_new_tokens=T) if plan.demonstrations else plan
     apart = LocalSampler().sample(policy, [[0]] * P, plan, [(i,) for i in range(P)])
+    assert apart.lengths.max() == T and len(apart.lengths.unique()) > 2
     apart.examples = [{}] * P
     apart.rewards = torch.rand(len(apart), dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    apart.rewards[apart.group < 2] = apart.group[apart.group < 2].double()  # all wrong, and all right
     between = spoken_between(apart, V)
     advantages, terms, *gradients = learned_from(fresh(), apart)
     found = learned_from(fresh(), between)

@@ -81,7 +81,7 @@ def test_every_estimator_and_every_fill_is_there(everything):
         assert f"TRePO {fill}" in named
     for fill in ("linear_value_mc", "linear_value_td", "linear_advantage"):
         assert f"TRePO {fill}" in named
-    for rule in ("Bernoulli", "entropy", "boundary", "relative"):
+    for rule in ("Bernoulli", "entropy", "boundary", "relative", "turns"):
         assert f", {rule}" in named
 
 

@@ -22,13 +22,16 @@ class GSPO(ResponseRatio, GRPO):
             mean.
 
     Raises:
-        UsageError: ``normalizer`` is set; the length is in the ratio.
+        UsageError: ``normalizer`` is set, the length is in the ratio; or ``rewards`` ``turns``.
     """
 
     def __init__(self, clip_low: Share | None = 3e-4, clip_high: NonNegative | None = 4e-4, **kwargs) -> None:
         super().__init__(clip_low=clip_low, clip_high=clip_high, **kwargs)
         if self.normalizer != "sequence_mean":
             raise UsageError("model.normalizer does not apply to GSPO, whose ratio contains the length; leave it out")
+
+        if self.rewards != "response":
+            raise UsageError("model.rewards turns does not apply to GSPO's ratio of whole responses; leave it out")
 
     def log_ratios(self, minibatch: Rollouts, logprobs: Tensor) -> Tensor:
         mask = minibatch.mask

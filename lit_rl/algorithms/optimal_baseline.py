@@ -7,9 +7,10 @@ from torch import Tensor
 
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.functional.advantages import weighted_baseline
+from lit_rl.functional.chosen import packed, unpacked
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.ranges import Several
-from lit_rl.rollouts import Rollouts
+from lit_rl.rollouts import Rollouts, response_mask
 
 MOST_LOGITS = 2**27  # at once
 
@@ -46,16 +47,17 @@ class OptimalBaseline(Algorithm):
         self.per, self.leave_one_out = per, leave_one_out
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
-        norms = score_norms(self.policy, rollouts, self.plan.temperature)
+        mask = rollouts.mask
+        norms = packed(score_norms(self.policy, rollouts, self.plan.temperature), mask)
         if self.per == "response":
             norms = norms.sum(1, keepdim=True).expand_as(norms)
         elif self.per == "prefix":
-            norms = norms.cumsum(1) * rollouts.mask
+            norms = norms.cumsum(1) * response_mask(mask.sum(1), mask.shape[1])
         samples, returns = self.plan.samples, self.returns(rollouts)
         baseline = weighted_baseline(
             returns.view(-1, samples), norms.reshape(-1, samples, norms.shape[1]), self.leave_one_out
         )
-        return returns[:, None] - baseline.view_as(norms)
+        return returns[:, None] - unpacked(baseline.view_as(norms), mask)
 
 
 @torch.no_grad()

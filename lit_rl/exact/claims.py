@@ -1,4 +1,4 @@
-"""What the certificate claims of each estimator. A new algorithm adds its lines here or in ``group_claims``."""
+"""What the certificate claims of each estimator. A new algorithm adds its lines here or in a file beside this one."""
 
 from functools import partial
 from typing import Any
@@ -32,6 +32,7 @@ from lit_rl.exact.learned import (
     with_critic,
 )
 from lit_rl.exact.small_tasks import GATE, LATE_EOS, LONG, PAIRS, PARITY, SAMPLED, SUM_EOS
+from lit_rl.exact.turn_claims import turn_claims
 from lit_rl.functional.cuts import Bernoulli, Boundary, CutRule, Entropy, Relative, Stride
 from lit_rl.policy import CausalPolicy, TokenTransformer
 from lit_rl.tasks import PositionTask
@@ -47,7 +48,7 @@ def claims() -> list[Claim]:
     """All of them, in the order of the report."""
     of_groups = (responses, baselines, groups, like_grpo)
     others = (_prefixes, _interpolations, _reuse, _critics, _preferences, _penalties, _machinery)
-    return [claim for family in (*of_groups, *others, second_steps) for claim in family()]
+    return [claim for family in (*of_groups, *others, second_steps, turn_claims) for claim in family()]
 
 
 def _trepo(**settings: Any) -> Build:

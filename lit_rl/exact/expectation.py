@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.errors import UsageError
+from lit_rl.exact.dialogue import spoken_at
 from lit_rl.exact.tree import Tree
 from lit_rl.rollouts import Rollouts, response_mask
 from lit_rl.sampling import LocalSampler, SamplingPlan
@@ -96,8 +97,7 @@ def cut_chances(plan: SamplingPlan, tree: Tree) -> Tensor:
     ids, lengths = tree.ids, tree.lengths
     if plan.cuts is None:
         return torch.zeros(ids.shape, dtype=torch.float64)
-    chances = plan.cuts.chances(ids, lengths, tree.along(tree.entropy, ids, lengths))
-    chances = chances * response_mask(lengths, ids.shape[1])
+    chances = plan.cuts.chances_in_turns(ids, tree.own, tree.along(tree.entropy, ids, lengths))
     chances[:, 0] = plan.fork_root
     return chances
 
@@ -152,8 +152,10 @@ def _patterns(chances: list[float]) -> list[tuple[float, Pattern]]:
 def _outcomes(algorithm: Algorithm, tree: Tree, branches: list[Branch]) -> tuple[Rollouts, Tensor]:
     """All sets of rollouts of a prompt as the groups of one scored table, ordered as a sampler's, and their chances."""
     samples = algorithm.plan.samples
-    chosen = torch.cartesian_prod(*[torch.arange(len(branches))] * samples).view(-1, samples)
-    probability = torch.tensor([b.probability for b in branches], dtype=torch.float64)[chosen].prod(1)
+    probes, likely = _greedy(tree) if algorithm.plan.greedy else (torch.zeros(1, dtype=torch.long), torch.ones(1))
+    chosen = torch.cartesian_prod(*[torch.arange(len(branches))] * samples, torch.arange(len(probes)))
+    chosen, probe = chosen[:, :samples], chosen[:, samples]
+    probability = torch.tensor([b.probability for b in branches], dtype=torch.float64)[chosen].prod(1) * likely[probe]
     sizes = torch.tensor([len(b.leaves) for b in branches])
     first = sizes.cumsum(0) - sizes  # of a branch, among the rows of all branches
     leaves = torch.tensor([leaf for b in branches for leaf in b.leaves])
@@ -170,7 +172,7 @@ def _outcomes(algorithm: Algorithm, tree: Tree, branches: list[Branch]) -> tuple
     greedy = torch.zeros_like(origin, dtype=torch.bool)
     if algorithm.plan.greedy:
         n = len(chosen)
-        leaf, group = torch.cat([leaf, _greedy(tree).expand(n)]), torch.cat([group, torch.arange(n)])
+        leaf, group = torch.cat([leaf, probes[probe]]), torch.cat([group, torch.arange(n)])
         cut, origin = torch.cat([cut, torch.zeros(n, dtype=torch.long)]), torch.cat([origin, torch.full((n,), -1)])
         cuts, greedy = torch.cat([cuts, torch.zeros_like(cuts[:n])]), torch.cat([greedy, greedy.new_ones(n)])
     # a prompt's samples, its greedy probe, the next prompt's; continuations behind all of them
@@ -187,15 +189,18 @@ def _outcomes(algorithm: Algorithm, tree: Tree, branches: list[Branch]) -> tuple
     return table, probability
 
 
-def _greedy(tree: Tree) -> Tensor:
-    """The leaf that the most probable token of every state leads to."""
-    ids, lengths = tree.ids, tree.lengths
-    best = tree.logprobs.argmax(1)
-    follows = (tree.along(best, ids, lengths) == ids) | ~response_mask(lengths, ids.shape[1])
-    return follows.all(1).nonzero()[0]
+def _greedy(tree: Tree) -> tuple[Tensor, Tensor]:
+    """The leaves that the policy's most probable tokens lead to, and how likely an environment makes each of them."""
+    ids, lengths, own = tree.ids, tree.lengths, tree.own
+    follows = (tree.along(tree.logprobs.argmax(1), ids, lengths) == ids) | ~own
+    leaves = follows.all(1).nonzero().squeeze(1)
+    said = torch.where(own, 0.0, tree.along(tree.logprobs, ids, lengths))
+    return leaves, said[leaves].sum(1).exp()
 
 
 def _sampled(algorithm: Algorithm, tree: Tree, groups: int, seed: int) -> Rollouts:
+    if spoken_at(tree.task):
+        raise UsageError(f"model: too many outcomes of {type(tree.task).__name__} to enumerate; take fewer samples")
     streams = [(seed, group) for group in range(groups)]
     table = LocalSampler(ROWS).sample(algorithm.behaviour, [tree.prompt] * groups, algorithm.plan, streams)
     table.rewards = tree.task.returns(table.response_ids, table.lengths)

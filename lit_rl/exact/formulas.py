@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from lit_rl.exact.tree import Tree
+from lit_rl.functional.chosen import packed, unpacked
 
 
 class Formula(NamedTuple):
@@ -79,8 +80,8 @@ def kl_penalized(coefficient: float) -> Formula:
     """The gradient of J - coefficient KL(pi || uniform) over whole responses."""
 
     def gradient(tree: Tree) -> Tensor:
-        ratio = tree.along(tree.logprobs + math.log(tree.task.vocabulary), tree.ids, tree.lengths).sum(1)
-        return tree.score_gradient(tree.rewards - coefficient * ratio)
+        ratio = tree.along(tree.logprobs + math.log(tree.task.vocabulary), tree.ids, tree.lengths)
+        return tree.score_gradient(tree.rewards - coefficient * (ratio * tree.own).sum(1))
 
     return Formula("grad (J - beta KL)", gradient)
 
@@ -90,14 +91,14 @@ def decayed(decay: float, errors: Callable[[Tree], Tensor]) -> Formula:
 
     Args:
         decay: lambda.
-        errors: e(s_t) along every leaf [S, T], 0 behind its end.
+        errors: e(s_t) along every leaf [S, T]; those at the policy's tokens count.
     """
 
     def gradient(tree: Tree) -> Tensor:
-        ahead = torch.zeros_like(e := errors(tree))
+        ahead = torch.zeros_like(e := packed(errors(tree) * tree.own, tree.own))
         for t in reversed(range(e.shape[1] - 1)):
             ahead[:, t] = e[:, t + 1] + decay * ahead[:, t + 1]
-        return tree.gradient() + tree.score_gradient((1 - decay) * ahead)
+        return tree.gradient() + tree.score_gradient((1 - decay) * unpacked(ahead, tree.own))
 
     return Formula("grad J + error of V", gradient)
 
@@ -153,8 +154,8 @@ def preference(samples: int, beta: float) -> Formula:
 
 
 def with_token_rewards(name: str, earned: Callable[[Tree], Tensor]) -> Formula:
-    """The gradient of E[r + sum_t what token t earns], given for every leaf [S, T]."""
-    return Formula(name, lambda tree: tree.score_gradient(tree.rewards + earned(tree).sum(1)))
+    """The gradient of E[r + sum_t what the policy's token t earns], given for every leaf [S, T]."""
+    return Formula(name, lambda tree: tree.score_gradient(tree.rewards + (earned(tree) * tree.own).sum(1)))
 
 
 def redistributed(beta: float, attention: Callable[[Tree], Tensor]) -> Formula:

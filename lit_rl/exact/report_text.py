@@ -38,6 +38,10 @@ the enumerated tree of responses, in float64.
 **Tasks.** V is the number of tokens in the vocabulary and T the largest number of tokens in a response. EOS: the last
 token of the vocabulary ends the response, so that lengths vary.
 
+**Turns.** In TwoTurns the policy writes a token, an environment answers with a random one, and the policy writes two
+more. The environment's token counts in T, and is neither trained on nor counted among the tokens sampled. `turns` cuts
+where the policy speaks again. What is *paid at turns* is compared or placed turn by turn.
+
 **Policy.** A table of random logits, where the row does not name another policy.
 
 **TRePO.** It estimates the values of some prefixes of each response. Where such a prefix ends is a *cut*. A rule
@@ -115,6 +119,8 @@ MEANINGS = {
     "sum_t g_t / L_k": "L_k is the number of tokens in the segment that t lies in",
     "sum of g_t at exact t": "the advantage of t is exact if there is a cut before and behind it",
     "0: no t is exact": "nothing is learned",
+    "sum_t (1 - n_t / 2G) g_t": "n_t of the two turns are not over at t; their rewards are compared with the mean over "
+    "the 2G turns of the group, which contains them",
     "sum_t P(t is exact) g_t": "each position keeps the probability that its advantage is exact",
     "grad J + error of V": "(1 - lambda) sum_l lambda^(l-1) E[psi_t e(s_(t+l))] is added, with l from 1; "
     "e = V - V_pi is the error of the critic",

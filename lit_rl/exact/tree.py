@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from lit_rl.errors import UsageError
+from lit_rl.exact.dialogue import Dialogue, spoken_at
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts, response_mask
 from lit_rl.tasks.position_credit import PositionTask
@@ -26,7 +27,7 @@ class Tree:
     """All responses to a task's prompt. Made by :func:`grow`.
 
     States are numbered by depth, then in lexicographic order. An edge is a token in a state, numbered state * V +
-    token.
+    token. Where an environment speaks, its probabilities, which have no gradient, stand in the place of the policy's.
     """
 
     task: PositionTask
@@ -40,6 +41,13 @@ class Tree:
     reach: Tensor  # [X] the probability of coming through s
     q: Tensor  # [X, V] Q(s, a) = E[r | s, a]
     v: Tensor  # [X] V(s) = E[r | s]
+
+    @property
+    def own(self) -> Tensor:
+        """True at the policy's tokens of every leaf: [S, T]."""
+        there = response_mask(self.lengths, self.ids.shape[1])
+        there[:, spoken_at(self.task)] = False
+        return there
 
     @property
     def objective(self) -> Tensor:
@@ -146,6 +154,9 @@ class Tree:
         weights = (self.visits * self.advantages).split([len(level) for level in levels])
         parameters, rows = list(self.policy.parameters()), []
         for weight, level in zip(weights, levels, strict=True):  # each through the levels above it alone
+            if not level.requires_grad:  # an environment's
+                rows.append(torch.zeros_like(rows[0]))
+                continue
             parts = torch.autograd.grad((weight * level).sum(), parameters, retain_graph=True, materialize_grads=True)
             rows.append(torch.cat([part.reshape(-1) for part in parts]))
         return torch.stack(rows)
@@ -155,19 +166,22 @@ class Tree:
         n, lengths = len(leaves), self.lengths[leaves]
         ids = self.ids[leaves]
         last = ids.gather(1, lengths[:, None] - 1).squeeze(1)
+        own, task = self.own[leaves], self.task
         return Rollouts(
             prompt_ids=torch.tensor([self.prompt]).expand(n, -1),
             prompt_mask=torch.ones(n, len(self.prompt), dtype=torch.bool),
             response_ids=ids,
             lengths=lengths,
-            mask=response_mask(lengths, ids.shape[1]),
+            mask=own,
             group=torch.zeros(n, dtype=torch.long),
             origin=torch.full((n,), -1),
             cut=torch.zeros(n, dtype=torch.long),
             trained=torch.ones(n, dtype=torch.bool),
             truncated=last != (-1 if self.task.eos_id is None else self.task.eos_id),
             examples=[self.task.prompts("train")[0]],
+            spoken=response_mask(lengths, ids.shape[1]) & ~own if isinstance(task, Dialogue) else None,
             rewards=self.rewards[leaves],
+            turn_rewards=task.turn_rewards(ids) if isinstance(task, Dialogue) else None,
         )
 
 
@@ -245,7 +259,10 @@ def _levels(policy: CausalPolicy, task: PositionTask, prompt: list[int], tempera
             use_cache=True,
             logits_to_keep=1,
         )
-        levels.append((out.logits[:, -1] / temperature).log_softmax(-1))
+        if isinstance(task, Dialogue) and t in task.spoken:
+            levels.append(task.answers(_words(_actions(task), t)))
+        else:
+            levels.append((out.logits[:, -1] / temperature).log_softmax(-1))
         if t + 1 < task.length:
             cache.batch_repeat_interleave(_actions(task))
             ids = torch.arange(_actions(task)).repeat(len(ids))[:, None]
