@@ -334,7 +334,7 @@ def test_rewards_of_turns_need_an_environment_that_pays_them():
         (PPO(**settings, critic=None, placement=placements.AsEarned()), "model.placement AsEarned"),
         (GRPO(**settings, samples=2, rewards="turns"), "model.rewards turns"),
     ):
-        with pytest.raises(UsageError, match=f"^{named}: data.task has no environment .*; take"):
+        with pytest.raises(UsageError, match=f"^{named}: nothing is paid for turns .*; take"):
             algorithm.prepare(two_turns(turn_rewards=None), 8)
     trepo = TRePO(policy=TabularPolicy(V, T), cuts=Turns(), reference=False)
     with pytest.raises(UsageError, match=r"^model.cuts Turns: data.task has no environment.*; take"):

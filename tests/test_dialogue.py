@@ -6,14 +6,19 @@ from functools import partial
 import pytest
 import torch
 
-from lit_rl.algorithms import PPO, ReMax, TRePO
+from lit_rl.algorithms import GRPO, PPO, ReMax, TRePO
+from lit_rl.algorithms.placements import AsEarned
 from lit_rl.exact import expectation
 from lit_rl.exact.certificate import Claim, certify, random_policy
+from lit_rl.exact.dialogue import Dialogue
 from lit_rl.exact.formulas import decayed
 from lit_rl.exact.tree import grow
 from lit_rl.exact.turn_claims import TWO_TURNS
 from lit_rl.functional.critic import gae
 from lit_rl.functional.cuts import Stride, Turns
+from lit_rl.sampling import LocalSampler
+from lit_rl.tasks import Environment, Turn
+from lit_rl.tasks.stepping import Environments, Stepper
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +79,79 @@ def test_a_greedy_response_is_answered_by_chance(tree):
     assert (greedy.response_ids[:, 0] == first).all()
     repeated = float(probability[greedy.response_ids[:, 1] == first].sum())
     assert repeated == pytest.approx(0.7 if first == 0 else 0.6)
+
+
+# ---- the enumeration against the sampler --------------------------------------------------------------------------
+
+
+class Remark(Dialogue):
+    """The policy writes a token, the environment answers as in TwoTurns, and the policy writes another one."""
+
+    spoken = (1,)
+
+    def __init__(self):
+        super().__init__(vocabulary=2, length=3)
+
+    def answers(self, prefixes):
+        return TWO_TURNS.answers(prefixes)
+
+    def turn_rewards(self, ids):
+        first, said, second = ids.T
+        paid = torch.zeros(ids.shape, dtype=torch.float64)
+        paid[:, 0], paid[:, 2] = 0.25 * (first == said), 0.75 * (second == first * said)
+        return paid
+
+
+class Remarking(Environment):
+    def reset(self, example):
+        self.heard = []
+        return example["prompt"]
+
+    def step(self, text):
+        self.heard.append(int(text))
+        if len(self.heard) == 2:
+            first, second = self.heard
+            return Turn(reward=0.75 * (second == first * self.said), done=True)
+        repeats = self.random.random() < (0.7 if self.heard[0] == 0 else 0.6)
+        self.said = self.heard[0] if repeats else 1 - self.heard[0]
+        return Turn([{"role": "user", "content": str(self.said)}], 0.25 * repeats)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        partial(ReMax, samples=1),
+        partial(TRePO, samples=2, continuations=1, cuts=Turns()),
+        partial(TRePO, samples=1, root="continuations", continuations=2, cuts=Stride(1), reuse=True),
+        partial(PPO, critic=None, placement=AsEarned()),
+        partial(GRPO, samples=2, rewards="turns", scale_by_std=False, normalizer="row_sum"),
+    ],
+    ids=["ReMax", "turns", "reuse", "paid at turns", "compared at turns"],
+)
+def test_the_enumeration_agrees_with_the_sampler_and_a_real_environment(build):
+    """Each weight of a score within 4.5 standard errors, and the number of tokens to 1%."""
+    task, groups = Remark(), 1500
+    policy = random_policy(task)
+    algorithm, tree = build(policy=policy, max_new_tokens=2, reference=False), grow(policy, task)
+    exact = expectation.moments(algorithm, tree)
+    policy.stop_ids = torch.arange(2)  # a turn has one token
+    examples, streams = list(task.prompts("train").select([0] * groups)), [(i,) for i in range(groups)]
+    stepper = Stepper(lambda example: Remarking(), 1, 60.0, 16)
+    environments = Environments(stepper, stepper.open(examples, streams))
+    table = LocalSampler(4096).sample(
+        policy, [tree.prompt] * groups, algorithm.plan, streams, environments=environments
+    )
+    assert set(table.lengths.tolist()) == {3} and table.spoken[:, 1].all() and not table.truncated.any()
+    table.examples, table.rewards = examples, table.turn_rewards.double().sum(1)
+    torch.testing.assert_close(table.rewards, task.returns(table.response_ids, table.lengths))
+    tokens = float(table.mask.sum()) / groups
+    found = expectation._weights_of(algorithm, tree, table, None)
+    error = found.std(0) / groups**0.5
+    assert ((found.mean(0) - exact.weights.flatten()).abs() <= 4.5 * error + 1e-12).all() and error.any()
+    assert tokens == pytest.approx(exact.tokens, rel=0.01)
+
+
+# ---- faults --------------------------------------------------------------------------------------------------------
 
 
 class EveryColumn(PPO):

@@ -99,7 +99,10 @@ def as_earned(total: Tensor, rollouts: Rollouts, setting: str) -> Tensor:
         UsageError: there is no environment that pays for turns.
     """
     if rollouts.turn_rewards is None:
-        raise UsageError(f"{setting}: data.task has no environment that pays for turns; take a task that has one")
+        raise UsageError(
+            f"{setting}: nothing is paid for turns (data.task has no environment, or reward.shuffle is true); take a "
+            "task that has one"
+        )
     return placement.causal(rollouts.turn_rewards.to(total), total, rollouts.mask)
 
 

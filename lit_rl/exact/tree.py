@@ -152,7 +152,8 @@ class Tree:
         """g_t = E[r psi_t], what position t adds to the gradient of J: [T, D]."""
         levels = _levels(self.policy, self.task, self.prompt, self.temperature)
         weights = (self.visits * self.advantages).split([len(level) for level in levels])
-        parameters, rows = list(self.policy.parameters()), []
+        parameters = list(self.policy.parameters())
+        rows: list[Tensor] = []
         for weight, level in zip(weights, levels, strict=True):  # each through the levels above it alone
             if not level.requires_grad:  # an environment's
                 rows.append(torch.zeros_like(rows[0]))
