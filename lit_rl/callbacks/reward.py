@@ -77,7 +77,7 @@ class RewardCallback(Ranged, Callback, setting="reward"):
             rollouts.rewards = self.score(trainer, pl_module, rollouts)
         if self.overlong is not None:
             limit: Any = pl_module.plan.max_new_tokens  # type: ignore[union-attr]
-            rollouts.rewards = rollouts.rewards - overlong_penalty(rollouts.lengths, limit, self.overlong)
+            rollouts.rewards = rollouts.rewards - overlong_penalty(rollouts.written.sum(1), limit, self.overlong)
         if self.shuffle:
             rng = np.random.default_rng([data.seed, data.stream, trainer.current_epoch, trainer.global_rank])
             rollouts.rewards = rollouts.rewards[torch.from_numpy(rng.permutation(len(rollouts)))]
