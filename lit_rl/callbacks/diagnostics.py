@@ -248,8 +248,9 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         self.probe_tokens += int(data.sum_over_ranks(probes.mask.sum()))
 
         values = {"probe_tokens": float(self.probe_tokens)}
-        # a pair has no advantages that another baseline could change, and probes earn nothing token by token
-        if not algorithm.plan.pairs and rollouts.token_rewards is None:
+        # a pair has no advantages that another baseline could change, and of probes only whole responses are compared
+        whole = rollouts.token_rewards is None and getattr(algorithm, "rewards", "response") == "response"
+        if whole and not algorithm.plan.pairs:
             values["trace_ratio"] = self._trace_ratio(trainer, algorithm, rollouts, rewards)
         if algorithm.plan.samples >= 2:
             alike = alike_probability(rewards, algorithm.plan.samples)
