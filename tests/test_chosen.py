@@ -42,6 +42,8 @@ from lit_rl.functional.placement import last, potential, uniform
 from lit_rl.functional.prefix_values import prefix_advantages
 from lit_rl.policy import TabularPolicy
 from lit_rl.sampling import LocalSampler, SamplingPlan
+from lit_rl.tasks import Additive
+from lit_rl.tasks.scoring import scores_of
 
 
 def rows(*marks):
@@ -326,6 +328,25 @@ def test_grpo_compares_turns_where_asked_for(scale_by_std):
     sd = statistics.stdev([1, 3, 0, 4]) if scale_by_std else 1.0
     expected = torch.tensor([[0.0, 0, 1, 0, 0], [0, 0, 0, 0, 2]]) / sd  # -1 + 1 and 1; -2 + 2 and 2
     torch.testing.assert_close(rollouts.advantages, expected)
+
+
+@pytest.mark.parametrize("scale_by_std", [False, True])
+def test_turns_that_all_pay_the_same_teach_nothing(scale_by_std):
+    """However many of them a response has, and though -0.1 and three times that have no last binary digit."""
+    paid = torch.tensor([[0, 0, 0, 0, -0.1], [-0.1, 0, -0.1, 0, -0.1]])
+    rollouts = two_turns(turn_rewards=paid, mask=rows("xxxxx", "x.x.x"), lengths=torch.tensor([5, 5]))
+    rollouts.rewards = scores_of(Additive(V, T), rollouts, [])
+    settings = {"policy": TabularPolicy(V, T), "samples": 2, "reference": False, "scale_by_std": scale_by_std}
+    GRPO(**settings, rewards="turns").prepare(rollouts, 8)
+    assert rollouts.rewards[0] != rollouts.rewards[1] and (rollouts.advantages == 0).all()
+
+
+def test_the_score_of_turns_does_not_depend_on_the_width_of_the_table():
+    paid = torch.rand(200, 9, generator=torch.Generator().manual_seed(0))
+    wide = torch.zeros(200, 900)
+    wide[:, ::100] = paid
+    narrow, padded = (scores_of(Additive(V, T), two_turns(turn_rewards=each), []) for each in (paid, wide))
+    assert narrow.dtype == torch.float32 and torch.equal(narrow, padded)
 
 
 def test_rewards_of_turns_need_an_environment_that_pays_them():

@@ -81,3 +81,12 @@ def test_whitened_advantages_have_mean_zero_and_deviation_one(table):
     white = whiten(x, mask)
     assert float(white[mask].mean()) == pytest.approx(0, abs=1e-12) and float(white[mask].std()) == pytest.approx(1)
     assert (white[~mask] == 0).all() and (whiten(torch.ones_like(x), mask) == 0).all()
+
+
+@pytest.mark.parametrize("value", [0.1, -0.3, 1e-8, 1e8])
+@pytest.mark.parametrize("rows", [3, 50_000])
+def test_equal_numbers_whitened_are_zero_whatever_their_mean_is_rounded_to(value, rows):
+    x = torch.full((rows, 7), value)
+    assert (whiten(x, torch.ones_like(x, dtype=torch.bool)) == 0).all()
+    x[0, 0] *= 1 + 1e-4
+    assert whiten(x[:3], torch.ones(3, 7, dtype=torch.bool))[0, 0].abs() > 4

@@ -5,10 +5,11 @@ from typing import Literal
 from torch import Tensor
 
 from lit_rl.algorithms.base import Algorithm
-from lit_rl.algorithms.placements import as_earned
+from lit_rl.algorithms.placements import paid_for_turns
 from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import group_relative, turn_relative
 from lit_rl.functional.losses import Normalizer
+from lit_rl.functional.placement import last
 from lit_rl.ranges import NonNegative, Several, Share
 from lit_rl.rollouts import Rollouts
 
@@ -66,7 +67,10 @@ class GRPO(Algorithm):
 
     def advantages(self, rollouts: Rollouts) -> Tensor:
         if self.rewards == "turns":
-            paid = as_earned(self.returns(rollouts), rollouts, "model.rewards turns")
-            return turn_relative(paid, rollouts.mask, rollouts.group, self.scale_by_std)
+            paid, total = paid_for_turns(rollouts, "model.rewards turns"), self.returns(rollouts)
+            # turns keep their rewards to the last bit: rewards that are equal differ by nothing
+            rest = total - paid.double().sum(1).to(total)
+            earned = paid.to(total) + last(rest, rollouts.mask)
+            return turn_relative(earned, rollouts.mask, rollouts.group, self.scale_by_std)
         advantages = group_relative(self.returns(rollouts), rollouts.group, self.scale_by_std)
         return advantages[:, None].expand_as(rollouts.mask)

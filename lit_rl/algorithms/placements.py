@@ -85,14 +85,14 @@ class AsEarned(Placement):
     """
 
     def __call__(self, total: Tensor, rollouts: Rollouts, rows: int) -> Tensor:
-        return as_earned(total, rollouts, "model.placement AsEarned")
+        paid = paid_for_turns(rollouts, "model.placement AsEarned")
+        return placement.causal(paid.to(total), total, rollouts.mask)
 
 
-def as_earned(total: Tensor, rollouts: Rollouts, setting: str) -> Tensor:
-    """What turns earn, at their last tokens, and the rest of the total at the response's: [N, T].
+def paid_for_turns(rollouts: Rollouts, setting: str) -> Tensor:
+    """What an environment has paid for each turn, at the turn's last token: [N, T].
 
     Args:
-        total: [N] what each response earns.
         setting: that asks for it, for messages.
 
     Raises:
@@ -103,7 +103,7 @@ def as_earned(total: Tensor, rollouts: Rollouts, setting: str) -> Tensor:
             f"{setting}: nothing is paid for turns (data.task has no environment, or reward.shuffle is true); take a "
             "task that has one"
         )
-    return placement.causal(rollouts.turn_rewards.to(total), total, rollouts.mask)
+    return rollouts.turn_rewards
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,8 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, decay: float | Tensor) ->
 def whiten(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda sums: sums) -> Tensor:
     """Shifts and scales x to mean 0 and standard deviation 1 over the mask: [N, T], 0 outside it.
 
-    The mean and the deviation contain the very samples that are scaled, which biases the gradient.
+    It is 0 where all x are equal. The mean and the deviation contain the very samples that are scaled, which biases the
+    gradient.
 
     Args:
         x: [N, T].
@@ -52,9 +53,11 @@ def whiten(x: Tensor, mask: Tensor, total: Callable[[Tensor], Tensor] = lambda s
     """
     own = torch.stack([mask.sum().to(x), (x * mask).sum()])
     count, summed = total(own)
-    centred = torch.where(mask, x - summed / count, 0.0)
+    mean = summed / count
+    centred = torch.where(mask, x - mean, 0.0)
     deviation = (total(centred.square().sum()) / (count - 1).clamp(min=1)).sqrt()
-    return torch.where(deviation > 0, centred / deviation, 0.0)
+    rounding = 8 * torch.finfo(x.dtype).eps * mean.abs()  # all the deviation that equal numbers have
+    return torch.where(deviation > rounding, centred / deviation, 0.0)
 
 
 def value_loss(

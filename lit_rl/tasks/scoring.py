@@ -72,7 +72,8 @@ def scores_of(
         flexible: the more lenient scores.
     """
     if rollouts.turn_rewards is not None:
-        return rollouts.turn_rewards.sum(1)
+        # a float32 sum would depend on the width of the table
+        return rollouts.turn_rewards.double().sum(1).to(rollouts.turn_rewards)
     score = task.score_flexible if flexible else task.score
     return score_rows(score, rollouts, texts, task.scored_by, progress)
 
