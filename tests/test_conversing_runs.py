@@ -4,14 +4,18 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import torch
 from lightning import Trainer, seed_everything
+from lightning.pytorch.loggers import MLFlowLogger
 from mlflow import MlflowClient
 
-from lit_rl.algorithms import TRePO
-from lit_rl.callbacks import RewardCallback
+from lit_rl.algorithms import RLOO, TRePO
+from lit_rl.callbacks import RewardCallback, Transcripts
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Turns
+from lit_rl.sampling import LocalSampler
 from lit_rl.tasks import GuessNumber
 from lit_rl.tracking.address import tracking_uri
 
@@ -43,6 +47,57 @@ def test_the_documented_environment_trains(lit_rl, tmp_path, monkeypatch):
         paid = [float(reward) for reward in row["turn_rewards"].split(", ")]
         assert row["reward"] == sum(paid) and len(paid) == row["response"].count("[policy]\n") <= 2
     assert 0 < run.data.metrics["train/reward"] <= 2 and "val/accuracy" in run.data.metrics
+
+
+def train(algorithm, *callbacks, logger=False, **settings):
+    """One iteration of guessing numbers."""
+    data = RolloutDataModule(GuessNumber(4, train_size=20), prompts_per_iteration=2, rows_per_microbatch=4, **settings)
+    options = {**TRAINER_DEFAULTS, "max_epochs": 1, "limit_val_batches": 0, "logger": logger}
+    options |= {"accelerator": "cpu", "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = Trainer(**options, callbacks=list(callbacks))
+    trainer.fit(algorithm, datamodule=data)
+    return trainer
+
+
+class Learned(RewardCallback):
+    """What it says counts as a reward model's."""
+
+    def score(self, *args):
+        rewards = super().score(*args)
+        self.reward_model = self
+        return rewards
+
+
+class Tables(MLFlowLogger):
+    """Keeps tables, and nothing else."""
+
+    def __init__(self):
+        super().__init__(run_id="none", tracking_uri="http://localhost:1")
+        self.tables = {}
+
+    experiment = property(lambda self: self)
+    log_metrics = log_hyperparams = finalize = lambda self, *args, **kwargs: None
+
+    def log_table(self, run, table, name):
+        self.tables[name] = table
+
+
+def test_rewards_that_are_shuffled_have_a_task_score_and_transcripts():
+    kept = Tables()
+    trainer = train(RLOO(samples=2, max_new_tokens=30), Learned(shuffle=True), Transcripts(), logger=kept)
+    found = trainer.callback_metrics
+    torch.testing.assert_close(found["train/task_score"], found["train/reward"])
+    table = kept.tables["transcripts.json"]
+    assert len(table["reward"]) == 2 and not {"score_flexible", "turn_rewards"} & set(table)
+
+
+def test_a_sampler_that_lets_nobody_speak_is_refused_before_the_first_iteration():
+    class Alone(LocalSampler):
+        def sample(self, policy, prompts, plan, streams, progress=None):
+            raise NotImplementedError
+
+    with pytest.raises(UsageError, match="data.sampler: Alone.sample takes no environments"):
+        train(RLOO(samples=2, max_new_tokens=30), RewardCallback(), sampler=Alone())
 
 
 def test_a_run_that_goes_on_is_the_run_that_never_ended(tmp_path):

@@ -1,6 +1,7 @@
 """The signatures of failure, each provoked beside a healthy twin; and that looking for them changes nothing."""
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ import torch
 from lightning import Callback, Trainer, seed_everything
 from scipy import stats
 
-from lit_rl.algorithms import GRPO, REINFORCE, RLOO, Algorithm, ReMax, Supervised, TRePO
+from lit_rl.algorithms import GRPO, PPO, REINFORCE, RLOO, Algorithm, REINFORCEPlusPlus, ReMax, Supervised, TRePO
 from lit_rl.algorithms.gradients import group_gradients
 from lit_rl.callbacks import Diagnostics, RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
@@ -162,6 +163,20 @@ def test_trace_ratio_is_numpys(algorithm):
     settings = {"probe_every_n_iterations": 1, "probe_prompts": 8}
     metrics, *_ = train(algorithm, Additive(4, LENGTH), Diagnostics(**settings), Again())
     assert metrics["diagnostic/trace_ratio"] == pytest.approx(seen["ratio"], rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("make", "measured"),
+    [
+        (REINFORCEPlusPlus, False),
+        (partial(PPO, critic=None, whiten=True), False),
+        (partial(PPO, critic=None), True),
+    ],
+    ids=["REINFORCE++", "whitened", "PPO"],
+)
+def test_gradients_in_other_units_are_not_compared(make, measured):
+    found = diagnosed(make, Additive(4, LENGTH), settings=PROBES, samples=2)
+    assert ("trace_ratio" in found) == measured and "probe_tokens" in found
 
 
 def test_groups_that_teach_nothing_are_named_and_expected(capsys):

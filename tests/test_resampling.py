@@ -3,12 +3,14 @@
 import pytest
 import torch
 
-from lit_rl.algorithms import RLOO, Supervised
+from lit_rl.algorithms import REINFORCE, RLOO, Supervised
 from lit_rl.callbacks import RewardCallback
 from lit_rl.callbacks.reward import overlong_penalty
-from lit_rl.data.resampling import HINT, flat_groups, hinted, rows_of, unsolved_groups, with_groups
+from lit_rl.data.resampling import HINT, check_plan, flat_groups, hinted, rows_of, unsolved_groups, with_groups
 from lit_rl.errors import UsageError
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
+from lit_rl.sampling import SamplingPlan
+from lit_rl.tasks import KeyToken
 
 
 def table(groups, rewards, width, prompt, value):
@@ -74,6 +76,11 @@ def test_sampling_again_needs_samples_and_one_reason(fit, settings):
         fit(Supervised, data=settings)
 
 
+def test_one_sample_cannot_be_compared(fit):
+    with pytest.raises(UsageError, match=r"data\.resample compares .* model\.samples is 1; raise it"):
+        fit(REINFORCE, data={"resample": 1})
+
+
 def test_unsolved_prompts_are_asked_again_with_longer_parts_of_their_demonstrations(fit):
     """Whoever sees two thirds of a demonstration is paid here, and the others by chance."""
 
@@ -106,9 +113,36 @@ def test_unsolved_prompts_are_asked_again_with_longer_parts_of_their_demonstrati
     assert helped.generated > int(after.mask.sum())
 
 
-def test_hints_need_demonstrations():
+def test_prompts_whose_hint_the_model_cannot_read_stay_as_they_are(fit, task):
+    class Short(RLOO):
+        def __init__(self, **settings):
+            super().__init__(**settings)
+            examples = list(task.prompts("train"))
+            plain, helped = (
+                sorted(len(self.policy.encode_prompt(each["prompt"])) for each in prompts)
+                for prompts in (examples, [hinted(example, 2 / 3) for example in examples])
+            )
+            self.most = max(plain[-1], helped[len(helped) // 2]) + self.plan.max_new_tokens
+            self.policy.model.config.max_position_embeddings = self.most
+
+    settings = {"callbacks": (RewardCallback(lambda *row: 0.0),), "samples": 2, "max_new_tokens": 8}
+    _, algorithm, module = fit(
+        Short, data={"prompts_per_iteration": 16, "rows_per_microbatch": 32, "hints": 2}, **settings
+    )
+    shares = [example.get("hint", 0) for example in module.rollouts.examples]
+    assert {2 / 3} < {*shares}  # some could be asked with all of it, and others with less
+    (_, _, plain) = fit(RLOO, data={"prompts_per_iteration": 16, "rows_per_microbatch": 32}, **settings)
+    for share, example, before in zip(shares, module.rollouts.examples, plain.rollouts.examples, strict=True):
+        for each in (1 / 3, 2 / 3):
+            tokens = len(algorithm.policy.encode_prompt(hinted(before, each)["prompt"]))
+            assert (tokens + 8 <= algorithm.most) == (share >= each)
+        assert example == (hinted(before, share) if share else before)
+
+
+def test_hints_need_demonstrations(task):
+    check_plan(SamplingPlan(samples=1), task, 0, 1)
     with pytest.raises(UsageError, match=r"data\.hints"):
-        hinted({"prompt": [{"role": "user", "content": "?"}]}, 0.5)
+        check_plan(SamplingPlan(samples=1), KeyToken(4, 6), 0, 1)
 
 
 def test_long_responses_pay():
@@ -124,3 +158,5 @@ def test_the_penalty_is_a_part_of_the_reward(fit):
     expected = 1 - overlong_penalty(module.rollouts.lengths, 24, 8)
     assert (expected < 1).any()
     torch.testing.assert_close(module.rollouts.rewards, expected)
+    with pytest.raises(UsageError, match=r"reward\.overlong is 25, above model\.max_new_tokens"):
+        fit(RLOO, callbacks=(RewardCallback(overlong=25),), samples=2, max_new_tokens=24)

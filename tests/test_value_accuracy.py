@@ -6,7 +6,7 @@ from scipy.stats import kendalltau
 from torch import tensor
 
 from lit_rl.algorithms import PPO, RLOO, TRePO
-from lit_rl.callbacks import ValueAccuracy
+from lit_rl.callbacks import RewardCallback, ValueAccuracy
 from lit_rl.callbacks.value_accuracy import estimates
 from lit_rl.errors import UsageError
 from lit_rl.exact.tree import grow
@@ -62,6 +62,32 @@ def test_the_truth_has_other_continuations_than_the_estimate():
     train(TRePO, TASK, 1, callbacks=(callback,), **TREPO)
     own = estimates(callback.rollouts)[:8]
     assert (own[:, 1:] != callback.true[:, 1:]).float().mean() > 0.5
+
+
+class Recorded(RewardCallback):
+    """Keeps what an iteration earned, and what the last rows that were drawn beside it did."""
+
+    def on_train_epoch_start(self, trainer, pl_module):
+        super().on_train_epoch_start(trainer, pl_module)
+        self.trained = trainer.datamodule.rollouts
+
+    def rewards(self, trainer, pl_module, rollouts):
+        self.again, self.earned = rollouts, super().rewards(trainer, pl_module, rollouts)
+        return self.earned
+
+
+def test_the_truth_is_penalized_as_what_is_trained_on():
+    reward, task = Recorded(overlong=2), Additive(3, 4, eos=True)
+    train(TRePO, task, 1, callbacks=(reward, ValueAccuracy(1, 4, 1, 2)), **TREPO)
+    ids, lengths = reward.trained.response_ids[:16], reward.trained.lengths[:16]
+    assert torch.equal(ids, reward.again.response_ids[:16, : ids.shape[1]])
+    assert torch.equal(reward.trained.rewards[:16], reward.earned[:16])
+    assert (reward.earned[:16] < task.returns(ids, lengths)).any()
+
+
+def test_prompts_that_are_replaced_cannot_be_drawn_again(fit):
+    with pytest.raises(UsageError, match=r"data\.resample or data\.hints"):
+        fit(RLOO, callbacks=(ValueAccuracy(1, stride=1),), data={"resample": 1}, samples=2)
 
 
 def test_pairs_in_order_are_kendalls():

@@ -36,7 +36,7 @@ class Algorithm(Training):
         policy: the model that is trained; null takes the embedded one.
         samples: responses sampled for each prompt (G).
         temperature: of sampling and of every log-probability.
-        max_new_tokens: the most tokens of a response.
+        max_new_tokens: the most tokens that the policy writes in a response, in all its turns.
         passes: passes over the responses of an iteration; 1 stays closest to on-policy.
         normalizer: what the loss of a response is divided by. ``row_sum``: 1, the policy gradient itself.
             ``sequence_mean``: the tokens of the response. ``token_mean``: the mean number of tokens over an optimizer
@@ -64,6 +64,8 @@ class Algorithm(Training):
     """
 
     compares_group = False  # whether a prompt's responses are each other's baseline
+    normalises = False  # whether advantages are in units of their spread over the iteration, not of the reward
+    rewards: Literal["response", "turns"] = "response"  # what advantages compare
 
     def __init__(
         self,
@@ -104,9 +106,7 @@ class Algorithm(Training):
         self.normalizer: Normalizer = normalizer
         self.kl_coefficient, self.kl = kl_coefficient, kl
         # in a tuple: no parameter of this module, so in no optimizer, checkpoint or gradient synchronisation
-        self._reference: tuple[CausalPolicy, ...] = ()
-        if reference:
-            self._reference = (self.policy.reference(),)
+        self._reference: tuple[CausalPolicy, ...] = (self.policy.reference(),) if reference else ()
 
     # ---- what an algorithm is: neither of these touches the trainer or logs -------------------------------------
 

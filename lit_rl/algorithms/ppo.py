@@ -96,7 +96,8 @@ class PPO(Algorithm):
             placement.check(self.policy)
         self.lambda_actor, self.lambda_critic = lambda_actor, lambda_critic
         self.lambda_by_length = lambda_by_length
-        self.weighting, self.whiten = weighting, whiten
+        self.weighting = weighting
+        self.whiten = self.normalises = whiten
         self.value_clip, self.value_coefficient = value_clip, value_coefficient
         self.critic_learning_rate = critic_learning_rate
         self.pretraining = Pretraining(critic_pretraining, patience)

@@ -30,6 +30,8 @@ class REINFORCEPlusPlus(Algorithm):
         UsageError: ``group_baseline`` with one sample.
     """
 
+    normalises = True
+
     def __init__(
         self,
         samples: Count = 1,

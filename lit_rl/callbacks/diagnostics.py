@@ -11,7 +11,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from lit_rl.algorithms.gradients import measure_gradient
-from lit_rl.callbacks.reward import RewardCallback
+from lit_rl.callbacks.reward import reward_callback
 from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import zero_advantage_share
 from lit_rl.functional.diagnostics import (
@@ -45,8 +45,8 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
     It logs each metric as ``diagnostic/<metric>`` where it is defined, and ``diagnostic/flag/<signature>``, 0 or 1. The
     first flag of a signature is also a line on the terminal. docs/diagnostics.md defines all metrics.
 
-    - ``critic_initialisation``: a critic that is not being pretrained explains less of the returns than a constant
-      (``explained_variance``), or is off by a constant (``value_bias``).
+    - ``critic_initialisation``: a critic that is not being pretrained explains much less of the returns than a
+      constant (``explained_variance``), or is off by a constant (``value_bias``).
     - ``insufficient_sampling``: values (``cut_error``) or baselines (``group_error``) are means of too few samples.
     - ``poor_baseline``: most groups have advantages of 0 and are not solved (``stuck``), or the gradient is much
       noisier than with a baseline from probes, which are more responses to some of the prompts (``trace_ratio``).
@@ -148,7 +148,7 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rollouts: Rollouts = data.rollouts
         samples, total = rollouts.select(rollouts.sampled), data.sum_over_ranks
-        solved = self._solved(samples, data.max_over_ranks, _reward(trainer).reward_model is not None)
+        solved = self._solved(samples, data.max_over_ranks, reward_callback(trainer).reward_model is not None)
         values = {
             **({} if algorithm.waits else self._critic(samples, total)),
             **self._sampling(algorithm, rollouts, total),
@@ -244,13 +244,14 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         plan = SamplingPlan(self.probe_samples, temperature=algorithm.plan.temperature)
         plan = replace(plan, max_new_tokens=algorithm.plan.max_new_tokens)
         probes: Rollouts = data.probe(algorithm.behaviour, plan, self.probe_prompts)
-        rewards = _reward(trainer).score(trainer, algorithm, probes).view(-1, self.probe_samples)
+        rewards = reward_callback(trainer).rewards(trainer, algorithm, probes).view(-1, self.probe_samples)
         self.probe_tokens += int(data.sum_over_ranks(probes.mask.sum()))
 
         values = {"probe_tokens": float(self.probe_tokens)}
-        # a pair has no advantages that another baseline could change, and of probes only whole responses are compared
-        whole = rollouts.token_rewards is None and getattr(algorithm, "rewards", "response") == "response"
-        if whole and not algorithm.plan.pairs:
+        # a pair has no advantages that another baseline could change, of probes only whole responses are compared, and
+        # these in units of the reward
+        whole = rollouts.token_rewards is None and algorithm.rewards == "response"
+        if whole and not algorithm.plan.pairs and not algorithm.normalises:
             values["trace_ratio"] = self._trace_ratio(trainer, algorithm, rollouts, rewards)
         if algorithm.plan.samples >= 2:
             alike = alike_probability(rewards, algorithm.plan.samples)
@@ -311,10 +312,6 @@ class Diagnostics(Ranged, Callback, setting="diagnostics"):
         self.start, self.kl, self.probe_tokens = (state_dict[name] for name in ("start", "kl", "probe_tokens"))
         # checkpoints of earlier versions have none of these
         self.earlier, self.seen = state_dict.get("earlier", {}), state_dict.get("seen", self.seen)
-
-
-def _reward(trainer: Any) -> RewardCallback:
-    return next(each for each in trainer.callbacks if isinstance(each, RewardCallback))
 
 
 def _mean(x: Tensor, total: Total) -> float:

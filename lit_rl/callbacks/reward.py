@@ -64,6 +64,12 @@ class RewardCallback(Ranged, Callback, setting="reward"):
         self.reward_model: RewardModel | None = None  # of a callback: in no checkpoint and no optimizer
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        limit: Any = pl_module.plan.max_new_tokens  # type: ignore[union-attr]
+        if self.overlong is not None and self.overlong > limit:
+            raise UsageError(
+                f"reward.overlong is {self.overlong}, above model.max_new_tokens ({limit}), and would lower the reward "
+                "of every response; lower it"
+            )
         if self.model is not None:
             self.reward_model = RewardModel.load(self.model).requires_grad_(False).to(pl_module.device)
             self.reward_model.check(pl_module.policy)  # type: ignore[arg-type]
@@ -73,20 +79,18 @@ class RewardCallback(Ranged, Callback, setting="reward"):
         policy: Any = pl_module.policy
         started = time.perf_counter()
         rollouts = data.rollouts
-        if not data.samples_again:  # otherwise the scores have decided which prompts to keep
-            rollouts.rewards = self.score(trainer, pl_module, rollouts)
-        if self.overlong is not None:
-            limit: Any = pl_module.plan.max_new_tokens  # type: ignore[union-attr]
-            rollouts.rewards = rollouts.rewards - overlong_penalty(rollouts.written.sum(1), limit, self.overlong)
-        if self.shuffle:
-            rng = np.random.default_rng([data.seed, data.stream, trainer.current_epoch, trainer.global_rank])
-            rollouts.rewards = rollouts.rewards[torch.from_numpy(rng.permutation(len(rollouts)))]
-            rollouts.turn_rewards = None
+        # where data samples again, the scores have decided which prompts to keep
+        scores = rollouts.rewards if data.samples_again else self.score(trainer, pl_module, rollouts)
+        rollouts.rewards = self._penalized(pl_module, rollouts, scores)
         values: dict[str, Any] = {}
         if self.reward_model is not None:
             sampled = rollouts.select(rollouts.sampled)
             texts = texts_of(sampled, policy.decode)
             values["train/task_score"] = scores_of(data.task, sampled, texts).mean()
+        if self.shuffle:
+            rng = np.random.default_rng([data.seed, data.stream, trainer.current_epoch, trainer.global_rank])
+            rollouts.rewards = rollouts.rewards[torch.from_numpy(rng.permutation(len(rollouts)))]
+            rollouts.turn_rewards = None
         values |= _unreadable(data.task, rollouts, policy)
         if data.hints:
             values["prompts/hinted"] = sum("hint" in example for example in rollouts.examples) / len(rollouts.examples)
@@ -97,8 +101,18 @@ class RewardCallback(Ranged, Callback, setting="reward"):
         }
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
 
+    def rewards(self, trainer: Trainer, pl_module: LightningModule, rollouts: Rollouts) -> Tensor:
+        """What every row earns, probes included: its score, less the penalty of ``overlong``: [N]."""
+        return self._penalized(pl_module, rollouts, self.score(trainer, pl_module, rollouts))
+
+    def _penalized(self, pl_module: LightningModule, rollouts: Rollouts, scores: Tensor) -> Tensor:
+        if self.overlong is None:
+            return scores
+        limit: Any = pl_module.plan.max_new_tokens  # type: ignore[union-attr]
+        return scores - overlong_penalty(rollouts.written.sum(1), limit, self.overlong)
+
     def score(self, trainer: Trainer, pl_module: LightningModule, rollouts: Rollouts) -> Tensor:
-        """The rewards of every row, probes included: [N]."""
+        """The score of every row, probes included, before the penalty of ``overlong``: [N]."""
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         policy: Any = pl_module.policy
         if self.reward_model is None:
@@ -116,6 +130,12 @@ class RewardCallback(Ranged, Callback, setting="reward"):
         text: Callable[[int], str] = lambda row: texts_of(rollouts.select(torch.tensor([row])), policy.decode)[0]  # noqa: E731
         check_scores(found, rollouts, text, "reward.model")
         return found
+
+
+def reward_callback(trainer: Any) -> RewardCallback:
+    """The one whose rewards are kept: where there are several, the last."""
+    *_, last = (each for each in trainer.callbacks if isinstance(each, RewardCallback))
+    return last
 
 
 def overlong_penalty(lengths: Tensor, limit: int, margin: int) -> Tensor:

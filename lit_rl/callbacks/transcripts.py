@@ -39,16 +39,17 @@ class Transcripts(Ranged, Callback, setting="transcripts"):
         groups = range(min(self.responses, len(rollouts.examples)))
         shown = rollouts.select(torch.stack([(rollouts.group == group).nonzero()[0, 0] for group in groups]))
         policy: Any = pl_module.policy
-        flexible = scores_of(data.task, shown, texts_of(shown, policy.decode), flexible=True)
         examples = shown.examples[: len(shown)]
         table = {
             "iteration": [trainer.current_epoch + 1] * len(shown),
             "prompt": ["\n".join(turn["content"] for turn in example["prompt"]) for example in examples],
             "response": shown_turns(shown, policy.decode),
             "reward": shown.rewards.tolist(),
-            "score_flexible": flexible.tolist(),
             "truncated": shown.truncated.tolist(),
         }
+        if shown.turn_rewards is not None or not data.task.converses():  # reward.shuffle takes turns' rewards away
+            texts = texts_of(shown, policy.decode)
+            table["score_flexible"] = scores_of(data.task, shown, texts, flexible=True).tolist()
         if shown.turn_rewards is not None:
             ends = turn_ends(shown.written)
             paid = (rewards[end].tolist() for rewards, end in zip(shown.turn_rewards, ends, strict=True))

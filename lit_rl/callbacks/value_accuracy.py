@@ -8,7 +8,7 @@ from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lit_rl.callbacks.reward import RewardCallback
+from lit_rl.callbacks.reward import reward_callback
 from lit_rl.errors import UsageError
 from lit_rl.functional.chosen import packed
 from lit_rl.functional.cuts import Stride
@@ -44,7 +44,8 @@ class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
         margin: two prefixes whose V differ by less count as equal.
 
     Raises:
-        UsageError: the algorithm has no values of prefixes, or there are several processes.
+        UsageError: the algorithm has no values of prefixes, there are several processes, or ``data.resample`` or
+            ``data.hints`` is above 0.
     """
 
     def __init__(
@@ -63,6 +64,12 @@ class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
             return
         if trainer.world_size > 1:
             raise UsageError("value_accuracy.every_n_iterations: it is measured only with one process; set it to 0")
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if data is not None and data.samples_again:
+            raise UsageError(
+                "value_accuracy.every_n_iterations: the samples of prompts that data.resample or data.hints replaces "
+                "cannot be drawn again; set it to 0, or these"
+            )
         algorithm: Any = pl_module
         if self.stride >= algorithm.plan.max_new_tokens:
             raise UsageError(
@@ -113,8 +120,7 @@ class ValueAccuracy(Ranged, Callback, setting="value_accuracy"):
         plan = replace(plan, max_new_tokens=algorithm.plan.max_new_tokens)
         plan = replace(plan, cuts=Stride(self.stride), continuations=copies)
         again: Rollouts = data.again(algorithm.behaviour, plan, self.prompts)
-        reward = next(each for each in trainer.callbacks if isinstance(each, RewardCallback))
-        again.rewards = reward.score(trainer, algorithm, again)
+        again.rewards = reward_callback(trainer).rewards(trainer, algorithm, again)
         new = (again.origin >= 0).nonzero().squeeze(1).view(-1, copies)[:, own:].reshape(-1)
         samples = data.rollouts.select(data.rollouts.sampled & (data.rollouts.group < self.prompts))
         n, (_, width) = len(samples), samples.response_ids.shape

@@ -22,7 +22,7 @@ from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.sharding import gathered
 from lit_rl.ranges import Count, Positive, Ranged, Seed, Whole
 from lit_rl.rollouts import Rollouts
-from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, check_length, demonstrate
+from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan, check_environments, check_length, demonstrate
 from lit_rl.tasks import GSM8KStyle, Task
 from lit_rl.tasks.base import Example, Split
 from lit_rl.tasks.scoring import scores_of, texts_of
@@ -128,10 +128,11 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
             sizes = self.prompts_per_iteration, self.rows_per_microbatch, self.tokens_per_microbatch
             check_trainer(trainer, algorithm.plan, *sizes)
             if self.samples_again:
-                check_plan(algorithm.plan, self.resample, self.hints)
+                check_plan(algorithm.plan, self.task, self.resample, self.hints)
             splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
         if self.task.converses():
             algorithm.policy.check_turns()
+            check_environments(self.sampler)
         for split, first in splits.items():
             self.prompts.look(split, algorithm.policy, algorithm.plan.max_new_tokens, first, trainer.is_global_zero)
 
@@ -256,7 +257,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
     def again(self, policy: CausalPolicy, plan: SamplingPlan, prompts: int) -> Rollouts:
         """The iteration's samples of its first prompts once more, unscored, together with what else the plan asks for.
 
-        For observers: they are counted nowhere.
+        For observers: they are counted nowhere. Where ``samples_again``, those that were replaced are not the same.
         """
         return self._sample_first(policy, plan, prompts, TRAIN)
 

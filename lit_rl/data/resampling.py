@@ -14,36 +14,45 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lit_rl.callbacks.reward import RewardCallback
+from lit_rl.callbacks.reward import reward_callback
 from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import has_spread
 from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
-from lit_rl.sampling import SamplingPlan
-from lit_rl.tasks.base import Example
+from lit_rl.sampling import SamplingPlan, positions
+from lit_rl.tasks.base import Example, Task
 
 HINT = "The answer begins like this:"
 OF_THE_TABLE = ("group", "origin", "row")  # what says where a row stands, not what it is
 
 
-def check_plan(plan: SamplingPlan, resample: int, hints: int) -> None:
-    """That the rewards of a prompt's samples are all that decides of it.
+def check_plan(plan: SamplingPlan, task: Task, resample: int, hints: int) -> None:
+    """That the rewards of a prompt's samples are all that decides of it, and that there is something to replace it by.
 
     Raises:
-        UsageError: there are continuations, or no samples, or both ways of sampling again.
+        UsageError: there are continuations, or no samples, or one where they are compared; no demonstrations for hints;
+            or both ways of sampling again.
     """
     name = "hints" if hints else "resample"
     if resample and hints:
         raise UsageError("data.resample and data.hints are both above 0; set one of them to 0")
     if plan.continuations or plan.demonstrations:
         raise UsageError(f"data.{name} is for algorithms that sample, without continuations; set it to 0")
+    if resample and plan.samples < 2:
+        raise UsageError(
+            f"data.resample compares a prompt's samples, and model.samples is {plan.samples}; raise it, or set "
+            "data.resample 0"
+        )
+    if hints and "demonstration" not in task.prompts("train").column_names:
+        raise UsageError("data.hints takes parts of demonstrations, and data.task has none; set it to 0")
 
 
 def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]]) -> tuple[Rollouts, int]:
     """Scored rollouts, of which some groups were sampled again, and the tokens of what these replace.
 
     With ``data.resample`` tries, prompts without spread are replaced by others. With ``data.hints``, unsolved ones are
-    asked again with a hint that grows from try to try. What is no better after the last try stays.
+    asked again with a hint that grows from try to try, as long as the model can read it. What is no better after the
+    last try stays.
 
     Args:
         data: the data module, in training.
@@ -51,21 +60,22 @@ def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]])
         streams: for each prompt, integers that name what is drawn in its place.
     """
     trainer, algorithm = data.trainer, data.trainer.lightning_module
-    *_, reward = (each for each in trainer.callbacks if isinstance(each, RewardCallback))  # whose rewards are kept
+    reward = reward_callback(trainer)
     policy, tokens, asked = algorithm.behaviour, 0, rollouts.examples
     rollouts.rewards = reward.score(trainer, algorithm, rollouts)
     for again in range(1, data.resample + data.hints + 1):
-        groups = unsolved_groups(rollouts) if data.hints else flat_groups(rollouts)
+        if data.hints:
+            longer = {group: hinted(asked[group], again / (data.hints + 1)) for group in unsolved_groups(rollouts)}
+            groups = [group for group, example in longer.items() if _has_room(algorithm, example)]
+        else:
+            groups = flat_groups(rollouts)
         if not int(data.max_over_ranks(torch.tensor(len(groups)))):
             break
         if not groups:
             with gathered(policy):  # by all ranks together
                 continue
         named = [(*streams[group], again) for group in groups]
-        if data.hints:
-            examples = [hinted(asked[group], again / (data.hints + 1)) for group in groups]
-        else:
-            examples = _others(data, named)
+        examples = [longer[group] for group in groups] if data.hints else _others(data, named)
         others = data.sample(policy, algorithm.plan, examples, named)
         others.rewards = reward.score(trainer, algorithm, others)
         tokens += int(rollouts.mask[rows_of(rollouts, groups)].sum())
@@ -78,14 +88,16 @@ def _others(data: Any, named: Sequence[tuple[int, ...]]) -> list[Example]:
     return [prompts[int(np.random.default_rng([data.seed, *name]).integers(len(prompts)))] for name in named]
 
 
-def hinted(example: Example, share: float) -> Example:
-    """The example with the first part of its demonstration in the prompt, whole words, and that share in ``hint``.
+def _has_room(algorithm: Any, example: Example) -> bool:
+    most = positions(algorithm.behaviour)
+    return (
+        most is None
+        or len(algorithm.behaviour.encode_prompt(example["prompt"])) + algorithm.plan.max_new_tokens <= most
+    )
 
-    Raises:
-        UsageError: it has no demonstration.
-    """
-    if "demonstration" not in example:
-        raise UsageError("data.hints takes parts of demonstrations, and data.task has none; set it to 0")
+
+def hinted(example: Example, share: float) -> Example:
+    """The example with the first part of its demonstration in the prompt, whole words, and that share in ``hint``."""
     *before, last = example["prompt"]
     pieces = re.findall(r"\s*\S+", example["demonstration"])
     hint = "".join(pieces[: max(1, int(share * len(pieces)))]).strip()

@@ -4,8 +4,17 @@ It imports the policy and the cut rules of ``functional``; it knows no task and 
 then read ``local.py``.
 """
 
-from lit_rl.sampling.base import Progress, Sampler, SamplingPlan, check_length
+from lit_rl.sampling.base import Progress, Sampler, SamplingPlan, check_environments, check_length, positions
 from lit_rl.sampling.demonstrations import demonstrate
 from lit_rl.sampling.local import LocalSampler
 
-__all__ = ["LocalSampler", "Progress", "Sampler", "SamplingPlan", "check_length", "demonstrate"]
+__all__ = [
+    "LocalSampler",
+    "Progress",
+    "Sampler",
+    "SamplingPlan",
+    "check_environments",
+    "check_length",
+    "demonstrate",
+    "positions",
+]

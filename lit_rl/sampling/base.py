@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from inspect import signature
 
 from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import CutRule
@@ -89,6 +90,21 @@ class Sampler(Ranged, ABC, setting="data.sampler"):
         Returns:
             P * plan.rows rows and the continuations, with ``examples`` left empty.
         """
+
+
+def check_environments(sampler: Sampler) -> None:
+    """That a sampler, maybe of the user's own, can let an environment speak.
+
+    Raises:
+        UsageError: its ``sample`` takes none.
+    """
+    try:
+        signature(sampler.sample).bind_partial(environments=None)
+    except TypeError:
+        raise UsageError(
+            f"data.sampler: {type(sampler).__name__}.sample takes no environments, and data.task has one; take "
+            "LocalSampler, or a task without"
+        ) from None
 
 
 def positions(policy: CausalPolicy) -> int | None:
