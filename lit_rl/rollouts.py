@@ -33,7 +33,7 @@ class Rollouts:
     origin: Tensor  # [N] row of the whole table that a continuation was forked from, -1 for a response of its own
     cut: Tensor  # [N] tokens of the prefix that a continuation inherits, 0 for a response of its own
     trained: Tensor  # [N] bool
-    truncated: Tensor  # [N] bool: stopped by the length limit, not by EOS
+    truncated: Tensor  # [N] bool: ended by a limit, not by EOS or the environment
     examples: list[dict[str, Any]]  # one per prompt
     spoken: Tensor | None = None  # [N, T] bool, sampler: the environment's tokens; None where nobody speaks in between
     cuts: Tensor | None = None  # [N, T] bool, sampler: where the plan's rule cuts the row (forked there, if origin < 0)

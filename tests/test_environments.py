@@ -83,6 +83,7 @@ WRONGS = {
     "an error": (raising(KeyError("price")), r"raised KeyError \('price'\) in turn 1 \(prompt '.*', policy 'a try'\)"),
     "an exit": (raising(SystemExit(0)), "raised SystemExit"),
     "no turn": (lambda: "higher", "returned 'higher' in turn 1 .*; return a Turn"),
+    "a semicolon": (lambda: "a; b", "returned 'a; b' in turn 1 .*; return a Turn$"),
     "silence": (Turn, "said nothing and is not done in turn 1"),
     "no messages": (lambda: replace(RIGHT, messages="higher"), "gave 'higher' as messages of step"),
     "a message without a role": (lambda: replace(RIGHT, messages=[{"content": "x"}]), "as messages of step"),

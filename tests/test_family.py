@@ -265,3 +265,9 @@ def test_rl_zvp_weighs_prompts_without_spread_by_entropy_and_leaves_the_others(p
         for t, entropy in enumerate(entropies):
             expected = 0.2 * entropy if i < 4 else -0.2 * (max(entropies) - entropy)
             assert float(rollouts.advantages[i, t]) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("settings", [{"rewards": "turns"}, {"kl": "k1_reward", "kl_coefficient": 0.1}])
+def test_rl_zvp_takes_no_rewards_that_prompts_without_spread_have_no_use_for(policy, settings):
+    with pytest.raises(UsageError, match=rf"model\.{next(iter(settings))} "):
+        RLZVP(policy=policy, **settings)

@@ -12,7 +12,7 @@ class CISPO(GRPO):
     """Weighs each token's score by its clipped importance ratio, which has no gradient itself (2506.13585).
 
     The loss is -mean_i (1/d_i) sum_t sg(clip(rho_t)) A_i log pi(a_t | s_t), with A_i as in GRPO. No token's gradient is
-    removed. On the weights that sampled, it is that of DAPO's loss: GRPO's biases are its biases.
+    removed. On the weights that sampled, the gradient is that of DAPO's loss, with GRPO's biases.
 
     ``policy/clip_fraction`` counts the tokens whose gradient PPO's clipping would have removed at the same ranges.
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lit_rl.algorithms.grpo import GRPO
+from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import has_spread
 from lit_rl.ranges import NonNegative
 from lit_rl.rollouts import Rollouts
@@ -19,10 +20,20 @@ class RLZVP(GRPO):
 
     Args:
         alpha: weight of these prompts, in units of the advantage per nat.
+
+    Raises:
+        UsageError: ``rewards`` is ``turns``, or a penalty is in the rewards: prompts without spread have no use for
+            either.
     """
 
     def __init__(self, alpha: NonNegative = 0.1, **kwargs) -> None:
         super().__init__(**kwargs)
+        if self.rewards != "response":
+            raise UsageError(
+                "model.rewards turns does not apply to RLZVP, which tells prompts by responses; leave it out"
+            )
+        if self._penalized:
+            raise UsageError("model.kl k1_reward does not reach prompts without spread; set model.kl k3_loss")
         self.alpha = alpha
 
     @torch.no_grad()

@@ -111,11 +111,11 @@ def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int, tok
         )
     if plan.pairs and tokens is not None:
         raise UsageError(
-            "data.tokens_per_microbatch: OnlineDPO chooses its pairs when they are scored; leave it null, and set "
+            "data.tokens_per_microbatch: the two responses of a pair are trained on together; leave it null, and set "
             "data.rows_per_microbatch"
         )
     if plan.pairs and rows % 2:
-        raise UsageError(f"data.rows_per_microbatch is {rows}, but OnlineDPO trains on pairs; set an even number")
+        raise UsageError(f"data.rows_per_microbatch is {rows}, but the model trains on pairs; set an even number")
     if plan.reuse or tokens is not None:
         return  # the number of continuations, or of rows, varies, and steps are filled up
     trained = prompts // trainer.world_size * plan.trained_rows

@@ -47,7 +47,7 @@ class Environment(ABC):
     def reset(self, example: dict[str, Any]) -> Sequence[Message]:
         """Opens the conversation; returns the messages that the policy answers to, usually ``example["prompt"]``.
 
-        The responses to one prompt begin with what one of their environments said here, and in its state.
+        One environment opens for all responses to a prompt: they begin with its messages and in its state.
         """
 
     @abstractmethod

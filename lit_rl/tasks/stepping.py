@@ -124,13 +124,13 @@ class Stepper:
             conversation.environment.random = _generator(stream, conversation.turns)
             turn = conversation.environment.step(text)
             if not isinstance(turn, Turn):
-                raise _Wrong(f"returned {shown(turn)}; return a Turn")
+                raise _Wrong(f"returned {shown(turn)}", "return a Turn")
             paid = number(turn.reward)
             if not abs(paid) <= LARGEST:
-                raise _Wrong(f"paid {shown(turn.reward)}; a reward is a number of at most {LARGEST:g} in size")
+                raise _Wrong(f"paid {shown(turn.reward)}", f"a reward is a number of at most {LARGEST:g} in size")
             said = _checked(turn.messages, "step")
             if not said and not turn.done:
-                raise _Wrong("said nothing and is not done; return a message, or done=True")
+                raise _Wrong("said nothing and is not done", "return a message, or done=True")
             conversation.messages += [{"role": "assistant", "content": text}, *said]
             if keep and not turn.done:
                 conversation.points.append((conversation.environment.state(), len(conversation.messages)))
@@ -146,7 +146,7 @@ class Stepper:
     def _reset(self, example: Example, stream: Stream) -> tuple[Environment, list[Message]]:
         environment = self.make(example)
         if not isinstance(environment, Environment):
-            raise _Wrong(f"is {shown(environment)}; Task.environment has to return an Environment for each example")
+            raise _Wrong(f"is {shown(environment)}", "Task.environment has to return an Environment for each example")
         environment.random = _generator(stream, 0)
         return environment, _checked(environment.reset(example), "reset", least=1)
 
@@ -205,7 +205,7 @@ class Environments:
 
 
 class _Wrong(Exception):
-    """What an environment returned that it must not."""
+    """What an environment returned that it must not, and what to do."""
 
 
 def _told(error: BaseException, where: str) -> BaseException:
@@ -213,7 +213,7 @@ def _told(error: BaseException, where: str) -> BaseException:
     if isinstance(error, UsageError):
         return error
     if isinstance(error, _Wrong):
-        what, _, advice = str(error).partition("; ")
+        what, advice = error.args
         return UsageError(f"data.task: its environment {what} {where}; {advice}")
     return UsageError(f"data.task: its environment raised {type(error).__name__} ({shown(error, str)}) {where}; fix it")
 
@@ -225,9 +225,9 @@ def _checked(messages: Any, method: str, least: int = 0) -> list[Message]:
         isinstance(each, dict) and all(isinstance(each.get(key), str) for key in ("role", "content")) for each in said
     )
     if said is None or not is_chat or len(said) < least:
-        raise _Wrong(f'gave {shown(messages)} as messages of {method}; give a list of {{"role", "content"}}')
+        raise _Wrong(f"gave {shown(messages)} as messages of {method}", 'give a list of {"role", "content"}')
     if method == "step" and any(each["role"] == "assistant" for each in said):
-        raise _Wrong("spoke as the role assistant, which is the policy's; take another role, such as user")
+        raise _Wrong("spoke as the role assistant, which is the policy's", "take another role, such as user")
     return said
 
 
