@@ -116,8 +116,8 @@ def run(monkeypatch, capfd, *args):
 
 
 def test_a_claim_that_does_not_hold_is_exit_code_one(monkeypatch, capfd):
-    wrong = certificate.Claim("linear", claims._trepo(fill="linear_value_mc"), GATE)
-    few(monkeypatch, wrong, certificate.Claim("fine", claims._trepo(), GATE))
+    wrong = certificate.Claim("linear", claims.trepo(fill="linear_value_mc"), GATE)
+    few(monkeypatch, wrong, certificate.Claim("fine", claims.trepo(), GATE))
     code, out, err = run(monkeypatch, capfd)
     assert code == 1 and re.search(r"linear .* FAILS", out) and re.search(r"fine .* ok", out)
     assert "1 hold, 1 fail" in out

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from lit_rl.algorithms import ABC, PPO, RLOO, RTO, OnlineDPO, TRePO
+from lit_rl.algorithms import ABC, PPO, RLOO, RTO, OnlineDPO
 from lit_rl.exact.certificate import Build, Claim, penalized
 from lit_rl.exact.formulas import (
     NO_CLOSED_FORM,
@@ -32,14 +32,12 @@ from lit_rl.exact.learned import (
     with_critic,
 )
 from lit_rl.exact.small_tasks import GATE, LATE_EOS, LONG, PAIRS, PARITY, SAMPLED, SUM_EOS
-from lit_rl.exact.turn_claims import turn_claims
+from lit_rl.exact.turn_claims import ALONE, KL, trepo, turn_claims
 from lit_rl.functional.cuts import Bernoulli, Boundary, CutRule, Entropy, Relative, Stride
 from lit_rl.policy import CausalPolicy, TokenTransformer
 from lit_rl.tasks import PositionTask
 
-KL = 0.1
 FILLS, MASKED = ("segment_td", "hold_mc"), "masked_advantage"
-ALONE = {"samples": 1, "root": "continuations"}  # no siblings
 CLIPPED = {"clip_low": 0.2, "clip_high": 0.2}
 UNDECIDED = Entropy(0.95)  # cuts some states of the random policy, not all
 
@@ -51,25 +49,21 @@ def claims() -> list[Claim]:
     return [claim for family in (*of_groups, *others, second_steps, turn_claims) for claim in family()]
 
 
-def _trepo(**settings: Any) -> Build:
-    return partial(TRePO, **{"samples": 2, "continuations": 1, "cuts": Stride(2), **settings})
-
-
 def _prefixes() -> list[Claim]:
     """Fill rules and cut rules that leave the gradient as it is, and the cut rule that does not."""
     half, both = Bernoulli(0.5), (GATE, SUM_EOS)
     rules: dict[str, CutRule] = {"entropy": UNDECIDED, "boundary": Boundary((0,))}
     return [
-        *(Claim(f"TRePO {f}", _trepo(fill=f), t) for f in ("segment_td", "hold_mc") for t in both),
-        *(Claim("TRePO mix 0.5", _trepo(fill="mix", mix=0.5), t) for t in both),
-        *(Claim("TRePO all_positions", _trepo(fill="all_positions", cuts=Stride(1)), t) for t in both),
-        *(Claim(f"TRePO {f}, Bernoulli, G=1", _trepo(fill=f, cuts=half, **ALONE), SUM_EOS) for f in (*FILLS, MASKED)),
-        Claim("TRePO masked_advantage, Bernoulli", _trepo(fill=MASKED, cuts=half), GATE),
-        *(Claim(f"TRePO {f}, {r}", _trepo(fill=f, cuts=rule), SUM_EOS) for r, rule in rules.items() for f in FILLS),
-        Claim("TRePO as VinePPO, G=1", _trepo(cuts=rules["boundary"], **ALONE, **CLIPPED), SUM_EOS),
-        Claim("TRePO segment_td, K=2", _trepo(continuations=2), SUM_EOS),
-        Claim("TRePO segment_td, G=1", _trepo(**ALONE), SUM_EOS),
-        *(Claim(f"TRePO {f}, relative", _trepo(fill=f, cuts=Relative(2)), LATE_EOS, NO_CLOSED_FORM) for f in FILLS),
+        *(Claim(f"TRePO {f}", trepo(fill=f), t) for f in ("segment_td", "hold_mc") for t in both),
+        *(Claim("TRePO mix 0.5", trepo(fill="mix", mix=0.5), t) for t in both),
+        *(Claim("TRePO all_positions", trepo(fill="all_positions", cuts=Stride(1)), t) for t in both),
+        *(Claim(f"TRePO {f}, Bernoulli, G=1", trepo(fill=f, cuts=half, **ALONE), SUM_EOS) for f in (*FILLS, MASKED)),
+        Claim("TRePO masked_advantage, Bernoulli", trepo(fill=MASKED, cuts=half), GATE),
+        *(Claim(f"TRePO {f}, {r}", trepo(fill=f, cuts=rule), SUM_EOS) for r, rule in rules.items() for f in FILLS),
+        Claim("TRePO as VinePPO, G=1", trepo(cuts=rules["boundary"], **ALONE, **CLIPPED), SUM_EOS),
+        Claim("TRePO segment_td, K=2", trepo(continuations=2), SUM_EOS),
+        Claim("TRePO segment_td, G=1", trepo(**ALONE), SUM_EOS),
+        *(Claim(f"TRePO {f}, relative", trepo(fill=f, cuts=Relative(2)), LATE_EOS, NO_CLOSED_FORM) for f in FILLS),
     ]
 
 
@@ -87,24 +81,24 @@ def _interpolations() -> list[Claim]:
     }
     nothing = by_position("0: no t is exact", [0.0] * LONG.length)
     chances = by_position("sum_t P(t is exact) g_t", [1 / 2, 1 / 4, 1 / 2])
-    random = _trepo(fill="linear_advantage", cuts=Bernoulli(0.5))
+    random = trepo(fill="linear_advantage", cuts=Bernoulli(0.5))
     return [
-        *(Claim(f"TRePO {fill}", _trepo(fill=fill), GATE, formula) for fill, formula in fills.items()),
-        Claim("TRePO linear_advantage", _trepo(fill="linear_advantage"), LONG, nothing),
+        *(Claim(f"TRePO {fill}", trepo(fill=fill), GATE, formula) for fill, formula in fills.items()),
+        Claim("TRePO linear_advantage", trepo(fill="linear_advantage"), LONG, nothing),
         Claim("TRePO linear_advantage, Bernoulli", random, GATE, chances),
-        *(Claim(f"TRePO {fill}", _trepo(fill=fill), SUM_EOS, NO_CLOSED_FORM) for fill in fills),
+        *(Claim(f"TRePO {fill}", trepo(fill=fill), SUM_EOS, NO_CLOSED_FORM) for fill in fills),
     ]
 
 
 def _reuse() -> list[Claim]:
     return [
-        *(Claim(f"TRePO {fill}, reuse", _trepo(fill=fill, reuse=True), SUM_EOS) for fill in FILLS),
-        Claim("TRePO as SPO", _trepo(reuse=True, **CLIPPED), SUM_EOS),
-        Claim("TRePO segment_td, reuse, K=2", _trepo(reuse=True, continuations=2), SUM_EOS),
-        Claim("TRePO segment_td, reuse, stride 1", _trepo(reuse=True, cuts=Stride(1)), GATE),
-        Claim("TRePO segment_td, reuse, G=1", _trepo(reuse=True, **ALONE), SUM_EOS),
-        Claim("TRePO segment_td, reuse, Bernoulli, G=1", _trepo(reuse=True, cuts=Bernoulli(0.5), **ALONE), SUM_EOS),
-        Claim("TRePO segment_td, reuse, entropy, G=1", _trepo(reuse=True, cuts=UNDECIDED, **ALONE), SUM_EOS),
+        *(Claim(f"TRePO {fill}, reuse", trepo(fill=fill, reuse=True), SUM_EOS) for fill in FILLS),
+        Claim("TRePO as SPO", trepo(reuse=True, **CLIPPED), SUM_EOS),
+        Claim("TRePO segment_td, reuse, K=2", trepo(reuse=True, continuations=2), SUM_EOS),
+        Claim("TRePO segment_td, reuse, stride 1", trepo(reuse=True, cuts=Stride(1)), GATE),
+        Claim("TRePO segment_td, reuse, G=1", trepo(reuse=True, **ALONE), SUM_EOS),
+        Claim("TRePO segment_td, reuse, Bernoulli, G=1", trepo(reuse=True, cuts=Bernoulli(0.5), **ALONE), SUM_EOS),
+        Claim("TRePO segment_td, reuse, entropy, G=1", trepo(reuse=True, cuts=UNDECIDED, **ALONE), SUM_EOS),
     ]
 
 
@@ -154,7 +148,7 @@ def _preferences() -> list[Claim]:
 
 
 def _penalties() -> list[Claim]:
-    estimators: dict[str, Build] = {"RLOO G=2": partial(RLOO, samples=2), "TRePO segment_td": _trepo()}
+    estimators: dict[str, Build] = {"RLOO G=2": partial(RLOO, samples=2), "TRePO segment_td": trepo()}
     return [
         Claim(f"{name}, KL in the reward", penalized(build, KL), SUM_EOS, kl_penalized(KL))
         for name, build in estimators.items()
@@ -165,9 +159,9 @@ def _machinery() -> list[Claim]:
     """The same with the gradients of a transformer, and sampled where there is too much to enumerate."""
     return [
         Claim("RLOO G=2", partial(RLOO, samples=2), PAIRS, UNBIASED, _transformer),
-        Claim("TRePO segment_td", _trepo(), PAIRS, UNBIASED, _transformer),
-        Claim("TRePO segment_td, G=4, K=2", _trepo(samples=4, continuations=2), SAMPLED),
-        Claim("TRePO segment_td, G=4, K=2, reuse", _trepo(samples=4, continuations=2, reuse=True), SAMPLED),
+        Claim("TRePO segment_td", trepo(), PAIRS, UNBIASED, _transformer),
+        Claim("TRePO segment_td, G=4, K=2", trepo(samples=4, continuations=2), SAMPLED),
+        Claim("TRePO segment_td, G=4, K=2, reuse", trepo(samples=4, continuations=2, reuse=True), SAMPLED),
     ]
 
 

@@ -79,7 +79,10 @@ def capped(low: float, high: float) -> Weight:
 
 
 def of_means(low: float, high: float) -> Weight:
-    """GSPO's: PPO's with the geometric mean of the tokens' ratios, over their number (all ratios below are not 1)."""
+    """GSPO's: PPO's with the geometric mean of the tokens' ratios, over their number.
+
+    The ratio of a token is never exactly 1 here, so that those other than 1 count the tokens.
+    """
 
     def weight(ratios: Tensor, better: bool) -> Tensor:
         length = (ratios != 1).sum(1, keepdim=True)

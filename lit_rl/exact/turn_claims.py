@@ -53,7 +53,7 @@ ALONE = {"samples": 1, "root": "continuations"}  # no siblings
 
 def turn_claims() -> list[Claim]:
     """The estimators on :class:`TwoTurns`, in the order of the report; TRePO cuts where the policy speaks again."""
-    at_turns, decay, task = partial(_trepo, cuts=Turns()), 0.5, TWO_TURNS
+    at_turns, decay, task = partial(trepo, cuts=Turns()), 0.5, TWO_TURNS
     best = partial(OptimalBaseline, samples=3)
     unscaled: dict[str, Any] = {"scale_by_std": False, "normalizer": "row_sum"}
     unbiased: dict[str, Build] = {
@@ -67,10 +67,10 @@ def turn_claims() -> list[Claim]:
         "TRePO segment_td, turns, K=2": at_turns(continuations=2),
         "TRePO segment_td, turns, reuse": at_turns(reuse=True),
         "TRePO segment_td, turns, reuse, G=1": at_turns(reuse=True, **ALONE),
-        "TRePO segment_td": _trepo(),
-        "TRePO segment_td, entropy": _trepo(cuts=Entropy(0.5)),
-        "TRePO all_positions": _trepo(fill="all_positions", cuts=Stride(1)),
-        "TRePO masked_advantage, Bernoulli, G=1": _trepo(fill="masked_advantage", cuts=Bernoulli(0.5), **ALONE),
+        "TRePO segment_td": trepo(),
+        "TRePO segment_td, entropy": trepo(cuts=Entropy(0.5)),
+        "TRePO all_positions": trepo(fill="all_positions", cuts=Stride(1)),
+        "TRePO masked_advantage, Bernoulli, G=1": trepo(fill="masked_advantage", cuts=Bernoulli(0.5), **ALONE),
         "PPO": with_critic(PPO, randomly),
         "PPO, full return": with_critic(partial(PPO, weighting="full"), randomly),
         "PPO, paid at turns": with_critic(partial(PPO, placement=AsEarned()), randomly),
@@ -101,5 +101,6 @@ def turn_claims() -> list[Claim]:
     ]
 
 
-def _trepo(**settings: Any) -> Build:
+def trepo(**settings: Any) -> Build:
+    """TRePO of few rows."""
     return partial(TRePO, **{"samples": 2, "continuations": 1, "cuts": Stride(2), **settings})

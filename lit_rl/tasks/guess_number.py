@@ -3,7 +3,6 @@
 import random
 from collections.abc import Callable, Sequence
 from functools import cache
-from math import ceil, floor
 
 from datasets import Dataset
 
@@ -19,13 +18,12 @@ class Hints(Environment):
     """Says whether the number is higher or lower than the guess, which is the last number of a turn.
 
     Attributes:
-        low, high: the number lies between, as far as hints have said.
         left: guesses.
     """
 
     def __init__(self, largest: int, guesses: int) -> None:
         self.largest, self.left = largest, guesses
-        self.low, self.high, self.number = 1, largest, 0
+        self.number = 0
 
     def reset(self, example: Example) -> Sequence[Message]:
         self.number = example["number"]
@@ -38,11 +36,7 @@ class Hints(Environment):
             return Turn(reward=float(guess == self.number), done=True)
         if guess is None:
             return _said(f"a number from 1 to {self.largest}")
-        if guess < self.number:
-            self.low = max(self.low, floor(guess) + 1)
-            return _said("higher")
-        self.high = min(self.high, ceil(guess) - 1)
-        return _said("lower")
+        return _said("higher" if guess < self.number else "lower")
 
 
 class GuessNumber(Task):
