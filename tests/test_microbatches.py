@@ -104,5 +104,5 @@ def test_the_ratio_starts_at_one_by_tokens_too(fit, settings, precision):
 
 
 def test_pairs_are_not_packed_by_tokens(fit):
-    with pytest.raises(UsageError, match="data.tokens_per_microbatch: OnlineDPO"):
+    with pytest.raises(UsageError, match="data.tokens_per_microbatch: the two responses of a pair"):
         fit(OnlineDPO, data={"tokens_per_microbatch": 1000})
