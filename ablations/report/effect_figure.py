@@ -13,14 +13,14 @@ from ablations.studies.token_information import RTO_SCALAR, RTO_TOKENS, SCALAR, 
 
 Effects = Mapping[str, Mapping[str, float | Interval]]  # by name and setting
 CAPTION = (
-    "What rewards for tokens bring, and what a stronger scalar brings, by task and critic. Left: the causal placement "
-    "against the last token, and the stronger against the weaker reward model. Right: RTO against itself paid at the "
-    "last token, and that against the task's own reward. {parts}"
+    "What rewards for tokens and a stronger scalar bring. Left: the causal placement against the last token, and the "
+    "stronger against the weaker reward model. Right: RTO against itself paid at the last token, and that against the "
+    "task's own reward. {parts}"
 )
-ENUMERATED = "Enumerated: how many times as many samples bring equal progress; left of 1 is better."
+ENUMERATED = "Enumerated: samples for equal progress, as a factor; left of 1 is better."
 LEARNED = (
-    "Learned: difference in sampled validation accuracy averaged over the budget, with 95% t intervals; right of 0 is "
-    "better. On word problems attention takes the place of the causal placement."
+    "Learned: difference in sampled validation accuracy over the budget, 95% t intervals; right of 0 is better. On "
+    "word problems: attention."
 )
 PAIRS = (TOKEN_INFORMATION, SCALAR), (RTO_TOKENS, RTO_SCALAR)
 SHADES = {name: COLOURS[(i + 4 * j) % len(COLOURS)] for j, names in enumerate(PAIRS) for i, name in enumerate(names)}

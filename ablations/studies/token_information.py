@@ -18,7 +18,7 @@ from ablations.studies.parts import (
     controls,
     position_credit,
 )
-from ablations.study import SMOKE, Arm, Comparison, Prediction, Stage, Study, Tuning
+from ablations.study import SMOKE, Arm, Comparison, Prediction, Reading, Stage, Study, Tuning
 
 SIZES: Config = {"vocabulary": 4, "length": 8}
 PROMPTS = 32  # of an update, with one response each
@@ -199,9 +199,7 @@ STUDY = Study(
     beside=(TEST,),
     comparisons=(
         information(NONE, ALL, "above", "what is paid at once is a baseline for what comes later"),
-        information(
-            LEARNED, ALL, "above", "a critic that starts at 0 leaves something to know; an exact one would not"
-        ),
+        information(LEARNED, ALL, "above", "a critic that starts at 0 leaves something to know"),
         information(LEARNED, (WORDS,), "below", "the attention knows the end, and biases reward-to-go", ATTENTION),
         scalar(LEARNED, ALL, "above", "its errors are smaller, and errors are followed"),
         scalar(LEARNED, (WORDS,), "above", "its errors are smaller, and errors are followed"),
@@ -237,25 +235,30 @@ STUDY = Study(
             WORDS: (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3),
         },
     ),
+    reading=Reading(
+        "From a stronger scalar. A stronger reward model is worth 16.6 points over three tasks and 5.1 on word "
+        "problems; enumerated, RTO's scalar saves more samples than its tokens in all 12 settings. Token information "
+        "takes away noise alone: enumerated it saves up to 27% of samples, none with an exact critic; learned, it "
+        "wins 4 to 14 points on Pairwise; elsewhere nothing was shown. RTO's scalar wins 36 points on Bottleneck "
+        "and loses 9 on word problems.",
+        ("unresolved", "unresolved", "unresolved", "above", "above", "unresolved"),
+    ),
     exact="ablations.exact.token_information.rows",
     hours=2,
     smoke={**SMOKE, **UNLIMITED},
     notes=(
         f"{SMALL_MODELS} Exact numbers are of tables of random logits over 3 tokens and responses of 4.",
-        "What theory says to be one update is not trained twice: placements with the full return (a control shows it), "
-        "with exact values, and shaping by a potential. Uniform and shuffled placements are enumerated alone.",
-        "A reward model is fitted to the scores of the policy's responses at its start, for each seed anew; on word "
-        "problems all seeds share one. The reward is its predicted score. The weaker one stops once it ranks 63 % of "
-        "held-out pairs of KeyToken, 92 % of Bottleneck, 93 % of Pairwise and 79 % of word problems: as many as RTO's "
-        "token rewards ranked in a try on three seeds (word problems: one) before the study, which its runs do not "
-        "measure. The stronger one has at least as many prompts, and stops at 99 % (on word problems after 3 passes). "
-        "Their size is the same.",
-        "In exact numbers a reward model is the task's reward with a normal error for each response, of standard "
-        "deviation 1 and 0.3; token rewards are those of DPO's optimum; a learned critic knows half of the exact "
-        "value.",
-        "Causal placement takes an oracle that word problems do not have; there the attention of the stronger reward "
-        "model stands for it.",
-        "Each arm has its own learning rate, of four (on word problems five); PPO's critic has its default one. An "
-        "update has 32 prompts and one response to each, which is not varied: all arms are PPO.",
+        "What is one update is trained once: placements with the full return (a control shows it) or exact values, "
+        "and shaping by a potential. Uniform and shuffled ones are enumerated alone.",
+        "A reward model is fitted to scores of the start's responses, on word problems for all seeds. The reward is "
+        "its predicted score. The weaker one stops once it ranks 63% (KeyToken), 92% (Bottleneck), 93% (Pairwise) or "
+        "79% (word problems) of held-out pairs, as RTO's token rewards did in a try that no run repeats; the stronger "
+        "one at 99%, or after 3 passes.",
+        "Enumerated reward models have a normal error of 1 or 0.3, learned critics know half of the exact value, and "
+        "token rewards are those of DPO's optimum.",
+        "KeyToken and Bottleneck have 12 updates: a longer budget was solved before the first validation. Rates (four "
+        "or five) were chosen on two seeds; with them up to four of ten runs there end on a wrong response, "
+        "widening intervals.",
+        "An update has 32 prompts of one response.",
     ),
 )
