@@ -202,6 +202,16 @@ def test_default_limits_are_those_that_the_study_set():
     assert found == LIMITS
 
 
+def test_the_docs_have_the_rates_of_the_report():
+    root = Path(__file__).parents[1]
+    docs = (root / "docs" / "diagnostics.md").read_text().splitlines()
+    report = (root / "results" / "failure_signatures" / "report.md").read_text().splitlines()
+    for warning in SIGNS:
+        (measured,) = (x.split(" | ") for x in report if x.startswith(f"| {warning} | {alarms.CALIBRATED} |"))
+        (told,) = (x.replace("%", "").strip("| ").split(" | ") for x in docs if x.startswith(f"| `{warning}` |"))
+        assert told[2:] == [x.strip("| ") for x in (*measured[2:4], *measured[5:])]
+
+
 # ---- on paper -------------------------------------------------------------------------------------------------------
 
 

@@ -1,14 +1,12 @@
 """Estimators where an environment speaks: they step from a token that the policy chose to the next one."""
 
-import dataclasses
 import inspect
 import math
-import statistics
 from functools import partial
 
 import pytest
 import torch
-from turns import spoken_between
+from turns import T, V, rows, spoken_between, two_turns
 
 from lit_rl import algorithms
 from lit_rl.algorithms import (
@@ -31,7 +29,6 @@ from lit_rl.algorithms import (
     placements,
 )
 from lit_rl.callbacks.value_accuracy import estimates
-from lit_rl.errors import UsageError
 from lit_rl.exact.learned import by_attention, from_uniform
 from lit_rl.functional.chosen import before, packed, turn_ends, unpacked
 from lit_rl.functional.critic import gae, whiten
@@ -42,14 +39,6 @@ from lit_rl.functional.placement import last, potential, uniform
 from lit_rl.functional.prefix_values import prefix_advantages
 from lit_rl.policy import TabularPolicy
 from lit_rl.sampling import LocalSampler, SamplingPlan
-from lit_rl.tasks import Additive
-from lit_rl.tasks.scoring import scores_of
-
-
-def rows(*marks):
-    """A mask from words like 'x.x': x is chosen."""
-    return torch.tensor([[mark == "x" for mark in word] for word in marks])
-
 
 # ---- right values, in plain numbers --------------------------------------------------------------------------------
 
@@ -167,7 +156,7 @@ def test_packing_keeps_the_order_and_comes_back():
 
 # ---- all algorithms: what is said in between changes nothing -------------------------------------------------------
 
-V, T, P = 4, 6, 8
+P = 8
 CASES = {
     "REINFORCE": REINFORCE,
     "REINFORCE, KL in the reward": partial(REINFORCE, kl_coefficient=0.1),
@@ -287,78 +276,3 @@ def test_no_algorithm_is_left_out():
 def test_values_that_are_judged_are_those_of_chosen_tokens():
     rollouts = two_turns(values=torch.zeros(2, 5))
     assert torch.equal(estimates(rollouts).isfinite(), rows("x.x..", "xx..x"))
-
-
-# ---- rewards of turns ----------------------------------------------------------------------------------------------
-
-
-def two_turns(**changes):
-    """Two responses to a prompt: 'x.x' and 'xx..x', whose turns earn 1 and 3, and 0 and 4."""
-    policy = TabularPolicy(V, T).double()
-    rollouts = LocalSampler().sample(policy, [[0]], SamplingPlan(samples=2, max_new_tokens=5), [(0,)])
-    rollouts.lengths = torch.tensor([3, 5])
-    rollouts.mask = rows("x.x..", "xx..x")
-    rollouts.spoken = rollouts.filled & ~rollouts.mask
-    rollouts.turn_rewards = torch.tensor([[1.0, 0, 3, 0, 0], [0, 0, 0, 0, 4]])
-    rollouts.rewards = rollouts.turn_rewards.sum(1)
-    return dataclasses.replace(rollouts, **changes)
-
-
-def test_ppo_is_paid_at_turns_where_asked_for():
-    settings = {"policy": TabularPolicy(V, T), "critic": None, "reference": False}
-    whole, turns = PPO(**settings), PPO(**settings, placement=placements.AsEarned(), lambda_actor=0.5)
-    rollouts = two_turns()
-    whole.prepare(rollouts, 8)
-    assert rollouts.advantages.tolist() == [[4, 0, 4, 0, 0], [4, 4, 0, 0, 4]]
-    turns.prepare(rollouts, 8)
-    assert rollouts.advantages.tolist() == [[2.5, 0, 3, 0, 0], [1, 2, 0, 0, 4]]
-    assert turns.returns(rollouts).tolist() == [4, 4]
-    changed = two_turns(rewards=torch.tensor([5.0, 4.0]))  # by a reward of the whole response
-    turns.prepare(changed, 8)
-    assert changed.advantages[0].tolist() == [3, 0, 4, 0, 0]
-
-
-@pytest.mark.parametrize("scale_by_std", [False, True])
-def test_grpo_compares_turns_where_asked_for(scale_by_std):
-    settings = {"policy": TabularPolicy(V, T), "samples": 2, "reference": False, "scale_by_std": scale_by_std}
-    rollouts = two_turns()
-    GRPO(**settings).prepare(rollouts, 8)
-    assert not rollouts.advantages.any()
-    GRPO(**settings, rewards="turns").prepare(rollouts, 8)
-    sd = statistics.stdev([1, 3, 0, 4]) if scale_by_std else 1.0
-    expected = torch.tensor([[0.0, 0, 1, 0, 0], [0, 0, 0, 0, 2]]) / sd  # -1 + 1 and 1; -2 + 2 and 2
-    torch.testing.assert_close(rollouts.advantages, expected)
-
-
-@pytest.mark.parametrize("scale_by_std", [False, True])
-def test_turns_that_all_pay_the_same_teach_nothing(scale_by_std):
-    """However many of them a response has, and though -0.1 and three times that have no last binary digit."""
-    paid = torch.tensor([[0, 0, 0, 0, -0.1], [-0.1, 0, -0.1, 0, -0.1]])
-    rollouts = two_turns(turn_rewards=paid, mask=rows("xxxxx", "x.x.x"), lengths=torch.tensor([5, 5]))
-    rollouts.rewards = scores_of(Additive(V, T), rollouts, [])
-    settings = {"policy": TabularPolicy(V, T), "samples": 2, "reference": False, "scale_by_std": scale_by_std}
-    GRPO(**settings, rewards="turns").prepare(rollouts, 8)
-    assert rollouts.rewards[0] != rollouts.rewards[1] and (rollouts.advantages == 0).all()
-
-
-def test_the_score_of_turns_does_not_depend_on_the_width_of_the_table():
-    paid = torch.rand(200, 9, generator=torch.Generator().manual_seed(0))
-    wide = torch.zeros(200, 900)
-    wide[:, ::100] = paid
-    narrow, padded = (scores_of(Additive(V, T), two_turns(turn_rewards=each), []) for each in (paid, wide))
-    assert narrow.dtype == torch.float32 and torch.equal(narrow, padded)
-
-
-def test_rewards_of_turns_need_an_environment_that_pays_them():
-    settings = {"policy": TabularPolicy(V, T), "reference": False}
-    for algorithm, named in (
-        (PPO(**settings, critic=None, placement=placements.AsEarned()), "model.placement AsEarned"),
-        (GRPO(**settings, samples=2, rewards="turns"), "model.rewards turns"),
-    ):
-        with pytest.raises(UsageError, match=f"^{named}: nothing is paid for turns .*; take"):
-            algorithm.prepare(two_turns(turn_rewards=None), 8)
-    trepo = TRePO(policy=TabularPolicy(V, T), cuts=Turns(), reference=False)
-    with pytest.raises(UsageError, match=r"^model.cuts Turns: data.task has no environment.*; take"):
-        trepo.prepare(two_turns(spoken=None, cuts=rows(".....", ".....")), 8)
-    with pytest.raises(UsageError, match=r"model.kl k1_reward.*set model.kl k3_loss"):
-        GRPO(policy=TabularPolicy(V, T), rewards="turns", kl_coefficient=0.1)

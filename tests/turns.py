@@ -5,7 +5,28 @@ from dataclasses import replace
 import numpy as np
 import torch
 
+from lit_rl.policy import TabularPolicy
 from lit_rl.rollouts import Rollouts
+from lit_rl.sampling import LocalSampler, SamplingPlan
+
+V, T = 4, 6
+
+
+def rows(*marks):
+    """A mask from words like 'x.x': x is chosen."""
+    return torch.tensor([[mark == "x" for mark in word] for word in marks])
+
+
+def two_turns(**changes):
+    """Two responses to a prompt: 'x.x' and 'xx..x', whose turns earn 1 and 3, and 0 and 4."""
+    policy = TabularPolicy(V, T).double()
+    rollouts = LocalSampler().sample(policy, [[0]], SamplingPlan(samples=2, max_new_tokens=5), [(0,)])
+    rollouts.lengths = torch.tensor([3, 5])
+    rollouts.mask = rows("x.x..", "xx..x")
+    rollouts.spoken = rollouts.filled & ~rollouts.mask
+    rollouts.turn_rewards = torch.tensor([[1.0, 0, 3, 0, 0], [0, 0, 0, 0, 4]])
+    rollouts.rewards = rollouts.turn_rewards.sum(1)
+    return replace(rollouts, **changes)
 
 
 def spoken_between(rollouts: Rollouts, vocabulary: int, seed: int = 0) -> Rollouts:

@@ -165,8 +165,8 @@ STUDY = Study(
         "problems have up to four steps; a baseline of -2; a reward model of 32 (KeyToken) or 128 responses, 30% of "
         "labels wrong, without KL penalty (twin: 0.1 or 0.05); 300 (KeyToken, one in 16 earns) or 30 times the rate.",
         "Harm is dated to three iterations. Without probes a constant baseline draws no warning.",
-        "Limits are set on seeds 100 to 109, which are in no other number. To detect most, length_ratio would have a "
-        "limit of 1.11, which suits these runs alone: so no limit gets stricter.",
+        "Limits are set on seeds 100 to 109, which are in no other number. A first rule fitted length_ratio and "
+        "clip_fraction to what suits these runs alone: now no limit gets stricter.",
         "All false alarms of kl_collapse are of GSM8KStyle RLOO with weak reward model and KL penalty, of which 7 of "
         "20 runs fell. On GSM8KStyle a critic that started wrong delays: 3 of 20 runs end harmed.",
     ),
