@@ -1,5 +1,6 @@
 """The command line: ``python -m lit_rl fit|validate|test ...`` is LightningCLI over the algorithms."""
 
+import atexit
 import errno
 import logging
 import os
@@ -7,7 +8,7 @@ import sys
 import traceback
 import warnings
 from functools import cached_property
-from typing import Any
+from typing import Any, NoReturn
 
 import datasets
 import transformers
@@ -188,11 +189,30 @@ def main() -> int:
     """Runs the command line; returns the exit code."""
     with ended_by_signals():
         try:
-            return command()
+            code = command()
         except Interrupted as end:
             if end.requeue and end.code:  # in the first process
                 slurm.requeue()
             raise
+    if code and distributed.is_initialized():
+        leave(code)
+    return code
+
+
+def leave(code: int) -> NoReturn:
+    """Ends a process whose collectives may have been broken off.
+
+    Their threads may still hold tensors, and Python's own end aborts the process where one of them drops its tensors
+    then: the exit code would be SIGABRT's. Over gloo the first process meets an error as soon as another is gone, and
+    gives the run's exit code. The others end with 0, for a launcher kills the first one when another ends with an
+    error.
+    """
+    if distributed.get_rank() and distributed.get_backend() == "gloo":
+        code = 0
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def command() -> int:
