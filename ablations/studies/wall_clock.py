@@ -48,7 +48,6 @@ STUDY = Study(
     primary_metric=f"{OVER_SECONDS}val/accuracy_sampled",
     comparisons=(
         _planned("TRePO, one cut", WORDS, "below", "much is decided by the last steps, and continuations take time"),
-        _planned("TRePO, more cuts", WORDS, "below", "one continuation per cut is noisy, and each takes time"),
         _planned(
             "TRePO, one cut, reuse",
             WORDS,
@@ -58,7 +57,6 @@ STUDY = Study(
         _planned(
             "TRePO, one cut", EARLY, "above", "half of the response learns that the key token has already decided"
         ),
-        _planned("TRePO, more cuts", EARLY, "above", "the key token is one of only eight in its segment"),
         _planned(
             "TRePO, one cut, reuse", EARLY, "above", "as without reuse, and nothing that was sampled is thrown away"
         ),
@@ -66,7 +64,9 @@ STUDY = Study(
         _planned("TRePO, one cut, reuse", EARLY, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
     ),
     exploratory=tuple(
-        _planned(arm, task, "", "", "RLOO") for task in SECONDS for arm in ("TRePO, one cut", "TRePO, more cuts")
+        _planned(arm, task, "", "", against)
+        for task in SECONDS
+        for arm, against in (("TRePO, more cuts", "GRPO"), ("TRePO, one cut", "RLOO"), ("TRePO, more cuts", "RLOO"))
     ),
     arms=tuple(arm for task in SECONDS for arm in _arms(task)),
     base={
