@@ -40,6 +40,7 @@ ALLOCATIONS = {
     "online DPO": ((16, 2), (8, 4), (4, 8)),
 }
 INTERPOLATED = "TRePO, linear_advantage"  # at TRePO's rate
+SAID = "TRePO with interpolated advantages against TRePO"
 between = Comparison.between
 
 
@@ -116,7 +117,7 @@ COMPARISONS = (
     between("TRePO", "online DPO", "", "online DPO trains on a pair of samples, for another objective"),
     between("PPO, pretrained", "PPO", "below", "pretraining takes a seventh of the budget"),
     between("RLOO", "REINFORCE", "", "a baseline lowers the noise, and so do more prompts"),
-    between(INTERPOLATED, "TRePO", "below", "most tokens get nothing but noise"),
+    between(INTERPOLATED, "TRePO", "below", "most tokens get nothing but noise", SAID),
 )
 CONTROLS = (
     *control_comparisons(BASELINE, START),
@@ -184,11 +185,11 @@ STUDY = study(
         "Arms have equal generated tokens: about 1,456 per update at the start, and 29,120 in all, critic pretraining "
         "included. Learning rates fall linearly to 0; PPO's critic has its default one.",
         "Fewer responses than at the edges are impossible.",
-        "TRePO cuts every 16 of about 45 tokens, with one continuation per cut. With linear_advantage it cuts at one "
-        "token in eight at random, because an advantage is exact only between neighbouring cuts.",
+        "TRePO cuts every 16 of about 45 tokens, with one continuation per cut. With interpolated advantages (`linear_advantage`) it cuts "
+        "at one token in eight at random, because an advantage is exact only between neighbouring cuts.",
         "An earlier run (report: commit fe0a17d), with one allocation an arm, constant rates and the mean over twice "
         "the budget as its metric, found TRePO -17.1 [-21.0, -13.2] against PPO, -6.2 [-8.6, -3.7] against GRPO and "
-        "+0.3 [-6.5, +7.1] against online DPO; pretrained PPO -20.0 [-33.1, -6.8] against PPO; linear_advantage -22.4 "
+        "+0.3 [-6.5, +7.1] against online DPO; pretrained PPO -20.0 [-33.1, -6.8] against PPO; interpolated advantages -22.4 "
         "[-24.0, -20.7] against TRePO.",
     ),
 )
