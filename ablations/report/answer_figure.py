@@ -208,10 +208,10 @@ def _noise(results: StudyResults) -> Figure:
 
 def _forest(found: Sequence[Verdict]) -> Figure:
     figure = Figure(figsize=(WIDTH, 0.9 + 0.36 * len(found)), layout="constrained")
-    ax, said = figure.subplots(1, 2, sharey=True, width_ratios=(2.6, 1))
+    ax, said = figure.subplots(1, 2, sharey=True, width_ratios=(2, 1))
     metric = found[0].metric
     said.axis("off")
-    for x, text in ((0, "predicted"), (0.45, "found")):
+    for x, text in ((0, "predicted"), (0.5, "found")):
         said.text(x, -0.9, text, va="center", fontweight="bold")
     for y, each in enumerate(found):
         mean, low, high = (scaled(x, metric) for x in each.interval)
@@ -221,7 +221,7 @@ def _forest(found: Sequence[Verdict]) -> Figure:
         ax.barh(y, most - least, height=1, left=least, color="#DDDDDD", zorder=0)  # what doesn't matter
         ax.plot([low, high], [y, y], color=colour, linewidth=2)
         ax.plot(mean, y, "o", color=colour, markersize=6, markerfacecolor=colour if sure else "white")
-        for x, text in ((0, each.comparison.predicted or "-"), (0.45, each.found)):
+        for x, text in ((0, each.comparison.predicted or "-"), (0.5, each.found)):
             said.text(x, y, text, va="center", color=colour)
     ax.axvline(neutral(metric), color="black", linewidth=0.8, zorder=1)
     ax.grid(axis="x", alpha=0.2)

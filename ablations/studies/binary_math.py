@@ -185,11 +185,12 @@ STUDY = study(
         "Arms have equal generated tokens: about 1,456 per update at the start, and 29,120 in all, critic pretraining "
         "included. Learning rates fall linearly to 0; PPO's critic has its default one.",
         "Fewer responses than at the edges are impossible.",
-        "TRePO cuts every 16 of about 45 tokens, with one continuation per cut. With interpolated advantages (`linear_advantage`) it cuts "
-        "at one token in eight at random, because an advantage is exact only between neighbouring cuts.",
+        "TRePO cuts every 16 of about 45 tokens, with one continuation per cut. With interpolated "
+        "advantages (`linear_advantage`) it cuts at one token in eight at random, because an "
+        "advantage is exact only between neighbouring cuts.",
         "An earlier run (report: commit fe0a17d), with one allocation an arm, constant rates and the mean over twice "
         "the budget as its metric, found TRePO -17.1 [-21.0, -13.2] against PPO, -6.2 [-8.6, -3.7] against GRPO and "
-        "+0.3 [-6.5, +7.1] against online DPO; pretrained PPO -20.0 [-33.1, -6.8] against PPO; interpolated advantages -22.4 "
-        "[-24.0, -20.7] against TRePO.",
+        "+0.3 [-6.5, +7.1] against online DPO; pretrained PPO -20.0 [-33.1, -6.8] against PPO; interpolated "
+        "advantages -22.4 [-24.0, -20.7] against TRePO.",
     ),
 )

@@ -186,8 +186,8 @@ STUDY = Study(
         "against PPO: pretrained PPO -5.3 [-9.7, -0.9], GRPO on KeyToken +0.6 [-0.5, +1.6]; interpolated advantages "
         "against TRePO -36.4 [-43.1, -29.7].",
         "Exact advantages, and their seconds, come from enumerating 65,536 responses.",
-        "TRePO with interpolated advantages (`linear_advantage`) cuts every other position at random. At a fixed stride no advantage is exact, and "
-        "nothing is learned.",
+        "TRePO with interpolated advantages (`linear_advantage`) cuts every other position at random. At a fixed "
+        "stride no advantage is exact, and nothing is learned.",
         "Gradients are measured at half-trained policies: RLOO's after 8 to 24 updates at a rate of 0.003.",
     ),
 )
