@@ -12,6 +12,7 @@ SIZES: Config = {"vocabulary": 16, "length": 32}
 SECONDS = {WORDS: 12, EARLY: 2}  # of training, a run
 PROMPTS, SAMPLES = 8, 4  # of every arm: one update an iteration, of as many responses
 HALF, QUARTER = {WORDS: 32, EARLY: 16}, {WORDS: 16, EARLY: 8}  # strides: one cut a response, and two or three
+OTHER_RATES = (0.03, 0.1)
 EARLY_TASK: Config = {**position_credit(EARLY, SIZES, {"position": 3}), "model.normalizer": "row_sum"}
 
 
@@ -34,6 +35,12 @@ def _arms(task: str) -> tuple[Arm, ...]:
         _arm(task, "TRePO, more cuts", "TRePO", QUARTER),
         _arm(task, "TRePO, one cut, reuse", "TRePO", HALF, reuse=True),
     )
+
+
+def _at(name: str, rate: float) -> Arm:
+    """On the early task, at another rate than the trials chose: few trials tell little there."""
+    arm = _arm(EARLY, name, name)
+    return arm.but(f"{arm.name} at {rate:g}", {"model.learning_rate": rate}, tuned_as=None)
 
 
 def _planned(arm: str, task: str, predicted: Prediction, because: str, against: str = "GRPO") -> Comparison:
@@ -63,12 +70,22 @@ STUDY = Study(
         _planned("TRePO, one cut, reuse", WORDS, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
         _planned("TRePO, one cut, reuse", EARLY, "above", "nothing that was sampled is thrown away", "TRePO, one cut"),
     ),
-    exploratory=tuple(
-        _planned(arm, task, "", "", against)
-        for task in SECONDS
-        for arm, against in (("TRePO, more cuts", "GRPO"), ("TRePO, one cut", "RLOO"), ("TRePO, more cuts", "RLOO"))
+    exploratory=(
+        *(
+            _planned(arm, task, "", "", against)
+            for task in SECONDS
+            for arm, against in (("TRePO, more cuts", "GRPO"), ("TRePO, one cut", "RLOO"), ("TRePO, more cuts", "RLOO"))
+        ),
+        *(
+            _planned("TRePO, one cut", EARLY, "", "", f"{name} at {rate:g}")
+            for name in ("GRPO", "RLOO")
+            for rate in OTHER_RATES
+        ),
     ),
-    arms=tuple(arm for task in SECONDS for arm in _arms(task)),
+    arms=(
+        *(arm for task in SECONDS for arm in _arms(task)),
+        *(_at(name, rate) for name in ("GRPO", "RLOO") for rate in OTHER_RATES),
+    ),
     base={
         **QUIET,
         "model.schedule": "linear",
