@@ -123,6 +123,7 @@ class Study:
         faults: provoked on purpose, to judge the warnings by; the cells keep what the diagnostics logged.
         calibration: seeds on which the limits of warnings are set; their cells are in no other number.
         kappas: costs of a trained token, in generated ones, at which the noise of frozen arms is compared.
+        measured_kappa: the least and the largest that were measured with models like these; a band in the figure.
         scale: ``tiny``, ``mid`` or ``small``.
         smoke: settings merged last with ``--smoke``, to try the study out in seconds.
         notes: limits of the answer, for the report.
@@ -151,6 +152,7 @@ class Study:
     faults: tuple[Fault, ...] = ()
     calibration: tuple[int, ...] = ()
     kappas: tuple[float, ...] = ()
+    measured_kappa: tuple[float, float] | None = None
     scale: str = "tiny"
     smoke: Config = field(default_factory=SMOKE.copy)
     notes: tuple[str, ...] = ()

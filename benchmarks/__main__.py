@@ -13,6 +13,7 @@ from benchmarks.gpu import gpu, ready
 from benchmarks.measure import SMOLLM2, Line, device, fetched, installed
 from benchmarks.reading import reading
 from benchmarks.sampling import sampling
+from benchmarks.shared_prompt import shared_prompt
 from benchmarks.sweeps import sweeps
 from benchmarks.training import LARGER, iteration, measured, memory
 from lit_rl.commands.cli import quiet
@@ -27,6 +28,7 @@ ALL: dict[str, Callable[[], list[Line]]] = {
     ],
     "iteration": iteration,
     "reading": reading,
+    "shared_prompt": shared_prompt,
     "measured": measured,
     "memory": memory,
     "exact": exact,

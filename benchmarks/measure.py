@@ -31,7 +31,8 @@ SMOLLM2 = DATA / "smollm2"
 
 @dataclass(frozen=True)
 class Line:
-    """One comparison. ``ratio`` is above 1 where ours is better, and ``target`` the ratio that is asked for."""
+    """One comparison. ``ratio`` is above 1 where ours is better, and ``target`` the ratio that is asked for; 0
+    where none is."""
 
     name: str
     ours: float

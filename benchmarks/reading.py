@@ -1,7 +1,9 @@
 """Trees in which each token is read once, beside rows read whole, and iterations that train on continuations."""
 
 from statistics import median
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from benchmarks.measure import Line, fit, problems, seconds
@@ -10,6 +12,7 @@ from lit_rl.functional.cuts import Stride
 from lit_rl.policy import CausalPolicy
 from lit_rl.policy.pieces import of_logits
 from lit_rl.policy.reading import whole_inputs
+from lit_rl.policy.tree import lay_out
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling import LocalSampler, SamplingPlan
 
@@ -31,8 +34,32 @@ def reading() -> list[Line]:
     return [*lines, Line(name, trepo, grpo, "s", grpo / trepo, 1 / 1.6)]
 
 
+def trees() -> list[dict[str, Any]]:
+    """What trees can save at most: the tokens that are read, and what logits take, which are the same for rows."""
+    found = []
+    for name, (prompts, most, _) in GROUPS.items():
+        policy = CausalPolicy(name)
+        rollouts = _sampled(policy, prompts, SamplingPlan(8, max_new_tokens=most))
+        head = policy.model.get_output_embeddings()
+        ids = rollouts.response_ids[rollouts.mask]
+
+        def logits(head: Any = head, ids: Tensor = ids) -> None:
+            states = torch.randn(len(ids), head.in_features, requires_grad=True)
+            of_logits(head(states), ids, False)[0].sum().backward()
+
+        logits()
+        rows, tree = whole_inputs(rollouts)["input_ids"].numel(), lay_out(rollouts).input_ids.numel()
+        spent = median(seconds(logits) for _ in range(ROUNDS))
+        found.append({"model": name, "row_tokens": rows, "tree_tokens": tree, "logits_s": spent})
+    return found
+
+
 def _trepo() -> Algorithm:
     return TRePO(samples=SAMPLES, max_new_tokens=64, cuts=CUTS, continuations=2, reuse=True)
+
+
+def _sampled(policy: CausalPolicy, prompts: int, plan: SamplingPlan) -> Rollouts:
+    return LocalSampler().sample(policy, problems(policy, prompts)[1], plan, [(i,) for i in range(prompts)])
 
 
 def _iteration(algorithm: Algorithm) -> float:
@@ -41,17 +68,17 @@ def _iteration(algorithm: Algorithm) -> float:
 
 def _update(label: str, policy: CausalPolicy, prompts: int, plan: SamplingPlan, target: float) -> Line:
     """A forward and backward pass over whole groups, at the lengths that responses have."""
-    rollouts = LocalSampler().sample(policy, problems(policy, prompts)[1], plan, [(i,) for i in range(prompts)])
+    rollouts = _sampled(policy, prompts, plan)
 
-    def trees() -> None:
+    def read() -> None:
         policy(rollouts, 1.0).sum().backward()
 
     def rows() -> None:
         _of_whole_rows(policy, rollouts).sum().backward()
 
-    for work in (trees, rows):
+    for work in (read, rows):
         work()
-    pairs = [(seconds(trees), seconds(rows)) for _ in range(ROUNDS)]
+    pairs = [(seconds(read), seconds(rows)) for _ in range(ROUNDS)]
     ours, peer = (median(values) for values in zip(*pairs, strict=True))
     return Line(label, ours, peer, "s", median(b / a for a, b in pairs), target)
 

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 from benchmarks.gpu import kernels, ready
 from benchmarks.measure import Line, device
 from benchmarks.performance import PHASES, kappa, operators, phases, scaling
+from benchmarks.reading import trees
 from benchmarks.report_text import short, text
 from lit_rl.errors import UsageError
 
 Row = dict[str, Any]
-TABLES = ("scaling", "phases", "operators", "kappa", "gpu_kernels")
+TABLES = ("scaling", "phases", "operators", "kappa", "trees", "gpu_kernels")
 
 
 def write(folder: Path, lines: Sequence[Line]) -> None:
@@ -25,7 +26,7 @@ def write(folder: Path, lines: Sequence[Line]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     known = {line.name: line for line in _lines(folder)} if (folder / "lines.json").exists() else {}
     lines = list((known | {line.name: line for line in lines}).values())
-    tables = {"scaling": scaling(), "phases": phases(), "operators": operators(), "kappa": kappa()}
+    tables = {"scaling": scaling(), "phases": phases(), "operators": operators(), "kappa": kappa(), "trees": trees()}
     if ready():
         tables["gpu_kernels"] = kernels()
     for name, rows in tables.items():

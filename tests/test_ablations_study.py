@@ -33,7 +33,7 @@ DIGESTS = {
     "binary_math-mid": "103df4a5fa5f",
     "natural_start-small": "f2c9118eb96f",
     "token_information": "8048a2b72da0",
-    "wall_clock": "862490658c60",
+    "wall_clock": "2ee2fd944beb",
     "failure_signatures": "b6380b7dc301",
     "all_algorithms": "441093ff4aa3",
 }

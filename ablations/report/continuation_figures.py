@@ -22,6 +22,7 @@ CROSSING = (
     "Noise relative to {baseline} at equal cost, against kappa, the cost of training a token over that of generating "
     "one."
 )
+BAND = " Grey: the kappa measured with models like these, {} to {}."
 THEORY = "Noise per response relative to {baseline}, measured against predicted, by task."
 VALUES = (
     "Values of prefixes against the mean of 256 continuations: mean absolute error (dotted: of the best constant) and "
@@ -38,7 +39,9 @@ def draw(results: StudyResults) -> dict[str, tuple[Figure, str]]:
     if results.study.kappas and gradient_noise.groups(results):
         baseline, kappa = results.label(next(iter(gradient_noise.groups(results)))), max(results.study.kappas)
         figures["frontier"] = _frontier(results, kappa), FRONTIER.format(baseline=baseline, kappa=kappa)
-        figures["crossing"] = _crossing(results), CROSSING.format(baseline=baseline)
+        measured = results.study.measured_kappa
+        band = BAND.format(*measured) if measured else ""
+        figures["crossing"] = _crossing(results), CROSSING.format(baseline=baseline) + band
         if continuations.theory(results):
             figures["theory"] = _theory(results), THEORY.format(baseline=baseline)
     if value_accuracy.arms(results):
@@ -113,6 +116,8 @@ def _crossing(results: StudyResults) -> Figure:
             low, high = [each.low for each in y], [each.high for each in y]
             ax.fill_between(grid, low, high, color=colour, alpha=0.12, linewidth=0)
         ax.axhline(1, color="grey", linewidth=0.6)
+        if results.study.measured_kappa:
+            ax.axvspan(*results.study.measured_kappa, color="grey", alpha=0.15, linewidth=0)
         ax.set(xlabel="kappa", ylabel="noise at equal cost")
         plain_logarithms(ax)
     legend(figure, *(ax for ax, _, _ in panels))

@@ -180,6 +180,7 @@ STUDY = Study(
     seeds=tuple(range(10)),
     hours=1.0,
     kappas=(1.0, 4.0),
+    measured_kappa=(0.5, 1.3),
     smoke={"trainer.max_epochs": 2 + PRETRAINING, "data.prompts_per_iteration": 4, "data.rows_per_microbatch": 4},
     reading=Reading(
         "Where an early token decides the reward, TRePO's continuations pay: one from each cut (K = 1) lowers the "
@@ -197,8 +198,8 @@ STUDY = Study(
         "In KeyToken the token at position 6 of 8 decides, in its early variant that at position 2, and in Bottleneck "
         "three tokens. Comparisons that name no task are means over the five tasks of 8 tokens.",
         "kappa is the cost of training a token, a forward and backward pass, over that of generating it, one step "
-        "with a cache. It is varied here; measured, it was 0.5 to 2 for arms without a critic (times of wall_clock "
-        "and binary_math, kappa.csv of performance).",
+        "with a cache. It is varied here; measured, with each prompt and prefix read once, it was 0.5 to 1.1 for the "
+        "arms of wall_clock and 0.7 to 1.3 for three models (kappa.csv of performance).",
         "PPO's critic is as large as the policy. Pretrained means ten earlier iterations of as many tokens, not "
         "charged.",
         f"On {WORDS} the pretrained critic is less accurate than the best constant and hardly distinguishes prefixes. "
