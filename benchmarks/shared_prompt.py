@@ -29,10 +29,10 @@ def _line(name: str, prompt: int, own: int) -> Line:
     query = torch.randn(GROUPS * SAMPLES, heads, 1, size)
     prompts = torch.randn(2, GROUPS, of_keys, prompt, size).unbind()
     written = torch.randn(2, GROUPS * SAMPLES, of_keys, own, size).unbind()
-    copies = [torch.cat((x.repeat_interleave(SAMPLES, 0), y), 2) for x, y in zip(prompts, written, strict=True)]
+    keys, values = (torch.cat((x.repeat_interleave(SAMPLES, 0), y), 2) for x, y in zip(prompts, written, strict=True))
 
     def copied() -> Tensor:
-        return scaled_dot_product_attention(query, *copies, enable_gqa=heads > of_keys)
+        return scaled_dot_product_attention(query, keys, values, enable_gqa=heads > of_keys)
 
     def shared() -> Tensor:
         together = query.view(GROUPS, SAMPLES, of_keys, -1, size).transpose(1, 2).flatten(2, 3)

@@ -40,7 +40,7 @@ ALLOCATIONS = {
     "online DPO": ((16, 2), (8, 4), (4, 8)),
 }
 INTERPOLATED = "TRePO, linear_advantage"  # at TRePO's rate
-SAID = "TRePO with interpolated advantages against TRePO"
+SAID = "TRePO, interpolated advantages against TRePO"
 between = Comparison.between
 
 
@@ -184,7 +184,6 @@ STUDY = study(
         ONE_START,
         "Arms have equal generated tokens: about 1,456 per update at the start, and 29,120 in all, critic pretraining "
         "included. Learning rates fall linearly to 0; PPO's critic has its default one.",
-        "Fewer responses than at the edges are impossible.",
         "TRePO cuts every 16 of about 45 tokens, with one continuation per cut. With interpolated "
         "advantages (`linear_advantage`) it cuts at one token in eight at random, because an "
         "advantage is exact only between neighbouring cuts.",

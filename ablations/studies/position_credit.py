@@ -55,8 +55,8 @@ def _forked(fill: str, rule: Config = STRIDE) -> Algorithm:
 INTERPOLATED = "TRePO, linear_advantage"
 EXACT, LOOKS_AHEAD = "exact advantages", "TRePO, linear_value_mc"  # the latter a negative control: frozen only
 SAID = {  # in the reports' tables
-    INTERPOLATED: "TRePO with interpolated advantages",
-    LOOKS_AHEAD: "TRePO with interpolated values of the response itself",
+    INTERPOLATED: "TRePO, interpolated advantages",
+    LOOKS_AHEAD: "TRePO, interpolated values",
 }
 # each with the prompts that make ``TOKENS`` tokens of responses of 8
 ALGORITHMS = {
@@ -186,8 +186,8 @@ STUDY = Study(
         "against PPO: pretrained PPO -5.3 [-9.7, -0.9], GRPO on KeyToken +0.6 [-0.5, +1.6]; interpolated advantages "
         "against TRePO -36.4 [-43.1, -29.7].",
         "Exact advantages, and their seconds, come from enumerating 65,536 responses.",
-        "TRePO with interpolated advantages (`linear_advantage`) cuts every other position at random. At a fixed "
-        "stride no advantage is exact, and nothing is learned.",
-        "Gradients are measured at half-trained policies: RLOO's after 8 to 24 updates at a rate of 0.003.",
+        "Interpolated advantages (`linear_advantage`): TRePO cuts every other position at random. At a fixed stride "
+        "nothing is learned, for none is exact.",
+        "Gradients are measured at half-trained policies: RLOO's after 8 to 24 updates at rate 0.003.",
     ),
 )

@@ -236,7 +236,7 @@ STUDY = Study(
         },
     ),
     reading=Reading(
-        "They gain from a stronger reward. A stronger reward model is worth 16.6 points over three tasks and 5.1 on "
+        "From a stronger reward. A stronger reward model is worth 16.6 points over three tasks and 5.1 on "
         "word problems; enumerated, RTO's scalar saves more samples than its tokens in all 12 settings. Token "
         "information takes away noise alone: enumerated it saves up to 27% of samples, none with an exact critic; "
         "learned, it wins 4 to 14 points on Pairwise; elsewhere nothing was shown. RTO's scalar wins 36 points on "
