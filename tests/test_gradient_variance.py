@@ -11,7 +11,7 @@ from lit_rl.algorithms import GRPO, REINFORCE, RLOO, ReMax, TRePO
 from lit_rl.algorithms.gradients import _at_once, _one_by_one, group_gradients, measure_gradient
 from lit_rl.algorithms.per_group import gradients_of_groups, recorded, squared_norms
 from lit_rl.functional.cuts import Bernoulli
-from lit_rl.functional.variance import gradient_statistics
+from lit_rl.functional.variance import gradient_statistics, signal_share
 from lit_rl.policy import CausalPolicy, TabularPolicy, TokenTransformer, pieces
 from lit_rl.sampling import LocalSampler
 
@@ -33,6 +33,23 @@ def test_norm_is_unbiased():
     found = [gradient_statistics(torch.tensor((g**2).sum()), torch.tensor(g.sum(0)), 6)[:2] for g in draws]
     for estimates, truth in zip(np.array(found).T, ((sd**2).sum(), (mean**2).sum()), strict=True):
         assert abs(estimates.mean() - truth) < 4 * estimates.std() / np.sqrt(len(estimates))
+
+
+@pytest.mark.parametrize("n", [1, 4, 40])
+@pytest.mark.parametrize("curvature", [0.5, 3.0])
+def test_the_share_of_signal_is_the_step_that_gains_most_on_a_quadratic(n, curvature):
+    """Among the steps along means of n noisy gradients of G x - L |x|^2 / 2, by what they gain on average."""
+    rng = np.random.default_rng(2)
+    mean, sd = np.array([0.3, -0.2, 0.1]), np.array([0.4, 0.5, 0.3])
+    steps = rng.normal(mean, sd, (20_000, n, 3)).mean(1)
+    rates = np.linspace(0, 1.5 / curvature, 301)
+    gains = [((rate * steps) @ mean - curvature / 2 * ((rate * steps) ** 2).sum(1)).mean() for rate in rates]
+    share = signal_share(float((mean**2).sum()), float((sd**2).sum()) / n)
+    assert rates[np.argmax(gains)] == pytest.approx(share / curvature, rel=0.03)
+
+
+def test_without_noise_all_is_signal_and_a_negative_square_is_none():
+    assert signal_share(2.0, 0.0) == 1 and signal_share(-0.1, 1.0) == signal_share(0.0, 0.0) == 0
 
 
 def test_a_large_table_loses_no_digits():

@@ -12,7 +12,7 @@ from training import train
 from lit_rl.algorithms import PPO, RLOO, OnlineDPO, Supervised
 from lit_rl.algorithms.optimization import UNFIT
 from lit_rl.algorithms.schedules import share_spent
-from lit_rl.callbacks import Budget, IterationCheckpoint, RewardCallback
+from lit_rl.callbacks import Budget, GradientVariance, IterationCheckpoint, RewardCallback
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.errors import UsageError
 from lit_rl.policy import TokenTransformer
@@ -99,6 +99,36 @@ def test_tokens_are_a_budget_as_iterations_are_and_the_largest_share_counts():
     assert both == iterations
 
 
+class Shares(Callback):
+    """The signal-to-noise ratio that is logged for an iteration's mean gradient."""
+
+    def __init__(self):
+        self.snr = []
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        self.snr.append(float(trainer.callback_metrics["gradient/snr"]))
+
+
+def test_a_rate_goes_by_the_noise_of_earlier_iterations_at_the_size_of_a_step():
+    """After one measurement alone, the logged ratio of signal to noise tells the rate."""
+    rates, snr = {}, []
+    for accumulate in (1, 2):  # an iteration of 16 prompts and 32 responses, in passes of 16
+        seen = Shares()
+        callbacks = (GradientVariance(1000), seen)
+        settings = {"schedule": "snr", "trainer": {"accumulate_grad_batches": accumulate}}
+        [rates[accumulate]], _ = rates_of(RLOO, 3, *callbacks, samples=2, **settings)
+        snr += seen.snr[:1]
+    whole, half = rates[2], rates[1]
+    assert whole[0] == half[0] == half[1] == 0 < whole[1] == whole[2] and len({*half[2:]}) == 1
+    assert snr[0] == pytest.approx(snr[1]) and whole[1] == pytest.approx(RATE * snr[0] / (1 + snr[0]), rel=1e-5)
+    assert RATE / half[2] - 1 == pytest.approx(2 * (RATE / whole[1] - 1), rel=1e-5)  # noise over signal
+
+
+def test_a_rate_by_noise_follows_new_measurements_and_lies_between_0_and_the_whole():
+    [rates], _ = rates_of(RLOO, 5, GradientVariance(1), samples=2, schedule="snr")
+    assert rates[:2] == [0, 0] and all(0 <= rate < RATE for rate in rates) and len({*rates[2:]}) > 2
+
+
 class Clock(Callback):
     """A clock on which an iteration takes 2 seconds."""
 
@@ -137,7 +167,7 @@ class Stop(Callback):
         trainer.should_stop = True
 
 
-def resumable(folder, optimizer, *callbacks, resumed=None):
+def resumable(folder, optimizer, *callbacks, resumed=None, schedule="cosine"):
     """Weights after two iterations on a schedule, or after the first, or after the second alone."""
     torch.manual_seed(0)
     policy = TokenTransformer(TASK.vocabulary, TASK.length, TASK.eos_id is not None, hidden_size=16, layers=1)
@@ -146,7 +176,7 @@ def resumable(folder, optimizer, *callbacks, resumed=None):
     callbacks = [RewardCallback(), saved, Budget(generated_tokens=150), *callbacks]
     trainer = Trainer(**options, enable_progress_bar=False, callbacks=callbacks)
     data = RolloutDataModule(TASK, prompts_per_iteration=8, rows_per_microbatch=8, seed=0)
-    settings = {"max_new_tokens": TASK.length, "learning_rate": 1e-2, "schedule": "cosine", "reference": False}
+    settings = {"max_new_tokens": TASK.length, "learning_rate": 1e-2, "schedule": schedule, "reference": False}
     model = PPO(policy=policy, samples=2, optimizer=optimizer, **settings)
     trainer.fit(model, datamodule=data, ckpt_path=resumed)
     assert trainer.current_epoch == (1 if Stop in map(type, callbacks) else 2)
@@ -162,6 +192,18 @@ def test_a_run_with_any_optimizer_of_torch_goes_on_bitwise(name, tmp_path):
     part, again = resumable(tmp_path / "part", cls, resumed=tmp_path / "part" / "last.ckpt")
     assert all(torch.equal(value, part[key]) for key, value in whole.items()) and spent == again
     assert not torch.equal(*(w["policy.model.lm_head.weight"] for w in (whole, resumable(tmp_path / "x", None)[0])))
+
+
+def test_what_was_measured_of_the_noise_goes_on_bitwise(tmp_path):
+    def run(name, *callbacks, resumed=None):
+        measured = GradientVariance(1)
+        weights, _ = resumable(tmp_path / name, None, measured, *callbacks, resumed=resumed, schedule="snr")
+        return weights, measured.state_dict()
+
+    whole, measured = run("whole")
+    assert run("part", Stop())[1] != measured
+    part, again = run("part", resumed=tmp_path / "part" / "last.ckpt")
+    assert again == measured and all(torch.equal(value, part[key]) for key, value in whole.items())
 
 
 class Own(RLOO):
@@ -208,8 +250,10 @@ def test_a_schedule_needs_a_budget():
         ),
         (["--model.optimizer=SGD", "--model.optimizer.momentun=1"], "model.optimizer.momentun is not a setting"),
         (["--model.optimizer=Muon"], "model.optimizer can't train this model: Muon only supports 2D"),
-        (["--model.schedule=exponential"], "model.schedule is exponential; choose constant, linear or cosine"),
+        (["--model.schedule=exponential"], "model.schedule is exponential; choose constant, linear, cosine or snr"),
         (["--model.schedule=linear", "--trainer.max_epochs=-1"], "model.schedule linear falls with the run's budget"),
+        (["--model.schedule=snr", "--gradient_variance.every_n_iterations=0"], "model.schedule snr goes by the noise"),
+        (["--model.schedule=snr", "--data.prompts_per_iteration=1"], "model.schedule snr goes by the noise that"),
     ],
 )
 def test_a_mistake_is_one_line_and_no_run_is_made(args, said, lit_rl, tmp_path):

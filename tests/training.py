@@ -8,7 +8,7 @@ from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy import TokenTransformer
 
 
-def train(algorithm, on, iterations, callbacks=(), **settings):
+def train(algorithm, on, iterations, callbacks=(), trainer=None, **settings):
     """Metrics of the last iteration on a task of position credit."""
     torch.manual_seed(0)
     policy = TokenTransformer(on.vocabulary, on.length, on.eos_id is not None, hidden_size=32, layers=2)
@@ -16,7 +16,7 @@ def train(algorithm, on, iterations, callbacks=(), **settings):
     module = algorithm(**{**defaults, **settings})
     options = {**TRAINER_DEFAULTS, "max_epochs": iterations, "limit_val_batches": 0, "accelerator": "cpu"}
     trainer = Trainer(
-        **options,
+        **{**options, **(trainer or {})},
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -55,7 +55,7 @@ class Algorithm(Training):
         warmup_steps: optimizer steps over which the learning rate rises linearly to its value.
         schedule: how the learning rate falls with u, the share of the run's budget (iterations, generated tokens or
             seconds) that was spent when the iteration began. ``constant``: not at all. ``linear``: by the factor 1 - u.
-            ``cosine``: by (1 + cos(pi u)) / 2. The factor multiplies that of the warm-up.
+            ``cosine``: by (1 + cos(pi u)) / 2. ``snr``: with the gradient's noise instead. Warm-up multiplies all.
         optimizer: an optimizer other than AdamW: a class such as ``torch.optim.SGD``, or any function of parameter
             groups and a learning rate that returns one. Its settings are ``model.optimizer.*``; null takes AdamW.
 

@@ -20,7 +20,7 @@ class OptimalBaseline(Algorithm):
 
     As an estimate from the other responses does not depend on the response itself, this is unbiased. OBLR-PO
     (2511.23310) writes the plain plug-in, with the response's own return in it (``leave_one_out`` false); this is
-    biased. OBLR-PO's learning rate is not here.
+    biased. OBLR-PO's learning rate is the ``schedule`` ``snr``.
 
     |psi|^2 is the squared norm of the score as a function of the logits: sum_t |1[a_t] - pi(. | s_t)|^2. It costs one
     more reading of the responses and no backward pass. For a table of logits it is the norm itself, for a transformer a

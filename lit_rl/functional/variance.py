@@ -35,3 +35,16 @@ def gradient_statistics(sum_of_squares: Tensor, total: Tensor, n: int) -> Gradie
     trace_cov = ((sum_of_squares.double() - n * mean_sq) / (n - 1)).clamp(min=0)
     norm_sq = mean_sq - trace_cov / n
     return GradientStatistics(trace_cov, norm_sq, trace_cov / norm_sq, n * norm_sq / trace_cov)
+
+
+def signal_share(norm_sq: float, noise: float) -> float:
+    """|G|^2 / (|G|^2 + noise): how much of the squared length of a noisy gradient is signal, from 0 to 1.
+
+    If the curvature of J is at most L, a step eta g along a gradient g of mean G gains on average at least
+    eta |G|^2 - eta^2 L (|G|^2 + noise) / 2 (descent lemma). This bound is highest at eta = share / L.
+
+    Args:
+        norm_sq: an estimate of |G|^2; the share is 0 where it is negative.
+        noise: E|g - G|^2; of the mean of n gradients tr Sigma / n.
+    """
+    return norm_sq / (norm_sq + noise) if norm_sq > 0 else 0.0
