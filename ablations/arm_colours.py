@@ -9,6 +9,8 @@ ALGORITHMS = {
     "ReMax": "#CC79A7",
     "GRPO": "#0072B2",
     "Dr.GRPO": "#5C9BC4",
+    "P3O": "#999933",
+    "OptimalBaseline": "#44AA99",
     "PPO": "#009E73",
     "PPO, pretrained": "#00563F",
     "TRePO": "#D55E00",

@@ -94,9 +94,10 @@ def legend(found: Sequence[Verdict], kind: str) -> str:
     count = f"{len(found)} {kind}" if len(found) > 1 else f"one {kind.removesuffix('s')}"
     seeds = {len(each.differences) for each in found}
     own = f"{max(seeds)} " if len(seeds) == 1 else ""
-    ratios = all(unit(each.metric) == FACTOR for each in found)
+    ratios = {unit(each.metric) == FACTOR for each in found}
     least = matters(found)
-    how = "the first over the second, geometric mean" if ratios else "the first minus the second, mean"
+    how = "the first minus the second, mean" if False in ratios else "the first over the second, geometric mean"
+    how += ", or of factors the first over the second, geometric mean," * (len(ratios) > 1)
     return LEGEND.format(
         how=how,
         seeds=own,

@@ -39,7 +39,12 @@ def name(metric: str) -> str:
 
 
 def difference(interval: Interval, metric: str) -> str:
-    """In the metric's unit, with its interval if there is one: points, MiB, or a factor where it is a logarithm."""
+    """In the metric's unit, with its interval if there is one: points, MiB, or a factor where it is a logarithm.
+
+    Empty where it is not known.
+    """
+    if interval.mean != interval.mean:
+        return ""
     mean, bounds = _text(interval.mean, metric), limits(interval, metric)
     flat = interval.low == interval.high
     return mean if flat or not bounds else f"{mean} {bounds}"

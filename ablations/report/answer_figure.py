@@ -15,7 +15,7 @@ from ablations.analysis.verdicts import UNRESOLVED, Verdict, verdicts
 from ablations.metric_names import NOISE, SECONDS, TOKEN
 from ablations.metric_units import neutral, scaled, unit
 from ablations.records.study_results import TEST, StudyResults
-from ablations.report import effect_figure
+from ablations.report import effect_figure, noise_map
 from ablations.report.figure_style import WIDTH, colours, dashes, frame, plain_logarithms
 
 ANSWER = "answer.png"
@@ -47,6 +47,8 @@ def draw(results: StudyResults) -> tuple[Figure, str] | None:
         return (
             (_noise(results), NOISES.format(baseline=gradient_noise.baselines(results))) if _of_noise(results) else None
         )
+    if noise_map.mapped(results):
+        return noise_map.draw(results)
     if (effects := effect_figure.draw(results)) is not None:
         return effects
     lines = _lines(results)

@@ -21,6 +21,7 @@ from ablations.report import (
     answer_figure,
     continuation_figures,
     credit_figures,
+    noise_map,
     share_figure,
     surface_figures,
 )
@@ -59,7 +60,7 @@ def draw(results: StudyResults, folder: Path) -> dict[str, str]:
             figures["axes"] = _axes(results), AXES
         if any(results.first(arm, "gradient/norm_sq") for arm in results.arms):
             figures["gradient_variance"] = _gradient(results), GRADIENT
-        if gradient_noise.arms(results) and not results.study.kappas:
+        if gradient_noise.arms(results) and not results.study.kappas and not noise_map.mapped(results):
             figures["frozen"] = _frozen(results), FROZEN
         figures |= continuation_figures.draw(results)
         critics = credit_figures.with_pretraining(results)

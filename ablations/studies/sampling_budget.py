@@ -78,7 +78,8 @@ def measured(task: str, named: Named, config: Config, stages: tuple[Stage, ...] 
     return Arm(f"{task} {name}", {**algorithm.frozen(), **config}, f"{task} RLOO", stages, frozen=True, task=task)
 
 
-def _position_credit(label: str, task: Task, named: Named) -> Arm:
+def credited(label: str, task: Task, named: Named) -> Arm:
+    """On a half-trained policy of the seed, on a task whose exact credit is known."""
     sizes = {"vocabulary": task.vocabulary, "length": task.length}
     stage = half_trained(label.replace(", ", "-"), task.name, sizes, task.arguments, task.half)
     config = {
@@ -168,9 +169,9 @@ STUDY = Study(
         ),
     ),
     arms=(
-        *(_position_credit(task, TASKS[task], named) for task in TASKS for named in ALGORITHMS),
+        *(credited(task, TASKS[task], named) for task in TASKS for named in ALGORITHMS),
         *(
-            _position_credit(label, task, named)
+            credited(label, task, named)
             for label, task in LENGTHS.items()
             for named in (RLOO, trepo(2, 1), *([trepo(4, 1)] if task.length > 4 else []), trepo(2, 1, reuse=True))
         ),
