@@ -21,7 +21,7 @@ RESPONSES, PROMPTS = 4, 10
 # noise of a group, and its generated tokens, by task
 MADE = {
     "RLOO": {"x": (4.0, 32), "y": (1.0, 32)},
-    "dear": {"x": (2.0, 96), "y": (0.5, 96)},
+    "costly": {"x": (2.0, 96), "y": (0.5, 96)},
     "quiet": {"x": (1.0, 32), "y": (0.5, 32)},
 }
 CERTIFIED = {
@@ -42,8 +42,8 @@ CERTIFIED = {
 
 @pytest.fixture
 def results() -> StudyResults:
-    """Two tasks; ``dear`` has half of RLOO's noise for three times the tokens, ``quiet`` a quarter or half for as many;
-    and one arm that was trained."""
+    """Two tasks; ``costly`` has half of RLOO's noise for three times the tokens, ``quiet`` a quarter or half for as
+    many; and one arm that was trained."""
     arms, cells = [], []
     for task in "xy":
         for name, known in MADE.items():
@@ -53,7 +53,7 @@ def results() -> StudyResults:
             trace, tokens = known[task]
             for seed in SEEDS:
                 curves = {
-                    "gradient/trace_cov": dict.fromkeys((1, 2), trace * math.exp(0.02 * (seed % 3) * len(name))),
+                    "gradient/trace_cov": dict.fromkeys((1, 2), trace * math.exp(0.02 * (seed % len(name)))),
                     "tokens/generated": {step: float(PROMPTS * tokens * step) for step in range(3)},
                     SECONDS: {step: 2.0 * step for step in range(3)},
                 }
@@ -74,12 +74,12 @@ def test_rows_go_from_the_least_noise_and_points_are_factors_of_the_baseline_s(r
     figure, caption = answer_figure.draw(results)
     assert "relative to RLOO's" in caption
     panels = [ax for ax in figure.axes if ax.lines]
-    assert [tick.get_text() for tick in panels[0].get_yticklabels()] == ["quiet", "dear"]
-    tokens = {"dear": 3, "quiet": 1}
+    assert [tick.get_text() for tick in panels[0].get_yticklabels()] == ["quiet", "costly"]
+    tokens = {"costly": 3, "quiet": 1}
     for ax, times in zip(panels, (dict.fromkeys(tokens, 1), tokens, dict.fromkeys(tokens, 1)), strict=True):
         points = {(line.get_label(), round(line.get_ydata()[0])): line for line in ax.lines if line.get_marker() == "o"}
         assert len(points) == 4
-        for y, name in enumerate(("quiet", "dear")):
+        for y, name in enumerate(("quiet", "costly")):
             for task in "xy":
                 factor = MADE[name][task][0] / MADE["RLOO"][task][0] * times[name]
                 assert points[task, y].get_xdata()[0] == pytest.approx(factor, rel=0.1)
