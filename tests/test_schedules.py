@@ -112,21 +112,22 @@ class Shares(Callback):
 def test_a_rate_goes_by_the_noise_of_earlier_iterations_at_the_size_of_a_step():
     """After one measurement alone, the logged ratio of signal to noise tells the rate."""
     rates, snr = {}, []
-    for accumulate in (1, 2):  # an iteration of 16 prompts and 32 responses, in passes of 16
+    for accumulate in (2, 4):  # an iteration of 16 prompts and 64 responses, in passes of 16
         seen = Shares()
         callbacks = (GradientVariance(1000), seen)
         settings = {"schedule": "snr", "trainer": {"accumulate_grad_batches": accumulate}}
-        [rates[accumulate]], _ = rates_of(RLOO, 3, *callbacks, samples=2, **settings)
+        [rates[accumulate]], _ = rates_of(RLOO, 3, *callbacks, samples=4, **settings)
         snr += seen.snr[:1]
-    whole, half = rates[2], rates[1]
+    whole, half = rates[4], rates[2]
     assert whole[0] == half[0] == half[1] == 0 < whole[1] == whole[2] and len({*half[2:]}) == 1
     assert snr[0] == pytest.approx(snr[1]) and whole[1] == pytest.approx(RATE * snr[0] / (1 + snr[0]), rel=1e-5)
     assert RATE / half[2] - 1 == pytest.approx(2 * (RATE / whole[1] - 1), rel=1e-5)  # noise over signal
 
 
 def test_a_rate_by_noise_follows_new_measurements_and_lies_between_0_and_the_whole():
-    [rates], _ = rates_of(RLOO, 5, GradientVariance(1), samples=2, schedule="snr")
-    assert rates[:2] == [0, 0] and all(0 <= rate < RATE for rate in rates) and len({*rates[2:]}) > 2
+    [rates], _ = rates_of(RLOO, 5, GradientVariance(1), samples=4, schedule="snr")
+    first, later = rates[:4], rates[4:]  # of the first iteration's four steps, and of the others
+    assert first == (0, 0, 0, 0) and all(0 < rate < RATE for rate in later) and len({*later}) == 4
 
 
 class Clock(Callback):
@@ -253,7 +254,10 @@ def test_a_schedule_needs_a_budget():
         (["--model.schedule=exponential"], "model.schedule is exponential; choose constant, linear, cosine or snr"),
         (["--model.schedule=linear", "--trainer.max_epochs=-1"], "model.schedule linear falls with the run's budget"),
         (["--model.schedule=snr", "--gradient_variance.every_n_iterations=0"], "model.schedule snr goes by the noise"),
-        (["--model.schedule=snr", "--data.prompts_per_iteration=1"], "model.schedule snr goes by the noise that"),
+        (
+            ["--model.schedule=snr", "--data.prompts_per_iteration=1", "--data.rows_per_microbatch=4"],
+            "model.schedule snr goes by the noise that",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_and_no_run_is_made(args, said, lit_rl, tmp_path):
