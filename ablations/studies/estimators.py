@@ -33,7 +33,7 @@ def _estimators(stride: int) -> dict[str, Algorithm]:
     def of(model: str, samples: int = SAMPLES, **arguments: Any) -> Algorithm:
         return Algorithm(model, GROUPS * SAMPLES // samples, {"samples": samples, **arguments})
 
-    forked = {"cuts": cuts("Stride", every=stride), "continuations": 1}
+    forked: dict[str, Any] = {"cuts": cuts("Stride", every=stride), "continuations": 1}
     return {
         "REINFORCE": of("REINFORCE"),
         BASELINE: of("RLOO"),
