@@ -29,7 +29,7 @@ DIGESTS = {
     "sampling_budget": "dc90ea0f5986",
     "sampling_budget-mid": "071ce6535735",
     "sampling_budget-small": "d821dc14e99e",
-    "estimators": "7fbad2bd5538",
+    "estimators": "dac8307df920",
     "binary_math": "20e4fc9fae16",
     "binary_math-mid": "103df4a5fa5f",
     "natural_start-small": "f2c9118eb96f",

@@ -81,6 +81,12 @@ def _trained(name: str) -> Arm:
     return Arm(f"{WORDS} {name}, trained", config, START, tuned_as=name, task=WORDS)
 
 
+def _controls() -> tuple[Comparison, ...]:
+    """Of what is trained, by accuracy."""
+    found = control_comparisons(f"{BASELINE}, trained", "start", (WORDS,))
+    return tuple(each._replace(metric=TEST) for each in found)
+
+
 def _noise(arm: str, predicted: Any, because: str) -> Comparison:
     return Comparison.between(arm, BASELINE, predicted, because, f"noise: {arm} against {BASELINE}", tasks=TASKS)
 
@@ -109,7 +115,7 @@ STUDY = Study(
         _learning(WEIGHTED, "", "responses of unequal length weigh differently, but three make a noisy mean"),
         _learning("REINFORCE", "", "binary_math found less noise at the start, but there is more once most are right"),
     ),
-    controls=control_comparisons(f"{BASELINE}, trained", "start", (WORDS,)),
+    controls=_controls(),
     arms=(*_frozen(), *map(_trained, LEARNERS), *controls(_trained(BASELINE), START)),
     base={
         **QUIET,
@@ -119,24 +125,21 @@ STUDY = Study(
         "trainer.check_val_every_n_epoch": 1000,
     },
     seeds=tuple(range(10, 20)),
-    tuning=Tuning((5e-4, 1e-3, 2e-3, 4e-3), (100, 101), f"{END}val/accuracy_sampled"),
+    tuning=Tuning((5e-4, 1e-3, 2e-3, 4e-3), (100, 101, 102), f"{END}val/accuracy_sampled"),
     hours=1.0,
     smoke={**SMOKE, **UNLIMITED, "trainer.check_val_every_n_epoch": 1000},
     notes=(
         f"{SMALL_MODELS} Here they are half-trained transformers of one layer over 4 tokens and responses of 8, one "
         f"for each seed and task, and the embedded policy of 0.4M parameters on {WORDS}, as it was warm-started.",
         ONE_START,
-        f"At frozen policies an iteration has {GROUPS} prompts with {SAMPLES} responses each, P3O {2 * GROUPS} with 2. "
-        f"The five tasks have one prompt. On {WORDS} the noise between prompts counts, and fewer responses to more "
-        "prompts have less of it (binary_math).",
+        f"Frozen: {GROUPS} prompts an iteration with {SAMPLES} responses each, P3O {2 * GROUPS} with 2. On {WORDS} "
+        "prompts differ in their gradients, and more of them with fewer responses have less noise (binary_math).",
         f"TRePO cuts every {STRIDE} of 8 tokens, on {WORDS} every {STRIDE_IN_WORDS} of about 45, with one continuation "
-        "per cut; other cuts, fill rules and numbers of continuations: sampling_budget.",
-        f"PPO's critic is as large as the policy. Pretrained means {PRETRAINING} earlier iterations of as many tokens, "
-        "not charged.",
-        f"On the weights that sampled, P3O is {BASELINE} with 2 responses, and the three estimators of OptimalBaseline "
-        "differ in their weights alone, which are made of the scores as functions of the logits.",
-        f"What is trained has {PROMPTS} prompts and about {TOKENS:,} generated tokens an update at the start, in one "
-        f"optimizer step, and {UPDATES} updates of these. Rates, the best of four on two other seeds, fall linearly "
-        "to 0. P3O, which needs other prompts for as many tokens, is not trained.",
+        "per cut; sampling_budget has other settings. PPO's critic is as large as the policy; pretrained: "
+        f"{PRETRAINING} earlier iterations, not charged.",
+        f"On the weights that sampled, P3O is {BASELINE} with 2 responses. OptimalBaseline weighs by scores as "
+        "functions of the logits.",
+        f"Trained: {PROMPTS} prompts and about {TOKENS:,} generated tokens an update, one optimizer step each, "
+        f"{UPDATES} updates. Rates, the best of four on three other seeds, fall linearly to 0.",
     ),
 )
