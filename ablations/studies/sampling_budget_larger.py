@@ -47,6 +47,7 @@ def _study(scale: str, stride: int, arms: tuple[Arm, ...], **others: Any) -> Stu
         ),
         arms=arms,
         seeds=tuple(range(8)),
+        measured_kappa=None,  # that is of smaller models
         **others,
     )
 
