@@ -4,8 +4,8 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,10 +18,11 @@ from ablations.studies.own import listed
 from ablations.study import SCALES, Study
 from ablations.sweep.arm_check import complete
 from ablations.sweep.exact import compute
+from ablations.sweep.launchers import Launcher
 from ablations.sweep.stopping import Stopped, stoppable
 from ablations.sweep.tuning import tuned
 from lit_rl.errors import UsageError
-from lit_rl.ranges import Count, Port, Seed, fault
+from lit_rl.ranges import Count, NonNegative, Port, Positive, Seed, fault
 
 
 class Parser(argparse.ArgumentParser):
@@ -54,23 +55,30 @@ def _parser() -> Parser:
     )
     for command, seeds in ((run, "the study's"), (compare, "5")):
         command.add_argument(
-            "--jobs", type=_integer(Count), default=os.cpu_count(), help="cells at a time (default: number of cores)"
+            "--jobs", type=_number(Count), help="cells at a time (default: number of cores, or what Ray has room for)"
         )
         command.add_argument(
-            "--seeds", type=_integer(Seed), nargs="+", help=f"a count, or two or more seeds (default: {seeds})"
+            "--seeds", type=_number(Seed), nargs="+", help=f"a count, or two or more seeds (default: {seeds})"
         )
+        command.add_argument("--launcher", choices=("local", "ray"), default="local", help="where cells run")
+        ray = command.add_argument_group("with --launcher ray")
+        ray.add_argument("--address", help="of the cluster (default: auto, the one that this machine is in)")
+        ray.add_argument("--cpus-per-cell", type=_number(Positive), help="of a node (default: 1)")
+        ray.add_argument("--gpus-per-cell", type=_number(NonNegative), help="of a node, or a part of one (default: 0)")
     for command in (run, compare, report):
         command.add_argument("--smoke", action="store_true", help="tiny sizes, one seed, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")
-    ui.add_argument("--port", type=_integer(Port), default=5000)
+    ui.add_argument("--port", type=_number(Port), default=5000)
     return parser
 
 
-def _integer(hint: Any) -> Callable[[str], int]:
-    """Reads an integer in the range of a type of :mod:`lit_rl.ranges`."""
+def _number(hint: Any) -> Callable[[str], Any]:
+    """Reads a number in the range of a type of :mod:`lit_rl.ranges`."""
 
-    def read(text: str) -> int:
-        number: Any = int(text) if text.removeprefix("-").isdecimal() else text
+    def read(text: str) -> Any:
+        number: Any = text
+        with suppress(ValueError):
+            number = int(text) if text.removeprefix("-").isdecimal() else float(text)
         if reason := fault(number, hint):
             raise argparse.ArgumentTypeError(f"{text}: it {reason}")
         return number
@@ -164,12 +172,13 @@ def _run(study: Study, options: argparse.Namespace) -> int:
             settings = complete(study, options.smoke)
             if options.command == "compare":
                 check_same_problems(study, settings)
-        compute(study, options.smoke)
-        if (tried := trials.trials(study)) is not None and not options.smoke:
-            done = {trial.config_hash for trial in trials.recorded(study)}
-            code = run(tried, None, options.jobs, False, done, curves=False)
-        if not code:
-            code = run(tuned(study, options.smoke), seeds, options.jobs, options.smoke)
+        with _launcher(options) as launcher:
+            compute(study, options.smoke)
+            if (tried := trials.trials(study)) is not None and not options.smoke:
+                done = {trial.config_hash for trial in trials.recorded(study)}
+                code = run(tried, None, launcher, False, done, curves=False)
+            if not code:
+                code = run(tuned(study, options.smoke), seeds, launcher, options.smoke)
     from ablations.report.study_report import report
 
     try:
@@ -178,6 +187,25 @@ def _run(study: Study, options: argparse.Namespace) -> int:
         if not code:  # otherwise the sweep has already said why there is nothing to report
             raise
     return code
+
+
+@contextmanager
+def _launcher(options: argparse.Namespace) -> Iterator[Launcher]:
+    """What starts the workers of a sweep."""
+    if options.launcher == "ray":
+        from ablations.sweep.ray_nodes import connected
+
+        with connected(
+            options.address or "auto", options.cpus_per_cell or 1, options.gpus_per_cell or 0, options.jobs
+        ) as nodes:
+            yield nodes
+        return
+    from ablations.sweep.workers import Processes
+
+    for name in ("address", "cpus_per_cell", "gpus_per_cell"):
+        if getattr(options, name) is not None:
+            raise UsageError(f"--{name.replace('_', '-')} is a setting of --launcher ray; add that, or leave it out")
+    yield Processes(options.jobs or os.cpu_count() or 1)
 
 
 def _reported(study: Study, smoke: bool) -> Study:

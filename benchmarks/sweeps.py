@@ -15,6 +15,7 @@ from functools import partial
 from ablations.records.experiment import Tracking
 from ablations.study import Arm, Study
 from ablations.sweep.runner import run
+from ablations.sweep.workers import Processes
 from benchmarks.measure import Line, limit, process, seconds
 
 CELLS = 8
@@ -57,7 +58,7 @@ def main(jobs: int) -> dict[str, float]:
     """Seconds of the sweep, and of a cell from its start to the next's beside its training."""
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stderr(io.StringIO()):
         os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder}/mlflow.db"
-        spent = seconds(partial(run, STUDY, None, jobs, False))
+        spent = seconds(partial(run, STUDY, None, Processes(jobs), False))
         cells = Tracking(STUDY.name).runs("cell")
     times = sorted((each.info.start_time, each.data.metrics["time/fit"]) for each in cells)
     gaps = [(after - before) / 1000 for (before, _), (after, _) in itertools.pairwise(times)]

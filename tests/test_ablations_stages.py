@@ -12,6 +12,7 @@ from ablations.report import figures
 from ablations.study import Arm, Stage, Study
 from ablations.sweep import runner
 from ablations.sweep.stages import prepare, seconds
+from ablations.sweep.workers import Processes
 from lit_rl.errors import UsageError
 
 TASK = {"class_path": "KeyToken", "init_args": {"vocabulary": 3, "length": 2}}
@@ -49,7 +50,7 @@ def test_a_folder_is_named_by_its_command_and_fills_the_settings():
 def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
     wrong = Preparation("mlruns/stages/wrong", ("fit-reward", "--prompts", "0", "--output", "{folder}"))
     with pytest.raises(UsageError, match="fit-reward --prompts 0 .* failed: prompts is 0"):
-        prepare([wrong], 1)
+        prepare([wrong], Processes(1))
     assert not any(Path("mlruns").rglob("*wrong*"))
 
 
@@ -62,12 +63,12 @@ def test_a_sweep_makes_its_stages_once_and_reports_what_they_took(tmp_path, capf
         Arm("ABC", {"model": model, "gradient_variance": {"every_n_iterations": 0}}, None, (SCORES,)),
     )
     swept = study(*arms)
-    assert runner.run(swept, None, 2, False) == 0, capfd.readouterr().err
+    assert runner.run(swept, None, Processes(2), False) == 0, capfd.readouterr().err
     [made] = cells(swept)[2].preparations
     record = json.loads((Path(made.folder) / "stage.json").read_text())
     assert record["args"] == list(made.args) and seconds([made]) == record["seconds"] > 0
     before = (Path(made.folder) / "stage.json").stat().st_mtime_ns
-    prepare([made], 1)
+    prepare([made], Processes(1))
     assert (Path(made.folder) / "stage.json").stat().st_mtime_ns == before
 
     results = load(swept, False)

@@ -19,6 +19,7 @@ from ablations.sweep import claims, runner
 from ablations.sweep.arm_runs import close_arms, open_arms
 from ablations.sweep.claims import take
 from ablations.sweep.stages import prepare
+from ablations.sweep.workers import Processes
 
 
 def of(runs: list[Run]) -> Counter[tuple[str, str]]:
@@ -72,7 +73,7 @@ def test_what_another_runner_has_claimed_is_left_to_it(tmp_path):
     cells = grid.cells(study)
     held = [take(claims.folder(tracking.uri, tracking.name) / cell.hash) for cell in cells[:2]]
     codes: list[int] = []
-    thread = threading.Thread(target=lambda: codes.append(runner.run(study, None, 2, False)))
+    thread = threading.Thread(target=lambda: codes.append(runner.run(study, None, Processes(2), False)))
     thread.start()
     while len(tracking.finished_cells()) < len(cells) - 2:
         thread.join(0.2)
@@ -124,7 +125,7 @@ def test_what_a_killed_maker_left_of_a_stage_is_removed(tmp_path):
     for folder in (made, left, others):
         folder.mkdir(parents=True)
     claim = take(tmp_path / "mlruns" / "claims" / "stages" / "busy-3")
-    prepare([Preparation("mlruns/stages/made-1", ())], 1)
+    prepare([Preparation("mlruns/stages/made-1", ())], Processes(1))
     assert made.exists() and others.exists() and not left.exists()
     claim.release()
 

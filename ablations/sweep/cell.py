@@ -84,7 +84,8 @@ def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: s
         tracking.client.log_text(run_id, traceback.format_exc(), "error.txt")
         tracking.fail(run_id, failure)
         return failure
-    tracking.client.set_terminated(run_id, "FINISHED")
+    if tracking.client.get_run(run_id).info.status == "RUNNING":  # and not closed by a runner that took this for dead
+        tracking.client.set_terminated(run_id, "FINISHED")
     return None
 
 

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 from ablations import grid
@@ -13,21 +14,21 @@ from ablations.study import Study
 from ablations.sweep import claims
 from ablations.sweep.arm_runs import close_arms, open_arms
 from ablations.sweep.display import SweepDisplay
+from ablations.sweep.launchers import Launcher, Work, work_off
 from ablations.sweep.stages import prepare
 from ablations.sweep.status import Status
-from ablations.sweep.workers import Function, warm_up, work_off
 from lit_rl.tracking.patience import Away
 
 
 def run(
     study: Study,
     seeds: Sequence[int] | None,
-    jobs: int,
+    launcher: Launcher,
     smoke: bool,
     done: Collection[str] = (),
     curves: bool = True,
 ) -> int:
-    """Runs the cells that MLflow does not have yet, ``jobs`` at a time; returns the exit code.
+    """Runs the cells that MLflow does not have yet; returns the exit code.
 
     A failing cell does not stop the others, nor does one whose process dies. Runners of one study share its cells. The
     code is 0 if all cells are finished, 2 if all failures are mistakes in settings, otherwise 1.
@@ -40,7 +41,7 @@ def run(
         UsageError: no cell can run, because the tracking server cannot be used or a stage failed.
     """
     cells = grid.cells(study, seeds, smoke)
-    warm_up()  # while this process imports
+    launcher.warm_up()  # while this process imports
     tracking = Tracking(study.label(smoke))
     finished = {*tracking.finished_cells(), *done}
     pending = [cell for cell in cells if cell.hash not in finished]
@@ -51,11 +52,11 @@ def run(
     try:
         if pending:
             arms = open_arms(tracking, pending, smoke)
-            prepare({each for cell in pending for each in cell.preparations}, jobs)
+            prepare({each for cell in pending for each in cell.preparations}, launcher)
             tags = {COMMIT: commit(), SMOKE: str(smoke).lower(), SWEEP: sweep()}
             with SweepDisplay(len(pending)) as display:
                 tasks = [_CellTask(cell, tracking, {**tags, PARENT: arms[cell.arm]}, display) for cell in pending]
-                work_off(tasks, jobs, display.show)
+                work_off(tasks, launcher, display.show)
     except Away:  # nobody there to be told: the next start tidies up
         away = True
         raise
@@ -90,9 +91,10 @@ class _CellTask:
         self._tracking.kill_stale([self.cell])
         return None
 
-    def start(self) -> tuple[Function, tuple[Any, ...]]:
+    def start(self) -> Work:
         self._run_id = self._tracking.open_cell(self.cell, self._tags)
-        return _run_cell, (self.cell, self._tracking.name, self._tracking.uri, self._run_id)
+        args = self.cell, self._tracking.name, self._tracking.uri, self._run_id
+        return Work(_run_cell, args, needs=tuple(Path(each.folder) for each in self.cell.preparations))
 
     def died(self, failure: Failure, again: bool) -> None:
         if again:

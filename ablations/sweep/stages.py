@@ -9,22 +9,21 @@ import tempfile
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any
 
 from ablations.grid import Preparation
 from ablations.records.experiment import commit
 from ablations.records.outcome import Failure, Outcome
 from ablations.sweep.claims import CLAIMS, take
+from ablations.sweep.launchers import Launcher, Work, work_off
 from ablations.sweep.status import Status
-from ablations.sweep.workers import Function, work_off
 from lit_rl.errors import UsageError
 from lit_rl.tracking.address import FOLDER
 
 RECORD = "stage.json"  # in the folder: how it was made, and how long that took
 
 
-def prepare(wanted: Collection[Preparation], jobs: int) -> None:
-    """Fills the folders that are not there yet, ``jobs`` at a time; another runner's are waited for.
+def prepare(wanted: Collection[Preparation], launcher: Launcher) -> None:
+    """Fills the folders that are not there yet; another runner's are waited for.
 
     Raises:
         UsageError: a command failed; its folder is not there then.
@@ -36,7 +35,7 @@ def prepare(wanted: Collection[Preparation], jobs: int) -> None:
     if not missing:
         return
     print(f"{len(missing)} stages first: {', '.join(task.folder.name for task in missing)}", file=sys.stderr)
-    work_off(missing, jobs, lambda status: None)
+    work_off(missing, launcher, lambda status: None)
     for task in missing:
         if task.failure is not None:
             command = " ".join(task.stage.args)
@@ -60,9 +59,8 @@ class _StageTask:
     def settled(self) -> Outcome | None:
         return Outcome(None) if self.folder.exists() else None
 
-    def start(self) -> tuple[Function, tuple[Any, ...]]:
-        shutil.rmtree(self._part, ignore_errors=True)
-        return _make, (self.stage, self._part)
+    def start(self) -> Work:
+        return Work(_make, (self.stage, self._part), makes=self.folder)
 
     def died(self, failure: Failure, again: bool) -> None:
         pass
@@ -77,6 +75,7 @@ def _make(tell: Callable[[Status], None], stage: Preparation, part: Path) -> Fai
     import torch
 
     torch.set_num_threads(1)  # as a cell
+    shutil.rmtree(part, ignore_errors=True)  # of a worker that died
     sys.argv = ["lit_rl", *(arg.replace("{folder}", str(part)) for arg in stage.args)]
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:

@@ -4,44 +4,23 @@ import multiprocessing
 import os
 import signal
 import threading
-import time
-from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ablations.records.outcome import Failure, Outcome
-from ablations.sweep.claims import Claim, take
+from ablations.sweep.claims import Claim
+from ablations.sweep.launchers import Death, Work
 from ablations.sweep.status import Status
 from ablations.sweep.stopping import SIGNALS
 
 # what a cell takes long to import; a process that is forked from the server, which has it, starts in a moment
 SHARED = ["ablations.sweep.cell", "mlflow.store.tracking.sqlalchemy_store"]
 CONTEXT = multiprocessing.get_context("forkserver")
-SECONDS_BETWEEN_LOOKS = 1.0  # at what other runners have claimed
-TRIES = 2
-Function = Callable[..., Failure | None]  # of a function to tell a Status with, and of arguments
-
-
-class Task(Protocol):
-    """What is to be done once, by whichever runner claims it."""
-
-    claim: Path
-
-    def settled(self) -> Outcome | None:
-        """How it ended already; None if it is to be done. Asked by the holder of the claim."""
-
-    def start(self) -> tuple[Function, tuple[Any, ...]]:
-        """What a worker is to call."""
-
-    def died(self, failure: Failure, again: bool) -> None:
-        """The worker died; ``again`` if there will be another."""
-
-    def ended(self, outcome: Outcome) -> None:
-        """This is how it ended, here or in another runner."""
+GPUS = "CUDA_VISIBLE_DEVICES"
 
 
 def warm_up() -> None:
@@ -70,67 +49,67 @@ def _call(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...
     writer.send(function(*args))
 
 
-def work_off(tasks: Sequence[Task], jobs: int, show: Callable[[Status], None]) -> None:
-    """Does the tasks that no other runner does, ``jobs`` at a time; waits for the others and takes over what is left.
+class Processes:
+    """The launcher of workers on this machine. Where it has several GPUs, workers share them evenly.
 
-    A task whose worker dies is tried once more, behind the others. No worker outlives this function.
+    Args:
+        jobs: how many workers at a time.
     """
-    warm_up()
-    open_, claimed, running = deque(tasks), deque[Task](), list[_Worker]()
-    deaths: Counter[Path] = Counter()
-    looked = time.monotonic()
-    try:
-        while open_ or claimed or running:
-            if not open_ and claimed and time.monotonic() - looked >= SECONDS_BETWEEN_LOOKS:
-                open_, claimed, looked = claimed, deque(), time.monotonic()
-            while open_ and len(running) < jobs:
-                task = open_.popleft()
-                claim = take(task.claim)
-                if claim is None:
-                    claimed.append(task)
-                elif (outcome := task.settled()) is not None:
-                    claim.release()
-                    task.ended(outcome)
-                else:
-                    running.append(_Worker(task, claim))
-            watched = [each for worker in running for each in worker.watched]
-            ready = wait(watched, SECONDS_BETWEEN_LOOKS if claimed else None) if watched or claimed else ()
-            for worker in [each for each in running if each.watched & set(ready)]:
-                over = worker.is_over()  # before what it has told: an outcome is the last
-                for status in worker.told():
-                    show(status)
-                if not over:
-                    continue
-                running.remove(worker)
-                task, outcome = worker.task, worker.outcome
-                if outcome is None:
-                    deaths[task.claim] += 1
-                    again = deaths[task.claim] < TRIES
-                    failure = Failure(f"its process died{'' if again else ' twice'}, {worker.cause()}", False)
-                    task.died(failure, again)
-                    outcome = None if again else Outcome(failure)
-                worker.claim.release()
-                if outcome is None:
-                    open_.append(task)
-                else:
-                    task.ended(outcome)
-    finally:
+
+    def __init__(self, jobs: int) -> None:
+        self.room = jobs
+        self._places: dict[int, ProcessWorker] = {}
+
+    def warm_up(self) -> None:
+        warm_up()
+
+    def start(self, work: Work, claim: Claim | None) -> "ProcessWorker":
+        free = (i for i in range(self.room) if i not in self._places or self._places[i].is_over())
+        place = next(free)
+        self._places[place] = ProcessWorker(work, claim, {**os.environ, **self._share(place)})
+        return self._places[place]
+
+    def wait(self, workers: Sequence["ProcessWorker"], seconds: float | None) -> list["ProcessWorker"]:
+        ready = set(wait([each for worker in workers for each in worker.watched], seconds))
+        return [worker for worker in workers if worker.watched & ready]
+
+    def stop(self) -> None:
         for process in multiprocessing.active_children():
             process.kill()  # Lightning would outlive a termination
             process.join()
 
+    def _share(self, place: int) -> dict[str, str]:
+        """The GPUs of a worker, as a variable: several where there are more than workers. One GPU needs no sharing."""
+        share = self._gpus[place :: self.room] or self._gpus[place % max(1, len(self._gpus)) :][:1]
+        return {GPUS: ",".join(share)} if len(self._gpus) > 1 else {}
 
-class _Worker:
+    @cached_property
+    def _gpus(self) -> list[str]:
+        visible = os.environ.get(GPUS)
+        if visible is None:
+            return [str(i) for i in range(aside(_number_of_gpus))]
+        return [each for each in visible.split(",") if each]
+
+
+def _number_of_gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+class ProcessWorker:
     """A process at work on a task. It has a pipe of its own: a queue that workers share stays locked when one of them
-    is killed while it writes."""
+    is killed while it writes.
 
-    def __init__(self, task: Task, claim: Claim) -> None:
-        self.task, self.claim = task, claim
+    Args:
+        environment: all of its variables.
+    """
+
+    def __init__(self, work: Work, claim: Claim | None, environment: dict[str, str]) -> None:
         self.outcome: Outcome | None = None
         self._reader: Connection
         self._reader, writer = CONTEXT.Pipe(duplex=False)
-        function, args = task.start()
-        self._process = CONTEXT.Process(target=_work, args=(claim, writer, dict(os.environ), function, args))
+        self._process = CONTEXT.Process(target=_work, args=(claim, writer, environment, work.function, work.args))
         with _blocked():
             self._process.start()
         writer.close()
@@ -140,7 +119,6 @@ class _Worker:
         return {self._process.sentinel} if self._reader.closed else {self._process.sentinel, self._reader}
 
     def told(self) -> Iterator[Status]:
-        """What it has told since the last call."""
         try:
             while not self._reader.closed and self._reader.poll():
                 message = self._reader.recv()
@@ -154,17 +132,24 @@ class _Worker:
     def is_over(self) -> bool:
         return not self._process.is_alive()
 
-    def cause(self) -> str:
-        """Of its death."""
+    def death(self) -> Death:
         code = self._process.exitcode
         if code is None or code >= 0:
-            return f"with exit code {code}"
+            return Death("its process", f"with exit code {code}")
         name = signal.Signals(-code).name
-        return f"of {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+        return Death("its process", f"of {name}" + (", perhaps for want of memory" if name == "SIGKILL" else ""))
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.join()
 
 
 def _work(
-    claim: Claim, writer: Connection, environment: dict[str, str], function: Function, args: tuple[Any, ...]
+    claim: Claim | None,
+    writer: Connection,
+    environment: dict[str, str],
+    function: Callable[..., Failure | None],
+    args: tuple[Any, ...],
 ) -> None:
     """In the worker: calls the function and tells how that ended."""
     threading.Thread(target=_follow_parent, daemon=True).start()
