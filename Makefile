@@ -5,7 +5,7 @@ PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 
-.PHONY: help demo verify test torture soak symbolic peers benchmarks smollm2 real lint docs notebooks warmstart mid
+.PHONY: help demo verify test torture soak symbolic peers ray benchmarks smollm2 real lint docs notebooks warmstart mid
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -34,6 +34,10 @@ peers: $(READY)  ## TRL's estimators against ours and the exact gradient, and re
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[peers]'
 	@$(PY) -m pytest tests/test_peers.py
 	@$(PY) tests/peers_report.py
+
+ray: $(READY)  ## adds Ray, and runs studies on a cluster of two nodes, one of which is killed (minutes)
+	@$(PY) -m pip install -q -c $(READY).constraints -e '.[ray]'
+	@$(PY) -m pytest tests/ray_cluster.py
 
 lint: $(READY)  ## ruff and mypy
 	@$(PY) -m ruff format --check .

@@ -16,6 +16,7 @@ from ablations.metric_names import SECONDS
 from ablations.records.study_results import StudyResults, load
 from ablations.report import study_report
 from ablations.study import Arm, Stage, Study
+from ablations.sweep.status import Status
 from lit_rl.policy import TabularPolicy
 
 SIZES = {"vocabulary": 3, "length": 2}
@@ -65,6 +66,12 @@ def killed_once(example, ids, text) -> float:
     return float(ids.sum() % 2)
 
 
+def tell_gpus(tell) -> None:
+    """A worker's function: tells which GPUs it may use, and stays."""
+    tell(Status(os.environ.get("CUDA_VISIBLE_DEVICES", "all"), "", 0, 0, None))
+    signal.pause()
+
+
 def _study(name: str, *arms: Arm, seeds: tuple[int, ...] = (0, 1)) -> Study:
     return Study(name, "?", "here", arms, arms[0].name, "test/accuracy_sampled", (), base=BASE, seeds=seeds)
 
@@ -106,13 +113,13 @@ def _hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def start(folder: Path, *args: str) -> subprocess.Popen[str]:
+def start(folder: Path, *args: str, **environment: str) -> subprocess.Popen[str]:
     """The command in a process group of its own, which hears of ctrl-C whatever its parent's shell has set."""
     env = {key: value for key, value in os.environ.items() if not key.startswith("MLFLOW_")}
     return subprocess.Popen(
         [sys.executable, __file__, *args],
         cwd=folder,
-        env=env | {"PYTHONPATH": str(Path(studies.__file__).parents[2]), "OMP_NUM_THREADS": "1"},
+        env=env | {"PYTHONPATH": str(Path(studies.__file__).parents[2]), "OMP_NUM_THREADS": "1"} | environment,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,

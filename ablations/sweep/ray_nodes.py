@@ -75,7 +75,7 @@ def connected(address: str, cpus: float, gpus: float, jobs: int | None) -> Itera
     if (os.environ.get("MLFLOW_TRACKING_URI") or "sqlite:").startswith("sqlite:"):
         raise UsageError(
             "MLFLOW_TRACKING_URI: runs would go to a file, which other machines can't write; start "
-            "`mlflow server --host 0.0.0.0` and give its address, http://HOST:5000"
+            "`mlflow server --host 0.0.0.0 --allowed-hosts 'HOST:*'` and give its address, http://HOST:5000"
         )
     if address.startswith("ray://"):
         raise UsageError(f"--address is {address}; start this command on a machine of the cluster, with --address auto")
