@@ -22,7 +22,7 @@ from ablations.sweep.launchers import Launcher
 from ablations.sweep.stopping import Stopped, stoppable
 from ablations.sweep.tuning import tuned
 from lit_rl.errors import UsageError
-from lit_rl.ranges import Count, NonNegative, Port, Positive, Seed, fault
+from lit_rl.ranges import Count, Port, Positive, Seed, Share, fault
 
 
 class Parser(argparse.ArgumentParser):
@@ -64,7 +64,7 @@ def _parser() -> Parser:
         ray = command.add_argument_group("with --launcher ray")
         ray.add_argument("--address", help="of the cluster (default: auto, the one that this machine is in)")
         ray.add_argument("--cpus-per-cell", type=_number(Positive), help="of a node (default: 1)")
-        ray.add_argument("--gpus-per-cell", type=_number(NonNegative), help="of a node, or a part of one (default: 0)")
+        ray.add_argument("--gpus-per-cell", type=_number(Share), help="1, or a part of one (default: 0)")
     for command in (run, compare, report):
         command.add_argument("--smoke", action="store_true", help="tiny sizes, one seed, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")

@@ -22,7 +22,7 @@ from ablations.sweep.claims import Claim
 from ablations.sweep.launchers import Death, Work
 from ablations.sweep.status import Status
 from ablations.sweep.stopping import SIGNALS
-from ablations.sweep.workers import ProcessWorker, warm_up
+from ablations.sweep.workers import GPUS, ProcessWorker, warm_up
 from lit_rl.errors import UsageError
 
 SENT = ("MLFLOW_", "LIT_RL_", "HF_")  # what a worker takes over of the runner's variables begins so
@@ -90,10 +90,10 @@ def connected(address: str, cpus: float, gpus: float, jobs: int | None) -> Itera
             signal.signal(each, handler)
     try:
         nodes = RayNodes(cpus, gpus, jobs)
-        share = f"{cpus:g} CPUs and {gpus:g} GPUs"
+        share = f"{cpus:g} CPU and {gpus:g} GPU"
         if not nodes.room:
             raise UsageError(f"--cpus-per-cell, --gpus-per-cell: no node of the cluster has {share}; ask for less")
-        print(f"Ray: {nodes.room} cells at a time now, each with {share}", file=sys.stderr)
+        print(f"Ray: {nodes.room} cells at a time now; each takes {share}", file=sys.stderr)
         yield nodes
     finally:
         ray.shutdown()
@@ -110,6 +110,8 @@ class RayNodes:
         # no retries: a second try has a run of its own. Ray's worker stays after a task, for it has the imports
         self._task: Any = ray.remote(max_retries=0, max_calls=0, **options)(_on_node)
         self._variables = {name: value for name, value in os.environ.items() if name.startswith(SENT)}
+        if not gpus:  # otherwise Ray says which
+            self._variables[GPUS] = ""
         self._sent: dict[Path, Any] = {}
         self._stirred: queue.SimpleQueue[RayWorker] = queue.SimpleQueue()
         self._started: list[RayWorker] = []

@@ -50,7 +50,7 @@ def _call(writer: Connection, function: Callable[..., Any], args: tuple[Any, ...
 
 
 class Processes:
-    """The launcher of workers on this machine. Where it has several GPUs, workers share them evenly.
+    """The launcher of workers on this machine. Where it has several GPUs, workers share them evenly, and each sees one.
 
     Args:
         jobs: how many workers at a time.
@@ -79,9 +79,8 @@ class Processes:
             process.join()
 
     def _share(self, place: int) -> dict[str, str]:
-        """The GPUs of a worker, as a variable: several where there are more than workers. One GPU needs no sharing."""
-        share = self._gpus[place :: self.room] or self._gpus[place % max(1, len(self._gpus)) :][:1]
-        return {GPUS: ",".join(share)} if len(self._gpus) > 1 else {}
+        """The GPU of a worker, as a variable; a machine with one is left as it is."""
+        return {GPUS: self._gpus[place % len(self._gpus)]} if len(self._gpus) > 1 else {}
 
     @cached_property
     def _gpus(self) -> list[str]:
