@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 import sweeping
+import visible_gpus
 from mlflow.tracking import MlflowClient
 from mlflow_server import Server, served
 from ray.cluster_utils import Cluster
@@ -122,16 +123,16 @@ def test_a_signal_ends_the_sweep_and_its_cells(start, cluster, server):
     _until(lambda: not _cells(cluster.head_node))
 
 
-@pytest.mark.parametrize(("share", "gpus"), [(0.5, {"0": 2, "1": 2}), (0, {"": 4})])
+@pytest.mark.parametrize(("share", "gpus"), [(1, {"0": 1, "1": 1}), (0, {"": 2})])
 def test_workers_have_their_part_of_a_gpu(cluster, monkeypatch, share, gpus):
     node = cluster.add_node(num_cpus=1, num_gpus=2)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     try:
-        with connected(cluster.address, 0.25, share, 4) as nodes:
-            assert nodes.room == 4
-            workers = [nodes.start(Work(sweeping.tell_gpus, ()), None) for _ in range(4)]
+        with connected(cluster.address, 0.5, share, 2) as nodes:
+            assert nodes.room == 2
+            workers = [nodes.start(Work(visible_gpus.tell, ()), None) for _ in range(2)]
             told: dict = {}
-            while len(told) < 4:
+            while len(told) < 2:
                 for worker in nodes.wait(workers, None):
                     told.update((worker, status.cell) for status in worker.told())
                     assert not worker.is_over(), worker.death()

@@ -16,7 +16,6 @@ from ablations.metric_names import SECONDS
 from ablations.records.study_results import StudyResults, load
 from ablations.report import study_report
 from ablations.study import Arm, Stage, Study
-from ablations.sweep.status import Status
 from lit_rl.policy import TabularPolicy
 
 SIZES = {"vocabulary": 3, "length": 2}
@@ -64,12 +63,6 @@ def killed_once(example, ids, text) -> float:
         Path("killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return float(ids.sum() % 2)
-
-
-def tell_gpus(tell) -> None:
-    """A worker's function: tells which GPUs it may use, and stays."""
-    tell(Status(os.environ.get("CUDA_VISIBLE_DEVICES", "all"), "", 0, 0, None))
-    signal.pause()
 
 
 def _study(name: str, *arms: Arm, seeds: tuple[int, ...] = (0, 1)) -> Study:

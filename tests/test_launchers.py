@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import sweeping
+import visible_gpus
 
 from ablations.__main__ import main
 from ablations.records.outcome import Failure, Outcome
@@ -38,7 +38,7 @@ def test_a_worker_takes_the_gpu_of_one_that_is_over(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
     launcher = Processes(2)
     try:
-        _, second = (launcher.start(Work(sweeping.tell_gpus, ()), None) for _ in range(2))
+        _, second = (launcher.start(Work(visible_gpus.tell, ()), None) for _ in range(2))
         second.kill()
         assert gpus_of(launcher, 1) == ["1"]
     finally:
@@ -47,7 +47,7 @@ def test_a_worker_takes_the_gpu_of_one_that_is_over(monkeypatch):
 
 def gpus_of(launcher, count: int) -> list[str]:
     """What new workers tell."""
-    workers = [launcher.start(Work(sweeping.tell_gpus, ()), None) for _ in range(count)]
+    workers = [launcher.start(Work(visible_gpus.tell, ()), None) for _ in range(count)]
     told: dict = {}
     while len(told) < count:
         for worker in launcher.wait(workers, None):

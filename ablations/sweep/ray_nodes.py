@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import queue
+import re
 import shutil
 import signal
 import sys
@@ -83,7 +84,7 @@ def connected(address: str, cpus: float, gpus: float, jobs: int | None) -> Itera
     try:
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError) as error:
-        why = str(error).splitlines()[0]
+        why = _first_line(error)
         raise UsageError(f"--address: no Ray cluster at {address} ({why}); `ray start --head` starts one") from None
     finally:
         for each, handler in handlers.items():  # Ray has set its own
@@ -216,13 +217,14 @@ def _messages(stream: Any) -> Iterator[Any]:
     except RayTaskError as error:  # it raised: a folder that can't be made, a package that is missing there
         yield Outcome(Failure.of(error.cause or error))
     except NodeDiedError as error:
-        yield Death("its node", _first_line(error), NODE_TRIES)
+        address = re.search(r"Node IP: ([^\s,]+)", str(error))
+        yield Death("its node", address[1] if address else "unknown", NODE_TRIES)
     except RayError as error:
         yield Death("its Ray worker", _first_line(error))
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def room(node: Mapping[str, float], share: Mapping[str, float]) -> int:
