@@ -142,13 +142,6 @@ def test_workers_have_their_part_of_a_gpu(cluster, monkeypatch, share, gpus):
         cluster.remove_node(node)
 
 
-def test_a_cluster_that_is_not_there_is_one_line(here, server):
-    options = "--launcher", "ray", "--address", "127.0.0.1:9"
-    [line] = _ends(sweeping.start(here, "run", "swept", *options, MLFLOW_TRACKING_URI=server.uri), 2)
-    assert line.startswith("ablations: --address: no Ray cluster at 127.0.0.1:9")
-    assert not list(here.iterdir())
-
-
 def test_a_cell_that_fits_nowhere_is_one_line(start, here):
     [line] = _ends(start("swept", "--gpus-per-cell", "1"), 2)
     assert "no node of the cluster has 1 CPU and 1 GPU" in line

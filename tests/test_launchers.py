@@ -170,7 +170,8 @@ def test_a_node_has_room_for_what_fits(node, share, fits):
     ("args", "named"),
     [
         ([], "MLFLOW_TRACKING_URI"),
-        (["--address", "ray://head:10001"], "--address is ray://head:10001"),
+        (["--address", "127.0.0.1:9"], "--address: no Ray cluster at 127.0.0.1:9"),
+        (["--address", "head"], "--address: no Ray cluster at head"),
     ],
 )
 def test_what_ray_cannot_do_is_one_line(monkeypatch, capsys, args, named):

@@ -8,6 +8,7 @@ import queue
 import re
 import shutil
 import signal
+import socket
 import sys
 import threading
 import time
@@ -30,6 +31,7 @@ SENT = ("MLFLOW_", "LIT_RL_", "HF_")  # what a worker takes over of the runner's
 NODE_TRIES = 5  # nodes may be lent for a short time
 SECONDS_BETWEEN_LOOKS = 1.0  # at which nodes there are
 SECONDS_TO_STOP = 5.0
+SECONDS_TO_ANSWER = 5.0
 
 
 class Folder(NamedTuple):
@@ -78,12 +80,15 @@ def connected(address: str, cpus: float, gpus: float, jobs: int | None) -> Itera
             "MLFLOW_TRACKING_URI: runs would go to a file, which other machines can't write; start "
             "`mlflow server --host 0.0.0.0 --allowed-hosts 'HOST:*'` and give its address, http://HOST:5000"
         )
-    if address.startswith("ray://"):
-        raise UsageError(f"--address is {address}; start this command on a machine of the cluster, with --address auto")
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", "auto")
     handlers = {each: signal.getsignal(each) for each in SIGNALS}
     try:
+        if address != "auto":  # Ray would try for minutes
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         why = _first_line(error)
         raise UsageError(f"--address: no Ray cluster at {address} ({why}); `ray start --head` starts one") from None
     finally:
