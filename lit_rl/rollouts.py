@@ -38,6 +38,9 @@ class Rollouts:
     spoken: Tensor | None = None  # [N, T] bool, sampler: the environment's tokens; None where nobody speaks in between
     cuts: Tensor | None = None  # [N, T] bool, sampler: where the plan's rule cuts the row (forked there, if origin < 0)
     prefilled: int = 0  # tokens that were fed to the model without having just been sampled, sampler
+    # [N, T], sampler: log-probabilities by which an engine of its own has drawn; None where the trainer's weights did
+    sampler_logprobs: Tensor | None = None
+    prefix_hits: float | None = None  # share of the tokens in its requests that its prefix cache held, sampler
     left_out: Tensor | None = None  # [N] bool, Algorithm.prepare: samples that were no probes, and are not trained on
     one_step: bool = False  # all trained rows are in one optimizer step, of the weights that sampled, data module
     version: int = 0  # optimizer steps the sampling weights had taken

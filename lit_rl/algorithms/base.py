@@ -17,6 +17,7 @@ from lit_rl.algorithms.schedules import Schedule
 from lit_rl.algorithms.training import Training
 from lit_rl.errors import UsageError
 from lit_rl.functional.losses import Normalizer, kl_loss, policy_gradient_loss, row_denominator
+from lit_rl.functional.sampler_gap import truncated_weights
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.checkpoints import load_policy, read_checkpoint
 from lit_rl.ranges import Count, NonNegative, Positive, Share, ShareBelowOne, Whole
@@ -47,6 +48,10 @@ class Algorithm(Training):
         kl: where the penalty enters. ``k1_reward``: lowers the reward by the response's log ratio to the start.
             ``k2_loss`` and ``k3_loss``: add a term to the loss (``lit_rl.functional.losses.kl_loss``).
         reference: keep a frozen copy of the start; ``policy/kl`` and the penalty need it.
+        correct_sampler: what is done where an engine samples, whose probabilities differ from those of the weights in
+            training. ``off``: nothing. ``truncated``: the score of a token is weighed by min(pi / pi_sampler,
+            ``sampler_cap``), truncated importance sampling (``lit_rl.functional.sampler_gap``).
+        sampler_cap: the largest of these weights.
         start: a checkpoint written by ``fit`` with the same ``policy``; training starts from the weights of its policy.
             null starts from those of ``policy``.
         learning_rate: of the optimizer, after the warm-up.
@@ -66,6 +71,7 @@ class Algorithm(Training):
     compares_group = False  # whether a prompt's responses are each other's baseline
     normalises = False  # whether advantages are in units of their spread over the iteration, not of the reward
     rewards: Literal["response", "turns"] = "response"  # what advantages compare
+    weighs_tokens = True  # whether a token's advantage weighs its own score and no other
 
     def __init__(
         self,
@@ -80,6 +86,8 @@ class Algorithm(Training):
         kl_coefficient: NonNegative = 0.0,
         kl: Literal["k1_reward", "k2_loss", "k3_loss"] = "k1_reward",
         reference: bool = True,
+        correct_sampler: Literal["off", "truncated"] = "off",
+        sampler_cap: Positive = 2.0,
         start: str | None = None,
         learning_rate: NonNegative = 2e-4,
         betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.95),
@@ -90,6 +98,11 @@ class Algorithm(Training):
     ) -> None:
         if kl_coefficient > 0 and not reference:
             raise UsageError("model.kl_coefficient is above 0, but model.reference is false; set model.reference true")
+        if correct_sampler != "off" and not self.weighs_tokens:
+            raise UsageError(
+                f"model.correct_sampler weighs the scores of tokens, and {type(self).__name__}'s loss does not; set it "
+                "to off"
+            )
         if optimizer is None:
             optimizer = partial(AdamW, betas=betas, weight_decay=weight_decay)
         elif weight_decay != 0 or tuple(betas) != (0.9, 0.95):
@@ -105,6 +118,7 @@ class Algorithm(Training):
         self._passes = passes
         self.normalizer: Normalizer = normalizer
         self.kl_coefficient, self.kl = kl_coefficient, kl
+        self.correct_sampler, self.sampler_cap = correct_sampler, sampler_cap
         # in a tuple: no parameter of this module, so in no optimizer, checkpoint or gradient synchronisation
         self._reference: tuple[CausalPolicy, ...] = (self.policy.reference(),) if reference else ()
 
@@ -209,14 +223,14 @@ class Algorithm(Training):
         """Fills in old and reference log-probabilities, token rewards and advantages, ``rows`` rows at a time.
 
         Log-probabilities of probes are 0 where no reward needs them. Old log-probabilities and entropies stay None if
-        the iteration has one optimizer step, there is no reference, and only the shared loss uses them: the loss then
-        computes them itself.
+        the iteration has one optimizer step, there is no reference, only the shared loss uses them and the sampler has
+        no probabilities of its own: the loss then computes them itself.
 
         Raises:
             UsageError: :meth:`advantages` returns another shape than [N, T].
         """
         shared = all(getattr(type(self), name) is getattr(Algorithm, name) for name in SHARED) and not self._reference
-        if not (rollouts.one_step and shared):
+        if not (rollouts.one_step and shared) or rollouts.sampler_logprobs is not None:
             self._read(rollouts, rows)
         rollouts.token_rewards = self.token_rewards(rollouts, rows)
         advantages = self.advantages(rollouts)
@@ -224,6 +238,12 @@ class Algorithm(Training):
             raise UsageError(
                 f"model: {type(self).__name__}.advantages returns the shape {tuple(advantages.shape)}; return one "
                 f"number per token, of shape {tuple(rollouts.mask.shape)}"
+            )
+        if self.correct_sampler == "truncated" and rollouts.sampler_logprobs is not None:
+            assert rollouts.old_logprobs is not None
+            read = rollouts.mask & (rollouts.trained | rollouts.sampled)[:, None]
+            advantages = advantages * truncated_weights(
+                rollouts.old_logprobs, rollouts.sampler_logprobs, read, self.sampler_cap
             )
         rollouts.advantages = advantages * rollouts.mask
 

@@ -31,6 +31,8 @@ class OnlineDPO(Algorithm):
             which is offline DPO (2305.18290).
     """
 
+    weighs_tokens = False
+
     def __init__(
         self, samples: Several = 4, beta: Positive = 0.1, sampling: Literal["policy", "reference"] = "policy", **kwargs
     ) -> None:
@@ -85,5 +87,5 @@ class OnlineDPO(Algorithm):
     def _describe(self, rollouts: Rollouts) -> dict[str, Tensor]:
         values = super()._describe(rollouts)
         if self.sampling == "reference":  # of responses that the policy did not sample they would say something else
-            values = {name: value for name, value in values.items() if not name.startswith("policy/")}
+            values = {name: value for name, value in values.items() if not name.startswith(("policy/", "sampler/"))}
         return {**values, "pairs/tied": values["group/zero_advantage"]}  # their share

@@ -14,6 +14,8 @@ class ResponseRatio(Algorithm):
     A subclass overrides :meth:`log_ratios`. The advantage is that of the response, the same at all of its tokens.
     """
 
+    weighs_tokens = False
+
     def log_ratios(self, minibatch: Rollouts, logprobs: Tensor) -> Tensor:
         """log w_i [N], 0 on the weights that sampled.
 

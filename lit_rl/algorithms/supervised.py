@@ -16,6 +16,8 @@ class Supervised(Algorithm):
     No reward enters. d_i is the normaliser of row i, see ``normalizer``.
     """
 
+    weighs_tokens = False
+
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         self.plan = replace(self.plan, demonstrations=True)

@@ -15,6 +15,7 @@ from lit_rl.algorithms.schedules import Schedule
 from lit_rl.errors import UsageError, never_the_end
 from lit_rl.functional.advantages import zero_advantage_share
 from lit_rl.functional.losses import clipped_fraction
+from lit_rl.functional.sampler_gap import gap
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.sharding import gathered, shard
 from lit_rl.ranges import Ranged
@@ -233,6 +234,13 @@ class Training(Ranged, Optimization, setting="model"):
         if trained.old_logprobs is not None and trained.reference_logprobs is not None:
             # k1: the mean over responses of log pi(response) / pi_ref(response), in nats
             values["policy/kl"] = (trained.old_logprobs - trained.reference_logprobs).sum(1).mean()
+        if rollouts.sampler_logprobs is not None and trained.old_logprobs is not None:
+            total, largest = gap(trained.old_logprobs, trained.sampler_logprobs, trained.mask)
+            total, tokens = self._data.sum_over_ranks(torch.stack([total, trained.mask.sum().double()]))
+            values["sampler/kl"] = total / tokens  # log pi_sampler - log pi, nats a token
+            values["sampler/ratio_max"] = self._data.max_over_ranks(largest)
+        if rollouts.prefix_hits is not None:
+            values["sampler/prefix_hits"] = torch.tensor(rollouts.prefix_hits)
         return values
 
     @never_the_end

@@ -69,7 +69,8 @@ def moments(
         samples: groups to sample if there is too much to enumerate.
         seed: of these samples.
         before: of the weights that sampled the responses; None takes ``tree``, those in training. Only for algorithms
-            that need no log-probabilities for their advantages.
+            that need no log-probabilities for their advantages. An algorithm that corrects its sampler takes it for
+            that, others for the weights before a step.
 
     Raises:
         UsageError: the algorithm trains on demonstrations, or its loss has no term ``policy``.
@@ -225,9 +226,13 @@ def _edge_weights(algorithm: Algorithm, tree: Tree, rollouts: Rollouts, before: 
 
 def _weights_of(algorithm: Algorithm, tree: Tree, rollouts: Rollouts, before: Tree | None) -> Tensor:
     groups = len(rollouts.examples)
+    behind = None if before is None else before.along(before.logprobs, rollouts.response_ids, rollouts.lengths)
+    corrected = algorithm.correct_sampler != "off"
+    if corrected:
+        rollouts.sampler_logprobs = behind
     algorithm.prepare(rollouts, ROWS)
-    if before is not None:
-        rollouts.old_logprobs = before.along(before.logprobs, rollouts.response_ids, rollouts.lengths)
+    if behind is not None and not corrected:
+        rollouts.old_logprobs = behind
     trained = rollouts.select(rollouts.trained)
     with torch.no_grad():
         every = torch.arange(len(trained)).split(ROWS)

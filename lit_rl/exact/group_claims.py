@@ -83,7 +83,7 @@ def like_grpo() -> list[Claim]:
 
 
 def second_steps() -> list[Claim]:
-    """On responses of the weights before a step, with clipping ranges that differ by side."""
+    """On responses of the weights before a step, with clipping ranges that differ by side; or of another sampler."""
     name, ranges = "E_old[w A psi]", (0.1, 0.4)
     both: dict[str, Any] = {"clip_low": ranges[0], "clip_high": ranges[1]}
     neither: dict[str, Any] = {"clip_low": None, "clip_high": None}
@@ -98,7 +98,13 @@ def second_steps() -> list[Claim]:
         ),
         "P3O, joint": (partial(P3O, clipping="joint", **both), joint(ranges[1])),
     }
+    cap = 1.4
+    corrected = partial(RLOO, samples=2, correct_sampler="truncated", sampler_cap=cap)
+    truncated = of_pairs(f"E_old[min(w, {cap}) A psi]", capped(1.0, cap - 1))
     return [
-        Claim(f"{row}, second step", build, SUM_EOS, expected, before=earlier_policy)
-        for row, (build, expected) in rows.items()
+        *(
+            Claim(f"{row}, second step", build, SUM_EOS, expected, before=earlier_policy)
+            for row, (build, expected) in rows.items()
+        ),
+        Claim("RLOO G=2, sampler corrected", corrected, SUM_EOS, truncated, before=earlier_policy),
     ]

@@ -3,7 +3,7 @@
 import copy
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from lit_rl.errors import UsageError
@@ -55,3 +55,16 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
             whole.set_submodule(name, layer.get_base_layer())
     whole._hf_peft_config_loaded = False
     return whole
+
+
+def whole_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The model's parameters by the names that it has without adapters, which are merged in; tied ones come once.
+
+    The model stays as it is, and what has no adapter is not copied.
+    """
+    weights = {name: each.detach() for name, each in model.named_parameters() if ".lora_" not in name}
+    for name, layer in model.named_modules():
+        for adapter in getattr(layer, "active_adapters", ()) if hasattr(layer, "get_delta_weight") else ():
+            base = f"{name}.base_layer.weight"
+            weights[base] = weights[base] + layer.get_delta_weight(adapter).detach()
+    return {name.replace(".base_layer.", "."): each for name, each in weights.items()}

@@ -7,8 +7,10 @@ then read ``local.py``.
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan, check_environments, check_length, positions
 from lit_rl.sampling.demonstrations import demonstrate
 from lit_rl.sampling.local import LocalSampler
+from lit_rl.sampling.vllm import VLLM
 
 __all__ = [
+    "VLLM",
     "LocalSampler",
     "Progress",
     "Sampler",

@@ -9,7 +9,8 @@ from lit_rl.policy.causal import CausalPolicy
 from lit_rl.sampling.attention import attention_bias
 from lit_rl.sampling.base import SamplingPlan
 from lit_rl.sampling.cache import RowCache
-from lit_rl.sampling.decoding import Batch, Responses, choose, entropy_of, forward, leave
+from lit_rl.sampling.decoding import Batch, choose, entropy_of, forward, leave
+from lit_rl.sampling.responses import Responses
 
 STEPS = 32  # a row that is done is computed for so many more at most
 Repeat = Callable[[Callable[[], None], int], None]

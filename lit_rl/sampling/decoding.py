@@ -7,39 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import pad_left
 from lit_rl.sampling.base import SamplingPlan
 from lit_rl.sampling.cache import RowCache
-
-
-@dataclass
-class Responses:
-    """Responses in writing: n rows of T columns."""
-
-    ids: Tensor  # [n, T]
-    lengths: Tensor  # [n] tokens written so far, an environment's included
-    limits: Tensor  # [n] tokens that there may be before an environment speaks again
-    finished: Tensor  # [n] bool: EOS was written, and the response has ended with it or the turn
-    greedy: Tensor  # [n] bool
-    uniforms: Tensor  # [n, T] the random number of each token
-    entropy: Tensor  # [n, T] of pi(. | s_t) in nats, where the plan's cuts need it
-    origin: Tensor  # [n] the row it was forked from, or -1
-    cut: Tensor  # [n] tokens it inherits
-    cuts: Tensor  # [n, T] bool: where the plan's rule cuts it
-    spoken: Tensor  # [n, T] bool: an environment's tokens
-    turn_rewards: Tensor  # [n, T] what it paid for a turn, at the turn's last token
-
-    def widen(self, width: int, pad_id: int) -> None:
-        """Makes room for ``width`` tokens a row, unless there is."""
-        more = width - self.ids.shape[1]
-        if more > 0:
-            self.ids = pad(self.ids, (0, more), value=pad_id)
-            for name in ("uniforms", "entropy", "cuts", "spoken", "turn_rewards"):
-                setattr(self, name, pad(getattr(self, name), (0, more)))
+from lit_rl.sampling.responses import Responses
 
 
 @dataclass
@@ -76,12 +50,17 @@ def prefill(policy: CausalPolicy, prompts: Sequence[Sequence[int]], copies: int,
     cache = RowCache(policy.model.config, keep)
     logits = forward(policy.model, cache, ids, mask, (mask.long().cumsum(1) - 1).clamp(min=0))
     if logits.isnan().any():  # no token can be drawn
-        raise UsageError(
-            "model.learning_rate: the policy's logits are not numbers (NaN), so its weights have diverged, or were "
-            "broken before training; lower it, or take another model.policy.path or model.start"
-        )
+        raise diverged()
     cache.batch_repeat_interleave(copies)
     return _copies(cache, logits, mask, copies)
+
+
+def diverged() -> UsageError:
+    """What a policy whose numbers are NaN is told as."""
+    return UsageError(
+        "model.learning_rate: the policy's logits are not numbers (NaN), so its weights have diverged, or were broken "
+        "before training; lower it, or take another model.policy.path or model.start"
+    )
 
 
 def decode(

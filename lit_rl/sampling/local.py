@@ -3,26 +3,31 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 
-import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.ranges import Count
-from lit_rl.rollouts import Rollouts, pad_left, response_mask
+from lit_rl.rollouts import Rollouts, pad_left
 from lit_rl.sampling.ahead import decode_ahead
 from lit_rl.sampling.attention import one_token_attention
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan, positions
 from lit_rl.sampling.compiled import compiled_layers
-from lit_rl.sampling.decoding import Batch, Responses, decode, fork, hear, prefill
+from lit_rl.sampling.decoding import Batch, decode, fork, hear, prefill
 from lit_rl.sampling.graphs import Replay, replayable
+from lit_rl.sampling.responses import (
+    Responses,
+    Stream,
+    blank,
+    continued,
+    cuts_of,
+    cuts_of_continued,
+    table,
+    uniforms_of,
+)
 from lit_rl.sampling.turns import Turns, room_behind
 from lit_rl.tasks.stepping import Environments
-
-Stream = tuple[int, ...]
-CUTS = 1  # behind a row's stream: the stream of its random cuts
 
 
 class LocalSampler(Sampler):
@@ -93,7 +98,7 @@ class LocalSampler(Sampler):
                 done, total = (i * phases + phase) * steps, len(starts) * phases * steps
                 return lambda step: progress(done + step, total) if progress is not None else None
 
-            out = _blank(policy, names, steps)
+            out = blank(uniforms_of(names, steps, policy.device), policy.pad_id)
             out.greedy = torch.tensor([g >= plan.samples for g in range(rows)], device=policy.device).repeat(len(some))
             turns = None
             if environments is not None:
@@ -105,7 +110,7 @@ class LocalSampler(Sampler):
                 turns = Turns(policy, environments.stepper, conversations, names, out, steps, room, keep)
             decoded = prefill(policy, some, rows, keep=plan.continuations > 0 or turns is not None)
             decoded = self._write(policy, decoded, out, plan, advance(0), turns)
-            out.cuts = _cuts(plan, out, names)
+            out.cuts = cuts_of(plan, out, names)
             samples.append(out)
             if plan.continuations:
                 prompt_ids = pad_left(some, policy.pad_id)[0].to(out.ids).repeat_interleave(rows, 0)
@@ -117,9 +122,9 @@ class LocalSampler(Sampler):
                     continuations.append(continued)
             prefilled += turns.heard if turns is not None else 0
             advance(phases - 1)(steps)
-        table = _table(policy, prompts, plan, [*samples, *continuations], environments is not None)
-        table.prefilled = prefilled
-        return table
+        rollouts = table(policy, prompts, plan, [*samples, *continuations], environments is not None)
+        rollouts.prefilled, rollouts.sampler_logprobs = prefilled, None  # the weights in training are what sampled
+        return rollouts
 
     def _write(
         self,
@@ -174,7 +179,7 @@ class LocalSampler(Sampler):
         ``prompt_ids`` [n, L] are padded on the left. Prefixes of about one length share a batch: they take as many
         slots, and leave as many tokens to write.
         """
-        copies, steps, width = plan.continuations, plan.max_new_tokens, samples.ids.shape[1]
+        copies, steps = plan.continuations, plan.max_new_tokens
         tokens = torch.cat([prompt_ids, samples.ids], 1)
         known = decoded.mask.sum(1) - (samples.lengths - 1)[decoded.row]  # tokens of the prompts
         forks = samples.cuts[decoded.row].nonzero()
@@ -185,15 +190,9 @@ class LocalSampler(Sampler):
             origin = decoded.row[which]
             last = tokens[origin].gather(1, (prompt_ids.shape[1] + cut - 1)[:, None]).squeeze(1)
             parent, at = origin.repeat_interleave(copies), cut.repeat_interleave(copies)
-            prefix = response_mask(at, width)
             pairs = list(zip(origin.tolist(), cut.tolist(), strict=True))
             own = [(*names[o], c, k) for o, c in pairs for k in range(1, copies + 1)]  # no stream ends in 0
-            out = _blank(policy, own, steps)
-            out.widen(width, policy.pad_id)
-            out.ids = torch.where(prefix, samples.ids[parent], out.ids)
-            out.entropy = torch.where(prefix, samples.entropy[parent], out.entropy)
-            out.spoken, out.turn_rewards = samples.spoken[parent] & prefix, samples.turn_rewards[parent] * prefix
-            out.origin, out.cut, out.lengths = parent, at, at.clone()
+            out = continued(samples, parent, at, uniforms_of(own, steps, policy.device), policy.pad_id)
             forked = turns.fork(out, own) if turns is not None else None
             most = int((out.limits - out.lengths).max())
             start = fork(policy, decoded, which, known[which] + cut - 1, last, copies, most, turns is not None)
@@ -202,77 +201,5 @@ class LocalSampler(Sampler):
                 progress((i * steps + step) // len(jobs))
 
             self._write(policy, start, out, plan, advance, forked)
-            inherited = response_mask(at + 1, out.ids.shape[1])  # the cut it was forked at is its own, too
-            theirs = pad(samples.cuts[parent], (0, out.ids.shape[1] - width))
-            out.cuts = torch.where(inherited, theirs, _cuts(plan, out, own))
+            out.cuts = cuts_of_continued(plan, out, own, samples)
             yield out, forked.heard if forked is not None else 0
-
-
-def _blank(policy: CausalPolicy, names: Sequence[Stream], width: int) -> Responses:
-    """A row for each stream, with nothing written."""
-    n, device = len(names), policy.device
-    uniforms = _uniforms(names, width, device)
-    return Responses(
-        ids=torch.full((n, width), policy.pad_id, device=device),
-        lengths=torch.zeros(n, dtype=torch.long, device=device),
-        limits=torch.full((n,), width, device=device),
-        finished=torch.zeros(n, dtype=torch.bool, device=device),
-        greedy=torch.zeros(n, dtype=torch.bool, device=device),
-        uniforms=uniforms,
-        entropy=torch.zeros_like(uniforms),
-        origin=torch.full((n,), -1, device=device),
-        cut=torch.zeros(n, dtype=torch.long, device=device),
-        cuts=torch.zeros(n, width, dtype=torch.bool, device=device),
-        spoken=torch.zeros(n, width, dtype=torch.bool, device=device),
-        turn_rewards=torch.zeros_like(uniforms),
-    )
-
-
-def _uniforms(names: Sequence[Stream], width: int, device: torch.device) -> Tensor:
-    """Random numbers in [0, 1), each row's from its own stream: [n, width]."""
-    return torch.from_numpy(np.stack([np.random.default_rng(n).random(width, np.float32) for n in names])).to(device)
-
-
-def _cuts(plan: SamplingPlan, out: Responses, names: Sequence[Stream]) -> Tensor:
-    """Where the plan's rule cuts the finished responses: [n, T]."""
-    if plan.cuts is None:
-        return out.cuts
-    width = out.ids.shape[1]
-    written = response_mask(out.lengths, width) & ~out.spoken
-    chances = plan.cuts.chances_in_turns(out.ids, written, out.entropy)
-    drawn = bool(((chances > 0) & (chances < 1)).any())
-    threshold = _uniforms([(*name, CUTS) for name in names], width, out.ids.device) if drawn else 0.5
-    cuts = chances > threshold
-    cuts[:, 0] = plan.fork_root
-    return cuts & written & ~out.greedy[:, None]
-
-
-def _table(
-    policy: CausalPolicy, prompts: Sequence[Sequence[int]], plan: SamplingPlan, parts: Sequence[Responses], turns: bool
-) -> Rollouts:
-    widest = max(part.ids.shape[1] for part in parts)
-    for part in parts:
-        part.widen(widest, policy.pad_id)
-    whole = Responses(*(torch.cat(columns) for columns in zip(*(vars(part).values() for part in parts), strict=True)))
-    width, own = int(whole.lengths.max()), whole.origin < 0
-    row = torch.where(own, torch.arange(len(own), device=own.device), whole.origin)
-    prompt_ids, prompt_mask = (x.to(policy.device) for x in pad_left(prompts, policy.pad_id))
-    group = row // plan.rows
-    filled = response_mask(whole.lengths, width)
-    spoken = whole.spoken[:, :width]
-    return Rollouts(
-        prompt_ids=prompt_ids[group],
-        prompt_mask=prompt_mask[group],
-        response_ids=whole.ids[:, :width],
-        lengths=whole.lengths,
-        mask=filled & ~spoken & ~response_mask(whole.cut, width),
-        group=group,
-        origin=whole.origin,
-        cut=whole.cut,
-        trained=~whole.greedy & (own | plan.reuse),
-        truncated=~whole.finished,
-        examples=[],
-        spoken=spoken if turns else None,
-        turn_rewards=whole.turn_rewards[:, :width] if turns else None,
-        cuts=whole.cuts[:, :width] if plan.cuts is not None else None,
-    )

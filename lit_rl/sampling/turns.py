@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
-from lit_rl.sampling.decoding import Responses
+from lit_rl.sampling.responses import Responses
 from lit_rl.tasks.stepping import Conversation, Stepper, Stream
 
 
