@@ -37,7 +37,8 @@ def ending_often(name, folder):
 def row_of(rollouts, row):
     """What was written in a row, as plain data."""
     length = int(rollouts.lengths[row])
-    columns = (rollouts.response_ids, rollouts.spoken, rollouts.turn_rewards)
+    nothing = torch.zeros_like(rollouts.mask)
+    columns = (rollouts.response_ids, *(nothing if x is None else x for x in (rollouts.spoken, rollouts.turn_rewards)))
     return Written(*(column[row, :length].tolist() for column in columns), bool(rollouts.truncated[row]))
 
 

@@ -58,11 +58,12 @@ def merged(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def whole_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The model's parameters by the names that it has without adapters, which are merged in; tied ones come once.
+    """The model's parameters by the names that it has without adapters, which are merged in; tied ones have two names.
 
     The model stays as it is, and what has no adapter is not copied.
     """
-    weights = {name: each.detach() for name, each in model.named_parameters() if ".lora_" not in name}
+    named = model.named_parameters(remove_duplicate=False)
+    weights = {name: each.detach() for name, each in named if ".lora_" not in name}
     for name, layer in model.named_modules():
         for adapter in getattr(layer, "active_adapters", ()) if hasattr(layer, "get_delta_weight") else ():
             base = f"{name}.base_layer.weight"
