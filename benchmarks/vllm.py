@@ -6,7 +6,7 @@ from lit_rl.policy import CausalPolicy
 from lit_rl.sampling import VLLM
 
 ROWS, MOST, ROUNDS = 64, 32, 2
-SHARE = 0.2  # of the machine's memory
+SHARE = 0.1  # of the machine's memory
 
 
 def ready() -> bool:

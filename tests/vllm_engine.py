@@ -26,7 +26,7 @@ if importlib.util.find_spec("vllm") is None:
 
 PLAN = SamplingPlan(samples=3, greedy=True, temperature=0.8, max_new_tokens=40)
 STREAMS = [(7, i) for i in range(len(PROMPTS))]
-SHARE = 0.15  # of the machine's memory
+SHARE = 0.03  # of the machine's memory
 MODELS = {"embedded-mid": "embedded-mid", "SmolLM2": str(DATA / "smollm2")}
 MOST = 1e-4  # that log-probabilities differ by in float32
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import find_free_network_port
 from lightning.pytorch.utilities.seed import isolate_rng
+from psutil import virtual_memory
 from torch import Tensor, distributed
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
@@ -73,16 +74,18 @@ class Engine:
         """vLLM's answers to token ids, in order.
 
         Raises:
-            UsageError: a request is longer than the engine takes.
+            UsageError: a request is longer than the engine takes, or the model is none for its kernels.
         """
         prompts = [{"prompt_token_ids": list(ids)} for ids in requests]
         with _apart(policy):
             try:
                 return self._llm.generate(prompts, params, use_tqdm=False)
-            except ValueError as error:
+            except torch.OutOfMemoryError:
+                raise
+            except (ValueError, RuntimeError) as error:
                 raise UsageError(
-                    f"data.sampler: vLLM refuses a prompt ({_line(error)}); change what it names"
-                ) from None
+                    f"data.sampler: vLLM can't answer ({_line(error)}); change what it names, or take LocalSampler"
+                ) from error
 
     def _begin(self, policy: CausalPolicy) -> None:
         model = policy.model
@@ -147,6 +150,7 @@ class Engine:
                     max_model_len=self.max_model_len,
                     max_num_seqs=self.batch_rows,
                     gpu_memory_utilization=self.memory_share,
+                    kv_cache_memory_bytes=int(self.memory_share * virtual_memory().total) if on_cpu else None,
                     tensor_parallel_size=self.tensor_parallel_size,
                     distributed_executor_backend="external_launcher" if alone else "mp",
                     enforce_eager=on_cpu if self.eager is None else self.eager,

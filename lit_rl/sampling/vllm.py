@@ -35,7 +35,8 @@ class VLLM(Sampler):
 
     Args:
         batch_rows: rows decoded together.
-        memory_share: of the GPU's memory that the engine takes for weights and caches; on a CPU, of the machine's.
+        memory_share: of the GPU's memory that the engine takes for weights and caches; on a CPU, of the machine's, for
+            caches alone.
         tensor_parallel_size: GPUs that share the engine's weights, the first ones there are; above 1 takes a single
             training process, which may have a GPU of its own (``trainer.devices``).
         dtype: that the engine computes in; null takes that of the trainer's forward pass.
