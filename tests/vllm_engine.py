@@ -176,7 +176,8 @@ def test_it_trains_and_evaluates(tmp_path, model):
     metrics = run.data.metrics
     print(name, {key: value for key, value in metrics.items() if key.startswith(("sampler/", "time/", "tokens/"))})
     assert abs(metrics["sampler/kl"]) < 1e-5 and abs(metrics["sampler/ratio_max"] - 1) < 1e-3
-    assert 0 < metrics["sampler/prefix_hits"] < 1 and {"val/accuracy", "val/accuracy_sampled"} <= set(metrics)
+    assert (metrics["sampler/prefix_hits"] > 0) == (name == "TRePO")  # prompts of less than a block
+    assert {"val/accuracy", "val/accuracy_sampled"} <= set(metrics)
 
 
 def test_each_of_two_processes_has_an_engine(tmp_path):
