@@ -234,7 +234,7 @@ class Training(Ranged, Optimization, setting="model"):
         if trained.old_logprobs is not None and trained.reference_logprobs is not None:
             # k1: the mean over responses of log pi(response) / pi_ref(response), in nats
             values["policy/kl"] = (trained.old_logprobs - trained.reference_logprobs).sum(1).mean()
-        if rollouts.sampler_logprobs is not None and trained.old_logprobs is not None:
+        if trained.sampler_logprobs is not None and trained.old_logprobs is not None:
             total, largest = gap(trained.old_logprobs, trained.sampler_logprobs, trained.mask)
             total, tokens = self._data.sum_over_ranks(torch.stack([total, trained.mask.sum().double()]))
             values["sampler/kl"] = total / tokens  # log pi_sampler - log pi, nats a token

@@ -116,9 +116,10 @@ class VLLM(Sampler):
         if copies and out.cuts.any():
             forks = out.cuts.nonzero().repeat_interleave(copies, 0)
             pairs = zip(forks.tolist(), [*range(1, copies + 1)] * (len(forks) // copies), strict=True)
-            own = [(*names[row], cut, k) for (row, cut), k in pairs]  # no stream ends in 0
-            forked = continued(out, *forks.T, torch.zeros(len(own), most), policy.pad_id)
-            behind = [asked[row] for row in forks[:, 0].tolist()]
+            own = [(*names[row], at, k) for (row, at), k in pairs]  # no stream ends in 0
+            parent, cut = forks.T
+            forked = continued(out, parent, cut, torch.zeros(len(own), most), policy.pad_id)
+            behind = [asked[row] for row in parent.tolist()]
             more = self._write(policy, plan, behind, forked, own, turns.fork(forked, own) if turns else None)
             requested, held = requested + more[0], held + more[1]
             parts.append(forked)
