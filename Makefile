@@ -6,7 +6,7 @@ PYTHON ?= python3
 READY := $(ENV)/.lit-rl-installed
 VLLM := $(CURDIR)/.venv-vllm
 
-.PHONY: help demo verify test torture soak symbolic peers ray vllm benchmarks smollm2 real lint docs notebooks warmstart mid
+.PHONY: help demo verify test torture soak symbolic peers ray vllm benchmarks smollm2 real lint docs notebooks warmstart mid turns
 .DEFAULT_GOAL := help
 
 help:  ## what there is
@@ -56,6 +56,9 @@ notebooks: $(READY)  ## runs the notebooks of examples/ and writes their outputs
 
 warmstart: $(READY)  ## trains data/warmstart anew (about ten minutes)
 	@$(PY) -m lit_rl.commands.warmstart tiny
+
+turns: $(READY)  ## trains data/turns anew (about ten minutes)
+	@$(PY) -m lit_rl.commands.warmstart_turns
 
 mid: $(READY)  ## trains data/mid anew (two hours)
 	@$(PY) -m lit_rl.commands.warmstart mid

@@ -5,5 +5,5 @@ from setuptools import find_packages, setup
 setup(
     packages=[*find_packages(include=["lit_rl*", "ablations*"]), "lit_rl.embedded"],
     package_dir={"lit_rl.embedded": "data"},
-    package_data={"lit_rl.embedded": ["warmstart/*", "mid/*"]},
+    package_data={"lit_rl.embedded": ["warmstart/*", "mid/*", "turns/*"]},
 )

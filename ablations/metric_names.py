@@ -12,5 +12,7 @@ RECOVERED = "recovered/"  # before positions such as 1+3: the part of their exac
 FLAGGED = "flagged/"  # before a warning: 1 if it was ever raised, otherwise 0
 NOISE = "noise/"  # before a cost: the logarithm of tr Sigma when as much is spent
 
+PREDICTED = "predicted noise per response"  # a column of exact rows that have one for an arm
+
 # costs: of a response, a generated token, a second, or generated and trained tokens of which a trained one is K
 RESPONSE, TOKEN, SECOND, KAPPA = "response", "token", "second", "kappa="

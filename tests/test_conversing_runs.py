@@ -51,7 +51,8 @@ def test_the_documented_environment_trains(lit_rl, tmp_path, monkeypatch):
 
 def train(algorithm, *callbacks, logger=False, **settings):
     """One iteration of guessing numbers."""
-    data = RolloutDataModule(GuessNumber(4, train_size=20), prompts_per_iteration=2, rows_per_microbatch=4, **settings)
+    sizes = {"prompts_per_iteration": 2, "rows_per_microbatch": 4}
+    data = RolloutDataModule(GuessNumber(4, train_size=20), **(sizes | settings))
     options = {**TRAINER_DEFAULTS, "max_epochs": 1, "limit_val_batches": 0, "logger": logger}
     options |= {"accelerator": "cpu", "enable_progress_bar": False, "enable_checkpointing": False}
     trainer = Trainer(**options, callbacks=list(callbacks))

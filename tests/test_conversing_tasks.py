@@ -9,6 +9,7 @@ import pytest
 from lit_rl.tasks import AskForMissing, Calculator, GSM8KStyle, GuessNumber
 from lit_rl.tasks.answers import hash_answer
 from lit_rl.tasks.asking import evaluate
+from lit_rl.tasks.gsm8k_style import FACTORS, STARTS, SUMMANDS
 
 
 def played(task, number, strategy):
@@ -119,7 +120,7 @@ def test_what_is_missing_is_told_to_those_who_ask():
     for example, row in zip(task.prompts("train"), whole, strict=True):
         person, value = task.environment(example), int(hash_answer(example["answer"]))
         assert person.reset(example) == [{"role": "user", "content": example["question"]}]
-        assert len(re.findall(r"\d+", example["question"])) == 3 and "demonstration" not in example
+        assert len(re.findall(r"\d+", example["question"])) == 3
         told = person.step("How many?")
         assert not told.done and told.reward == 0
         sentence = told.messages[0]["content"]
@@ -129,3 +130,78 @@ def test_what_is_missing_is_told_to_those_who_ask():
         assert person.step(f"#### {value}").reward == 1 and person.step(f"#### {value + 1}").reward == 0
         assert not person.step("What?").done and person.step("Again?").done
     assert seen == {True, False}
+
+
+def said(task, example):
+    """What the demonstration's turns are answered, and what they earn in all; the environment is done with the last."""
+    environment = task.environment(example)
+    environment.reset(example)
+    turns = [environment.step(text) for text in example["demonstration"]]
+    return [turn.messages[0]["content"] for turn in turns[:-1]], turns[-1].reward if turns[-1].done else None
+
+
+@pytest.mark.parametrize("steps", [2, 3])
+def test_a_demonstration_asks_for_what_is_missing_or_makes_it_up(steps):
+    """Those who make up the start value draw it from 26 numbers, and so on; without planted errors the others win."""
+    task = AskForMissing(steps, ask_rate=0.3, error_scale=0, train_size=400)
+    asked, lucky, due = 0, 0, []
+    for example in task.prompts("train"):
+        answers, reward = said(task, example)
+        *question, solution = example["demonstration"]
+        if question:
+            assert answers == [example["missing"]] and reward == 1 and solution == example["answer"]
+            sentence = question[0].removesuffix(": how many?")
+            assert f"{sentence}." in example["question"] and ("some" in sentence or "several" in sentence)
+            asked += 1
+            continue
+        first = " has " in example["missing"] and "times" not in example["missing"]
+        low, high = STARTS if first else FACTORS if "times" in example["missing"] else SUMMANDS
+        made_up, right = (
+            [int(n) for step in re.findall(r"(\d+)[-+*](\d+)=<<", text) for n in step]
+            for text in (solution, example["answer"])
+        )
+        given = list(zip([made_up[0], *made_up[1::2]], [right[0], *right[1::2]], strict=True))
+        assert all(low <= mine <= high for mine, theirs in given if mine != theirs)
+        assert sum(mine != theirs for mine, theirs in given) <= 1
+        same = solution == example["answer"]
+        assert same <= (reward == 1)
+        lucky += same
+        due.append(1 / (high - low + 1))
+    assert abs(asked - 0.3 * 400) < 4 * (400 * 0.3 * 0.7) ** 0.5
+    assert abs(lucky - sum(due)) < 4 * sum(p * (1 - p) for p in due) ** 0.5
+
+
+@pytest.mark.parametrize("heed", [0, 1])
+def test_guesses_of_demonstrations_heed_the_hints_as_often_as_asked(heed):
+    task = GuessNumber(8, 3, heed=heed, train_size=2000)
+    wins, second = 0, []
+    for example in task.prompts("train"):
+        answers, reward = said(task, example)
+        guesses = [int(text) for text in example["demonstration"]]
+        wins += reward
+        assert (reward == 1) == (guesses[-1] == example["number"]) and len(guesses) <= 3
+        for i, guess in enumerate(guesses):
+            left = [
+                n
+                for n in range(1, 9)
+                if all((a == "higher") == (n > g) for a, g in zip(answers[:i], guesses[:i], strict=True))
+            ]
+            assert not heed or guess in left
+        second += guesses[1:2]
+    share = GuessNumber.value(1, 8, 3, lambda low, high, left: [1 / (high - low + 1)] * (high - low + 1))
+    expected = share if heed else 1 - (7 / 8) ** 3
+    assert abs(wins / 2000 - expected) < 4 * (expected * (1 - expected) / 2000) ** 0.5
+    assert set(second) == set(range(1, 9))
+
+
+@pytest.mark.parametrize("answer", ["last_number", "boxed"])
+def test_a_demonstration_calls_or_is_about_right(answer):
+    task = Calculator(call_rate=0.4, answer=answer, train_size=300)
+    calls = 0
+    for example in task.prompts("train"):
+        answers, reward = said(task, example)
+        value = int(hash_answer(example["answer"]))
+        off = int(re.search(r"-?\d+", example["demonstration"][-1])[0]) - value
+        calls += bool(answers)
+        assert answers in ([], [f"= {value}"]) and reward == (off == 0) and abs(off) <= (0 if answers else 5)
+    assert abs(calls - 120) < 4 * (300 * 0.24) ** 0.5

@@ -14,9 +14,10 @@ from lit_rl.callbacks import IterationCheckpoint
 from lit_rl.errors import UsageError
 
 
-@pytest.mark.parametrize("algorithm, killed_in", [("GRPO", 2), ("PPO", 3)])
+@pytest.mark.parametrize("algorithm, killed_in", [("GRPO", 2), ("PPO", 3), ("TRePO", 3)])
 def test_resume_is_bitwise(tmp_path, algorithm, killed_in):
-    """Killed in the middle of an iteration: behind a validation, with SGD's momentum; in a critic's pretraining."""
+    """Killed in the middle of an iteration: behind a validation, with SGD's momentum; in a critic's pretraining; in
+    games of several turns, with continuations from the turns."""
     command = [sys.executable, interrupted.__file__, str(tmp_path / "killed"), algorithm, str(killed_in)]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
     last = tmp_path / "killed" / "last.ckpt"

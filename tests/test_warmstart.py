@@ -6,7 +6,8 @@ import re
 import pytest
 import torch
 
-from lit_rl.commands.warmstart import RUNGS
+from lit_rl.commands.warmstart import RUNGS, tested
+from lit_rl.commands.warmstart_turns import FOLDER, MAX_NEW_TOKENS, TASKS, solved
 from lit_rl.policy import CausalPolicy
 from lit_rl.policy.causal import DATA, EMBEDDED
 from lit_rl.sampling import LocalSampler, SamplingPlan
@@ -16,15 +17,22 @@ from lit_rl.tasks.scoring import score_rows, texts_of
 PROBLEMS = 48
 
 
-@pytest.mark.parametrize("name, rung", zip(EMBEDDED, RUNGS.values(), strict=True), ids=RUNGS)
-def test_a_card_says_what_its_policy_is_and_does(name, rung):
-    """Parameters, hash, task, and greedy accuracy within four standard errors of so few problems."""
-    folder = DATA / EMBEDDED[name]
-    assert folder == DATA / rung.folder
-    card = (folder / "README.md").read_text()
-    policy = CausalPolicy(name)
+NAMES = {folder: name for name, folder in EMBEDDED.items()}
+
+
+def known(folder):
+    """A policy by its folder, and its card, which has its size and hash."""
+    card = (DATA / folder / "README.md").read_text()
+    policy = CausalPolicy(NAMES[folder])
     assert f"{sum(p.numel() for p in policy.parameters()):,} parameters" in card
-    assert f"`{hashlib.sha256((folder / 'model.safetensors').read_bytes()).hexdigest()}`" in card
+    assert f"`{hashlib.sha256((DATA / folder / 'model.safetensors').read_bytes()).hexdigest()}`" in card
+    return policy, card
+
+
+@pytest.mark.parametrize("rung", RUNGS.values(), ids=RUNGS)
+def test_a_card_says_what_its_policy_is_and_does(rung):
+    """Parameters, hash, task, and greedy accuracy within four standard errors of so few problems."""
+    policy, card = known(rung.folder)
     settings = dict(pair.split("=") for pair in re.search(r"`GSM8KStyle\((.+?)\)`", card)[1].split(", "))
     assert {key: float(value) for key, value in settings.items()} == rung.task
 
@@ -39,6 +47,21 @@ def test_a_card_says_what_its_policy_is_and_does(name, rung):
         rate = float(re.search(rf"\| {said} \| ([\d.]+)%", card)[1]) / 100
         error = (rate * (1 - rate) / PROBLEMS) ** 0.5
         assert abs(float(scores[rows].mean()) - rate) < 4 * error, said
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_the_card_of_several_turns_says_what_its_policy_does(name):
+    """Shares of right demonstrations, and of right responses, within four standard errors; it has much to learn."""
+    policy, card = known(FOLDER.name)
+    task = type(TASKS[name])(train_size=400, test_size=PROBLEMS)
+    shares = re.search(rf"\| `{name}` \| ([\d.]+)% \| ([\d.]+)% \| ([\d.]+)% \|", card).groups()
+    shown = sum(solved(task, example) for example in task.prompts("train")) / 400
+    metrics = tested(policy, task, MAX_NEW_TOKENS)
+    found = (shown, 400), (metrics["test/accuracy"], PROBLEMS), (metrics["test/accuracy_sampled"], PROBLEMS)
+    for said, (share, n) in zip(map(float, shares), found, strict=True):
+        rate = said / 100
+        assert abs(share - rate) < 4 * (rate * (1 - rate) / n) ** 0.5
+    assert 0.2 < float(shares[2]) / 100 < 0.5
 
 
 def test_an_embedded_policy_has_digits_as_single_tokens():

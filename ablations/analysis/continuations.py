@@ -10,7 +10,7 @@ from scipy.stats import spearmanr
 from ablations.analysis import gradient_noise
 from ablations.analysis.statistics import Interval, jackknife_interval
 from ablations.analysis.tables import Column, Table, Value
-from ablations.metric_names import KAPPA, RESPONSE, SECOND, TOKEN
+from ablations.metric_names import KAPPA, PREDICTED, RESPONSE, SECOND, TOKEN
 from ablations.records.study_results import StudyResults
 
 SAYS = (
@@ -25,10 +25,16 @@ GUIDE = (
     "measured noise and by the ends of its interval (0: always; inf: never)."
 )
 BY_TASK = "has the measured noise over the predicted one by task, in the geometric mean."
-THEORY = (
+BY_PROFILE = (
     "The prediction takes the advantage of each segment to have the variance Var r (F' - F + (1 - F') / K + (1 - F) / "
     "K): F and F' are the shares of the reward's variance that are decided at its two ends, K the continuations per "
     "cut. It assumes score functions of one length and no correlation between positions. Over {n} TRePO arms "
+)
+BY_ENUMERATION = (
+    "The prediction is E Σ A² |ψ|², enumerated over all responses with their exact values; it assumes no correlation "
+    "between the gradients of different tokens. Over {n} arms "
+)
+THEORY = (
     "predicted and measured noise per response have a rank correlation of {rank}. The measured noise is {ratio} times "
     "the predicted one in the geometric mean, and between {least:.2f} and {most:.2f} times for single arms."
 )
@@ -85,7 +91,13 @@ def pays_from(noise: float, generated: float, trained: float, other: tuple[float
 
 
 def predicted(results: StudyResults, arm: str) -> float | None:
-    """The noise a response relative to the baseline's, RLOO: the mean over the policies. None without a theory."""
+    """The noise a response relative to the baseline's, RLOO: the mean over the policies. None without a theory.
+
+    Where it was enumerated, as the exact rows have it; otherwise by the profile of resolved variance.
+    """
+    rows = [row for row in results.exact if row.get("arm") == arm and PREDICTED in row]
+    if rows:
+        return float(rows[0][PREDICTED]) if arm != gradient_noise.baseline(results, arm) else None
     arguments = results.config(arm)["model"]["init_args"]
     cuts = arguments.get("cuts", {})
     fill = arguments.get("fill", "segment_td")
@@ -145,7 +157,8 @@ def theory(results: StudyResults) -> str:
         return ""
     rank, ratio = map(gradient_noise.factor, (found.rank, found.ratio))
     least, most = min(found.arms.values()), max(found.arms.values())
-    return THEORY.format(n=len(found.arms), rank=rank, ratio=ratio, least=least, most=most)
+    by = BY_ENUMERATION if any(PREDICTED in row for row in results.exact) else BY_PROFILE
+    return f"{by}{THEORY}".format(n=len(found.arms), rank=rank, ratio=ratio, least=least, most=most)
 
 
 def by_task(results: StudyResults) -> Table:

@@ -1,6 +1,7 @@
 """A study's exact rows as a table, and what they came to in words."""
 
 from ablations.analysis.tables import Column, Table
+from ablations.metric_names import PREDICTED
 from ablations.records.study_results import StudyResults
 
 HEADING = "Enumerated"
@@ -16,6 +17,12 @@ PER_TOKEN = (
     " *Noise per token*: when as many tokens are generated; *predicted noise per token*: not in closed form, "
     "but by the share of the reward's variance that is decided at each cut."
 )
+SAYS_PREDICTED = "has the noise that theory predicts for arms whose responses can be enumerated."
+PREDICTIONS = (
+    "All responses of the start are enumerated, with their exact values. *Predicted noise per response*, and per "
+    "generated token, relative to RLOO's: E Σ A² |ψ|² over the tokens of a response, where A² has the variance of "
+    "estimated values, and ψ is the score function at the token's logits."
+)
 FORM = ".4g"
 
 
@@ -23,8 +30,11 @@ def table(results: StudyResults) -> Table:
     """Without rows where the study has none."""
     names = list(results.exact[0]) if results.exact else []
     rows = [[_value(row[name]) for name in names] for row in results.exact]
+    columns = [Column(name, "", FORM) for name in names]
+    if PREDICTED in names:
+        return Table("exact", HEADING, SAYS_PREDICTED, columns, rows, PREDICTIONS)
     guide = GUIDE + PER_TOKEN * ("noise per token" in names)
-    return Table("exact", HEADING, SAYS, [Column(name, "", FORM) for name in names], rows, guide)
+    return Table("exact", HEADING, SAYS, columns, rows, guide)
 
 
 def sentence(results: StudyResults) -> str:

@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 def draw(results: StudyResults) -> tuple[Figure, str] | None:
     """The figure and its caption; None where nothing was measured that it could show."""
-    if results.study.kappas:
+    if results.study.kappas and results.study.primary_metric.startswith(NOISE):
         return (
             (_noise(results), NOISES.format(baseline=gradient_noise.baselines(results))) if _of_noise(results) else None
         )

@@ -29,7 +29,7 @@ VALUES = (
     "pairs in the right order."
 )
 STRIDES = ("#FDAE6B", "#F16913", "#B33C00", "#7F2704", "#3B1200")  # from short to long, of TRePO's hue
-ENTROPY = "#999933"  # of cuts where the entropy is high
+ELSEWHERE = {"Entropy": ("where entropy is high", "#999933"), "Turns": ("at turns", "#D55E00")}  # cuts, and a colour
 MARKERS = {1: "o", 2: "^", 4: "s"}
 
 
@@ -84,8 +84,8 @@ def _frontier(results: StudyResults, kappa: float) -> Figure:
             face = "white" if arguments.get("reuse") else colour
             marker = MARKERS.get(arguments.get("continuations", 1), "D")
             ax.plot([x, x], [ratio.low, ratio.high], color=colour, linewidth=0.7)
-            others = "where entropy is high" if arguments.get("cuts") else "no cuts"
-            label = f"stride {stride}" if stride else others if arm != baseline else results.label(baseline)
+            others = f"stride {stride}" if stride else _elsewhere(results, arm)[0]
+            label = others if arm != baseline else results.label(baseline)
             style: dict[str, Any] = {"color": colour, "markerfacecolor": face, "markersize": 4, "linestyle": ""}
             named = label not in ax.get_legend_handles_labels()[1] and not arguments.get("reuse")
             ax.plot(x, ratio.mean, marker, label=label if named else None, **style)
@@ -182,7 +182,13 @@ def _colour(results: StudyResults, arm: str) -> str:
     strides = sorted({every for each in gradient_noise.arms(results) if (every := _stride(results, each))})
     if every := _stride(results, arm):
         return STRIDES[strides.index(every) % len(STRIDES)]
-    return ENTROPY if results.config(arm)["model"]["init_args"].get("cuts") else "grey"
+    return _elsewhere(results, arm)[1]
+
+
+def _elsewhere(results: StudyResults, arm: str) -> tuple[str, str]:
+    """Where an arm is cut that has no stride, and its colour."""
+    rule = results.config(arm)["model"]["init_args"].get("cuts", {}).get("class_path", "")
+    return ELSEWHERE.get(rule.rpartition(".")[2], ("no cuts", "grey"))
 
 
 def _stride(results: StudyResults, arm: str) -> int | None:

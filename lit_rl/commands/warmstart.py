@@ -1,4 +1,4 @@
-"""Rebuilds the embedded policies of ``data/``: ``make warmstart`` (tiny) or ``make mid``."""
+"""Rebuilds the embedded policies of ``data/`` that solve word problems: ``make warmstart`` (tiny) or ``make mid``."""
 
 import argparse
 import hashlib
@@ -17,10 +17,12 @@ from lit_rl.commands.cli import quiet
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.embedded import build_config, build_tokenizer
+from lit_rl.tasks import Task
 from lit_rl.tasks.answers import hash_answer
 from lit_rl.tasks.gsm8k_style import EVENTS, GSM8KStyle
 
 UPDATES = 16  # an iteration
+Phases = tuple[tuple[int, float], ...]  # (iterations of UPDATES updates, learning rate)
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Rung:
     max_new_tokens: int
     rows: int  # a batch
     dtype: str  # of the weights in the file
-    phases: tuple[tuple[int, float], ...]  # (iterations of UPDATES updates, learning rate)
+    phases: Phases
 
 
 RUNGS = {
@@ -98,10 +100,7 @@ Weights sha256 `{sha}`.
 
 def build(rung: Rung) -> dict[str, float]:
     """Trains the policy, writes it with its tokenizer and card into its folder, and returns its test metrics."""
-    quiet()
-    started = time.perf_counter()
-    torch.set_num_threads(1)  # sums in another order would give other weights
-    seed_everything(0)
+    started = begin()
     task = GSM8KStyle(**rung.task, train_size=PROBLEMS, test_size=2048)
     texts = [row["question"] + "\n" + row["answer"] for row in task.prompts("train").select(range(4096))]
     tokenizer = build_tokenizer(texts)
@@ -109,41 +108,74 @@ def build(rung: Rung) -> dict[str, float]:
         tokenizer.save_pretrained(empty)
         build_config(tokenizer, rung.hidden_size, rung.layers, rung.heads).save_pretrained(empty)
         policy = CausalPolicy(empty, weights="random")
-    data = RolloutDataModule(
-        task,
-        prompts_per_iteration=UPDATES * rung.rows,
-        rows_per_microbatch=rung.rows,
-    )
-    for i, (iterations, rate) in enumerate(rung.phases):
+    teach(policy, task, rung.phases, rung.rows, rung.max_new_tokens)
+    policy.model.to(getattr(torch, rung.dtype)).to(torch.float32)  # what is tested is what is stored
+    metrics = tested(policy, task, rung.max_new_tokens)
+    folder = Path("data") / rung.folder
+    store(policy, folder, rung.dtype)
+    seconds = time.perf_counter() - started
+    (folder / "README.md").write_text(_card(rung, policy, task, metrics, folder, seconds))
+    return metrics
+
+
+def begin() -> float:
+    """Makes what follows a function of the code alone; returns the time."""
+    quiet()
+    torch.set_num_threads(1)  # sums in another order would give other weights
+    seed_everything(0)
+    return time.perf_counter()
+
+
+def teach(policy: CausalPolicy, task: Task, phases: Phases, rows: int, max_new_tokens: int) -> None:
+    """Supervised learning on the task's demonstrations, in updates of ``rows`` problems."""
+    data = RolloutDataModule(task, prompts_per_iteration=UPDATES * rows, rows_per_microbatch=rows)
+    for i, (iterations, rate) in enumerate(phases):
         data.seed = i
         model = Supervised(
             policy=policy,
             learning_rate=rate,
             warmup_steps=20,
             normalizer="token_mean",
-            max_new_tokens=rung.max_new_tokens,
+            max_new_tokens=max_new_tokens,
             reference=False,
         )
-        options = {**TRAINER_DEFAULTS, "max_epochs": iterations, "check_val_every_n_epoch": iterations, "logger": False}
-        trainer = Trainer(
-            **options,
-            accelerator="cpu",
-            enable_checkpointing=False,
-            enable_progress_bar=True,
-            callbacks=[RewardCallback(), IterationProgress()],
-        )
+        trainer = _trainer(max_epochs=iterations, check_val_every_n_epoch=iterations)
         trainer.fit(model, datamodule=data)
         print({name: round(float(value), 4) for name, value in trainer.callback_metrics.items()}, flush=True)
-    data.seed, data.eval_prompts = 0, None
-    policy.model.to(getattr(torch, rung.dtype)).to(torch.float32)  # what is tested is what is stored
-    metrics = trainer.test(model, datamodule=data, verbose=False)[0]
-    folder = Path("data") / rung.folder
+
+
+def tested(policy: CausalPolicy, task: Task, max_new_tokens: int) -> dict[str, float]:
+    """The policy's metrics on the whole test split."""
+    data = RolloutDataModule(task, eval_prompts=None, seed=0)
+    model = Supervised(policy=policy, max_new_tokens=max_new_tokens, reference=False)
+    return dict(_trainer().test(model, datamodule=data, verbose=False)[0])
+
+
+def store(policy: CausalPolicy, folder: Path, dtype: str = "float32") -> None:
+    """The policy and its tokenizer, as ``from_pretrained`` reads them."""
     folder.mkdir(parents=True, exist_ok=True)
-    policy.model.to(getattr(torch, rung.dtype)).save_pretrained(folder)
+    policy.model.to(getattr(torch, dtype)).save_pretrained(folder)
     policy.tokenizer.save_pretrained(folder)
-    seconds = time.perf_counter() - started
-    (folder / "README.md").write_text(_card(rung, policy, task, dict(metrics), folder, seconds))
-    return dict(metrics)
+
+
+def rates(phases: Phases) -> str:
+    """The learning rates, in words."""
+    return ", ".join(f"{rate:g} for {n * UPDATES:,} batches" for n, rate in phases)
+
+
+def weights_hash(folder: Path) -> str:
+    """Of a card."""
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _trainer(**options: Any) -> Trainer:
+    return Trainer(
+        **{**TRAINER_DEFAULTS, "logger": False, **options},
+        accelerator="cpu",
+        enable_checkpointing=False,
+        enable_progress_bar=True,
+        callbacks=[RewardCallback(), IterationProgress()],
+    )
 
 
 def _card(
@@ -166,10 +198,10 @@ def _card(
         updates=sum(n for n, _ in rung.phases) * UPDATES,
         rows=rung.rows,
         train=PROBLEMS,
-        rates=", ".join(f"{rate:g} for {n * UPDATES:,} batches" for n, rate in rung.phases),
+        rates=rates(rung.phases),
         minutes=seconds / 60,
         dtype=rung.dtype,
-        sha=hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        sha=weights_hash(folder),
         **{name.removeprefix("test/"): value for name, value in metrics.items()},
     )
 

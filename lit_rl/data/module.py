@@ -277,7 +277,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         named = [(self.seed, self.stream, *stream) for stream in streams]
         environments = None
         opened = [example["prompt"] for example in examples]
-        if self.task.converses() and not plan.demonstrations:
+        if self.task.converses():
             environments = Environments(self.stepper, self.stepper.open(examples, named))
             opened = [opening.messages for opening in environments.openings]
         prompts = [policy.encode_prompt(messages) for messages in opened]
@@ -287,7 +287,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         show: Callable[[int, int], None] = lambda done, total: report(trainer, phase, done, total)  # noqa: E731
         with gathered(policy), torch.no_grad(), trainer.precision_plugin.forward_context():
             if plan.demonstrations:
-                rollouts = demonstrate(policy, prompts, examples, plan)
+                rollouts = demonstrate(policy, prompts, examples, plan, environments)
             else:
                 more = {} if environments is None else {"environments": environments}  # a sampler may know none
                 rollouts = self.sampler.sample(policy, prompts, plan, named, show, **more)

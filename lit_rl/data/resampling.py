@@ -30,8 +30,8 @@ def check_plan(plan: SamplingPlan, task: Task, resample: int, hints: int) -> Non
     """That the rewards of a prompt's samples are all that decides of it, and that there is something to replace it by.
 
     Raises:
-        UsageError: there are continuations, or no samples, or one where they are compared; no demonstrations for hints;
-            or both ways of sampling again.
+        UsageError: there are continuations, or no samples, or one where they are compared; no demonstrations for hints,
+            or an environment; or both ways of sampling again.
     """
     name = "hints" if hints else "resample"
     if resample and hints:
@@ -43,6 +43,8 @@ def check_plan(plan: SamplingPlan, task: Task, resample: int, hints: int) -> Non
             f"data.resample compares a prompt's samples, and model.samples is {plan.samples}; raise it, or set "
             "data.resample 0"
         )
+    if hints and task.converses():
+        raise UsageError("data.hints takes parts of demonstrations of one turn, and data.task has several; set it to 0")
     if hints and "demonstration" not in task.prompts("train").column_names:
         raise UsageError("data.hints takes parts of demonstrations, and data.task has none; set it to 0")
 

@@ -22,7 +22,7 @@ from lit_rl.rollouts import Rollouts
 
 _INSTALLED = Path(__file__).resolve().parents[1] / "embedded"  # where a wheel has them, see setup.py
 DATA = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).resolve().parents[2] / "data"
-EMBEDDED = {"embedded": "warmstart", "embedded-mid": "mid"}  # their folders in DATA
+EMBEDDED = {"embedded": "warmstart", "embedded-mid": "mid", "embedded-turns": "turns"}  # their folders in DATA
 
 
 class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
@@ -32,8 +32,8 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         recipe: the arguments that load a model of the same shape; empty if there is nothing to load.
 
     Args:
-        path: a folder or a name on the hub, for ``from_pretrained``. ``embedded`` (0.4M parameters) and
-            ``embedded-mid`` (3.2M) are models that come with the package.
+        path: a folder or a name on the hub, for ``from_pretrained``. ``embedded`` (0.4M parameters), ``embedded-mid``
+            (3.2M) and ``embedded-turns`` (0.4M, for tasks of several turns) are models that come with the package.
         weights: ``pretrained`` loads the weights; ``random`` builds the model from its config, with PyTorch's global
             seed.
         dtype: of the parameters. For mixed precision leave it at float32 and set ``trainer.precision``.

@@ -39,7 +39,8 @@ class Task(Ranged, ABC, setting="data.task"):
         """The examples of a split, ``train``, ``val`` or ``test``.
 
         The column ``prompt`` holds chat messages (``[{"role", "content"}, ...]``). The column ``demonstration``, if
-        there is one, holds a response to imitate. The other columns are the task's own.
+        there is one, holds a response to imitate: a text or, where an environment answers, the texts of the policy's
+        turns. The other columns are the task's own.
         """
 
     def environment(self, example: Example) -> Environment | None:

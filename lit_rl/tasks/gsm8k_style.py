@@ -13,6 +13,7 @@ from lit_rl.tasks.gsm8k import AnswerReader, WordProblems
 
 NAMES = ("Ann", "Ben", "Carla", "Dan", "Eva", "Finn", "Gina", "Hugo", "Iris", "Jon", "Kira", "Leo")
 ITEMS = ("pens", "apples", "cards", "coins", "shells", "books", "stamps", "marbles", "eggs", "keys")
+STARTS, SUMMANDS, FACTORS = (5, 30), (2, 9), (2, 3)  # numbers of a problem: the least and the largest
 LARGEST = 99  # a quantity of a correct solution
 LARGEST_WRONG = 999  # a quantity of a demonstration with planted errors
 
@@ -91,11 +92,11 @@ class GSM8KStyle(WordProblems):
 
 def _draw(rng: random.Random, steps: int) -> tuple[int, list[tuple[Event, int]]]:
     """A start value and (event, number) pairs whose correct values stay within 1..LARGEST."""
-    start = value = rng.randint(5, 30)
+    start = value = rng.randint(*STARTS)
     events: list[tuple[Event, int]] = []
     while len(events) < steps:
         event = rng.choice(EVENTS)
-        n = rng.randint(2, 3) if event.operator == "*" else rng.randint(2, 9)
+        n = rng.randint(*(FACTORS if event.operator == "*" else SUMMANDS))
         result = _apply(event.operator, value, n)
         if 1 <= result <= LARGEST:
             events.append((event, n))
@@ -118,12 +119,13 @@ def _tell(rng: random.Random, start: int, events: list[tuple[Event, int]], error
     return {
         "prompt": [{"role": "user", "content": question}],
         "question": question,
-        "answer": _solve(name, items, start, operators, numbers),
-        "demonstration": _solve(name, items, start, planted, numbers),
+        "answer": solution(name, items, start, operators, numbers),
+        "demonstration": solution(name, items, start, planted, numbers),
     }
 
 
-def _solve(name: str, items: str, value: int, operators: list[str], numbers: list[int]) -> str:
+def solution(name: str, items: str, value: int, operators: list[str], numbers: list[int]) -> str:
+    """What is worked out step by step, each operator with its number."""
     lines = []
     for operator, n in zip(operators, numbers, strict=True):
         result = _apply(operator, value, n)

@@ -6,7 +6,7 @@ from functools import cache
 
 from datasets import Dataset
 
-from lit_rl.ranges import Count, Seed, Several
+from lit_rl.ranges import Count, Seed, Several, Share
 from lit_rl.tasks.answers import last_number
 from lit_rl.tasks.base import Example, Split, Task
 from lit_rl.tasks.environment import Environment, Message, Turn
@@ -43,7 +43,8 @@ class GuessNumber(Task):
     """Guess a number; after each wrong guess there is a hint, higher or lower.
 
     The reward is 1 for the turn that has the number, and 0 for others. A turn's guess is its last number; one without a
-    number is a wrong guess. All problems have the same prompt, and all numbers are equally likely in each.
+    number is a wrong guess. All problems have the same prompt, and all numbers are equally likely in each. The column
+    ``demonstration`` has the guesses of a player who heeds the hints now and then.
 
     Args:
         largest: numbers are 1 to this.
@@ -52,6 +53,8 @@ class GuessNumber(Task):
         val_size: problems of the validation split.
         test_size: problems of the test split.
         seed: of the numbers.
+        heed: share of the guesses in demonstrations that are drawn from the numbers that the hints leave; the others
+            are drawn from all numbers.
     """
 
     def __init__(
@@ -62,8 +65,9 @@ class GuessNumber(Task):
         val_size: Count = 256,
         test_size: Count = 512,
         seed: Seed = 0,
+        heed: Share = 0.5,
     ) -> None:
-        self.largest, self.guesses, self.seed = largest, guesses, seed
+        self.largest, self.guesses, self.seed, self.heed = largest, guesses, seed, heed
         self.sizes: dict[str, int] = {"train": train_size, "val": val_size, "test": test_size}
         self._splits: dict[str, Dataset] = {}
 
@@ -76,8 +80,19 @@ class GuessNumber(Task):
             )
             prompt = [{"role": "user", "content": text}]
             numbers = [rng.randint(1, self.largest) for _ in range(self.sizes[split])]
-            self._splits[split] = Dataset.from_list([{"prompt": prompt, "number": number} for number in numbers])
+            self._splits[split] = Dataset.from_list(
+                [{"prompt": prompt, "number": number, "demonstration": self._play(rng, number)} for number in numbers]
+            )
         return self._splits[split]
+
+    def _play(self, rng: random.Random, number: int) -> list[str]:
+        """The guesses of a demonstration."""
+        low, high, told = 1, self.largest, []
+        while len(told) < self.guesses and str(number) not in told:
+            guess = rng.randint(low, high) if rng.random() < self.heed else rng.randint(1, self.largest)
+            told.append(str(guess))
+            low, high = max(low, guess + 1) if guess < number else low, min(high, guess - 1) if guess > number else high
+        return told
 
     def environment(self, example: Example) -> Hints:
         return Hints(self.largest, self.guesses)
