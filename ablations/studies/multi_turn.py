@@ -27,7 +27,7 @@ from ablations.study import SMOKE, Arm, Comparison, Prediction, Study, Tuning
 POLICY: Config = {"class_path": "lit_rl.policy.CausalPolicy", "init_args": {"path": "embedded-turns"}}
 ASK, GUESS = "AskForMissing", "GuessNumber"
 START, BASELINE = "start", "RLOO"
-PROMPTS, RESPONSES = 8, 8  # of an update; with continuations half of the responses
+RESPONSES = 8  # to a prompt; with continuations half of them
 LARGER = 4  # times the prompts, where a frozen policy's gradient is measured
 AT_TURNS, AT_STRIDES, TURN_REWARDS, PRETRAINED = (
     "TRePO, turns",
@@ -43,6 +43,7 @@ class Task:
 
     Attributes:
         longest: tokens that the policy may write in a response.
+        prompts: of an update.
         tokens: of an update, at the start.
         updates: of the budget.
         at_turns: continuations per cut at turn boundaries that cost about as much as the responses.
@@ -50,6 +51,7 @@ class Task:
     """
 
     longest: int
+    prompts: int
     tokens: int
     updates: int
     at_turns: int
@@ -75,12 +77,12 @@ class Task:
             arguments["critic_pretraining"] = self.pretraining
         if name == TURN_REWARDS:
             arguments["rewards"] = "turns"
-        return Algorithm(model, PROMPTS, arguments)
+        return Algorithm(model, self.prompts, arguments)
 
 
 TASKS = {
-    ASK: Task(longest=96, tokens=3350, updates=20, at_turns=2, stride=18, at_strides=1),
-    GUESS: Task(longest=16, tokens=338, updates=40, at_turns=1, stride=3, at_strides=2),
+    ASK: Task(longest=96, prompts=4, tokens=1675, updates=20, at_turns=2, stride=18, at_strides=1),
+    GUESS: Task(longest=16, prompts=8, tokens=338, updates=40, at_turns=1, stride=3, at_strides=2),
 }
 TRAINED = ("REINFORCE", BASELINE, "GRPO", TURN_REWARDS, "PPO", PRETRAINED, AT_TURNS, AT_STRIDES)
 MEASURED = ("REINFORCE", BASELINE, PRETRAINED, *(f"{AT_TURNS}, K={k}" for k in (1, 2, 4)), AT_STRIDES)  # of one scale
@@ -185,9 +187,9 @@ STUDY = Study(
         "The warm start was taught to ask half of the time and to heed half of the hints (data/turns/README.md), so "
         "that training un-teaches a planted error.",
         ONE_START,
-        f"An update has {PROMPTS} prompts and about as many generated tokens in every arm: {RESPONSES} responses a "
-        f"prompt, or {RESPONSES // 2} with their continuations. What the environment says is not generated, and not "
-        "counted. Critic pretraining is paid from the budget.",
+        f"An update has {TASKS[ASK].prompts} prompts ({ASK}) or {TASKS[GUESS].prompts}, and about as many generated "
+        f"tokens in every arm: {RESPONSES} responses a prompt, or {RESPONSES // 2} with their continuations. What the "
+        "environment says is not generated, and not counted. Critic pretraining is paid from the budget.",
         "Learning rates were chosen on two seeds that are not used again; they fall linearly to 0 over the budget.",
         f"Strides count the policy's tokens: {TASKS[ASK].stride} of up to 60 in {ASK}, {TASKS[GUESS].stride} of 6 in "
         f"{GUESS}.",

@@ -183,7 +183,7 @@ def _card(
 ) -> str:
     demonstrations = task.prompts("train").select(range(8192))
     right = [hash_answer(row["demonstration"]) == hash_answer(row["answer"]) for row in demonstrations]
-    rates = [task.error_scale * event.error_rate for event in EVENTS]
+    wrong = [task.error_scale * event.error_rate for event in EVENTS]
     return CARD.format(
         name=rung.name,
         parameters=sum(p.numel() for p in policy.parameters()),
@@ -192,7 +192,7 @@ def _card(
         correct=sum(right) / len(right),
         errors="\n".join(
             f"| {e.sentence.format(name='Ann', n='n')} | {e.operator} n | {rate:.0%}, by {e.wrong_operator} n |"
-            for e, rate in zip(EVENTS, rates, strict=True)
+            for e, rate in zip(EVENTS, wrong, strict=True)
         ),
         problems=task.sizes["test"],
         updates=sum(n for n, _ in rung.phases) * UPDATES,

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
@@ -16,7 +17,7 @@ PROBLEMS = 24576  # of each task
 MAX_NEW_TOKENS = 96
 ROWS = 64  # a batch
 PHASES: Phases = ((40, 2e-3), (16, 5e-4), (8, 1e-4))
-SIZES = {"train_size": PROBLEMS, "test_size": 1024}
+SIZES: dict[str, Any] = {"train_size": PROBLEMS, "test_size": 1024}
 TASKS: dict[str, Task] = {
     "AskForMissing": AskForMissing(**SIZES),
     "GuessNumber": GuessNumber(**SIZES),

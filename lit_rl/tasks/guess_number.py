@@ -87,7 +87,8 @@ class GuessNumber(Task):
 
     def _play(self, rng: random.Random, number: int) -> list[str]:
         """The guesses of a demonstration."""
-        low, high, told = 1, self.largest, []
+        told: list[str] = []
+        low, high = 1, self.largest
         while len(told) < self.guesses and str(number) not in told:
             guess = rng.randint(low, high) if rng.random() < self.heed else rng.randint(1, self.largest)
             told.append(str(guess))
