@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.exact import exact
+from benchmarks.footprint import estimate
 from benchmarks.gpu import gpu, ready
 from benchmarks.measure import SMOLLM2, Line, device, fetched, installed
 from benchmarks.reading import reading
@@ -33,6 +34,7 @@ ALL: dict[str, Callable[[], list[Line]]] = {
     "shared_prompt": shared_prompt,
     "measured": measured,
     "memory": memory,
+    "estimate": estimate,
     "exact": exact,
     "sweeps": sweeps,
     "gpu": gpu,

@@ -3,6 +3,7 @@
 import importlib.util
 import itertools
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from lit_rl.tasks import GSM8KStyle
 from lit_rl.tasks.base import Example
 
 SAMPLES = 4
+ROOT = Path(__file__).resolve().parents[1]
 SMOLLM2 = DATA / "smollm2"
 
 
@@ -77,9 +79,10 @@ def problems(policy: CausalPolicy, count: int) -> tuple[list[Example], list[list
     return examples, [policy.encode_prompt(example["prompt"]) for example in examples]
 
 
-def process(module: str, *args: str) -> dict[str, Any]:
-    """What ``python -m module`` prints last, as JSON."""
-    run = subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True)
+def process(module: str, *args: str, cwd: str | None = None) -> dict[str, Any]:
+    """What ``python -m module`` prints last, as JSON; it may run in another folder."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+    run = subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True, cwd=cwd, env=env)
     if run.returncode:
         raise RuntimeError(f"python -m {module} {' '.join(args)}: {run.stderr.strip().splitlines()[-1]}")
     return json.loads(run.stdout.splitlines()[-1])

@@ -12,7 +12,7 @@ from ablations.studies import find
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md") if (ROOT / name).exists()]
 PAGES += sorted(ROOT.glob("docs/*.md"))
-FIT = ("fit", "validate", "test")
+FIT = ("fit", "validate", "test", "estimate")
 
 
 def blocks(page: Path) -> list[str]:

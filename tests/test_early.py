@@ -25,7 +25,7 @@ PACKAGES = {"model": algorithms, "model.policy": policy, "data.task": tasks, "da
 @pytest.mark.parametrize(
     "args, said",
     [
-        (["train"], "no subcommand 'train'; choose one of fit, validate, test, verify, fit-reward, export"),
+        (["train"], "no subcommand 'train'; choose one of fit, validate, test, estimate, verify, fit-reward, export"),
         (["fit", "--model", "GRPP"], r"model: no class 'GRPP' \(did you mean GRPO\?\)"),
         (["fit", "--model", "Algorithm"], "model: Algorithm is what the others are made of; choose one of ABC"),
         (["fit", "--data.task=GSM8"], "data.task: no class 'GSM8'"),

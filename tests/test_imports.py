@@ -16,7 +16,7 @@ LAYERS = [
     {"lit_rl.algorithms"},
     {"lit_rl.exact"},
     {"lit_rl.callbacks"},
-    {"lit_rl.data"},
+    {"lit_rl.data", "lit_rl.estimate"},
     {"lit_rl.commands"},
     {"lit_rl.__main__"},
     {"ablations.config", "ablations.metric_names"},

@@ -9,6 +9,7 @@ from lit_rl.algorithms.ppo import PPO
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.checkpoints import load_policy, read_checkpoint
+from lit_rl.policy.shapes import without_weights
 from lit_rl.ranges import NonNegative
 from lit_rl.rollouts import Rollouts
 
@@ -71,7 +72,7 @@ def trained_policy(checkpoint: str, policy: CausalPolicy) -> CausalPolicy:
         saved,
         f"{setting}: {checkpoint} holds no policy like model.policy; give one of fit with the same model.policy",
     )
-    if saved.get("reference", policy.fingerprint) != policy.fingerprint:
+    if not without_weights() and saved.get("reference", policy.fingerprint) != policy.fingerprint:
         raise UsageError(
             f"{setting}: {checkpoint} was trained from other weights than model.policy has; train it with the same "
             "model.policy and seed_everything"

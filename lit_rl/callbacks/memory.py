@@ -39,11 +39,11 @@ class Memory(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         device = pl_module.device
-        sizes = {**_models(trainer, pl_module), "resident": psutil.Process().memory_info().rss, "peak": _peak(device)}
+        found = {**sizes(trainer, pl_module), "resident": psutil.Process().memory_info().rss, "peak": _peak(device)}
         if device.type == "cuda":
-            sizes["allocated"] = torch.cuda.memory_allocated(device)
-            sizes["reserved"] = torch.cuda.memory_reserved(device)
-        values = {f"memory/{name}": torch.tensor(size / MIB, device=device) for name, size in sizes.items()}
+            found["allocated"] = torch.cuda.memory_allocated(device)
+            found["reserved"] = torch.cuda.memory_reserved(device)
+        values = {f"memory/{name}": torch.tensor(size / MIB, device=device) for name, size in found.items()}
         pl_module.log_dict(
             values,
             on_step=False,
@@ -66,7 +66,7 @@ def _wants_memory(exception: BaseException) -> bool:
 def _explanation(trainer: Any, algorithm: Any) -> str:
     """What takes memory, in GiB, and what lowers it, on one line."""
     data, device = trainer.datamodule, algorithm.device
-    parts = [f"{name} {size / GIB:.2f}" for name, size in _models(trainer, algorithm).items()]
+    parts = [f"{name} {size / GIB:.2f}" for name, size in sizes(trainer, algorithm).items()]
     rows, tokens = data.rows_per_microbatch, data.tokens_per_microbatch
     by = "rows" if tokens is None else "tokens"
     lower = [f"data.{by}_per_microbatch (with more trainer.accumulate_grad_batches)"]
@@ -96,20 +96,20 @@ def _explanation(trainer: Any, algorithm: Any) -> str:
     )
 
 
-def _models(trainer: Trainer, pl_module: LightningModule) -> dict[str, int]:
-    """Bytes of the models and of the optimizer's state."""
+def sizes(trainer: Any, pl_module: LightningModule) -> dict[str, int]:
+    """Bytes of the models and of the optimizer's state; ``trainer`` has its callbacks and optimizers."""
     algorithm: Any = pl_module
-    callbacks: list[Any] = trainer.callbacks  # type: ignore[attr-defined]
+    callbacks: list[Any] = trainer.callbacks
     scorers = [each.reward_model for each in callbacks if isinstance(each, RewardCallback)]
     frozen = [*algorithm.frozen, *(model for model in scorers if model is not None)]
     own = {id(x) for x in _tensors(algorithm)}  # a reference may be the policy without its adapters
-    sizes = {"policy": _bytes(_tensors(algorithm.policy))}
-    sizes["frozen"] = _bytes(x for module in frozen for x in _tensors(module) if id(x) not in own)
+    found = {"policy": _bytes(_tensors(algorithm.policy))}
+    found["frozen"] = _bytes(x for module in frozen for x in _tensors(module) if id(x) not in own)
     if isinstance(critic := getattr(algorithm, "critic", None), nn.Module):
-        sizes["critic"] = _bytes(_tensors(critic))
+        found["critic"] = _bytes(_tensors(critic))
     states = (x for optimizer in trainer.optimizers for state in optimizer.state.values() for x in state.values())
-    sizes["optimizer"] = _bytes(x for x in states if isinstance(x, Tensor))
-    return sizes
+    found["optimizer"] = _bytes(x for x in states if isinstance(x, Tensor))
+    return found
 
 
 def _tensors(module: nn.Module) -> list[Tensor]:

@@ -95,7 +95,7 @@ class CLI(LightningCLI):
             parser_class=Parser,
             parser_kwargs={
                 "prog": "python -m lit_rl",
-                "epilog": "And: python -m lit_rl verify, the certificate; fit-reward, a reward model; export.",
+                "epilog": "And: python -m lit_rl estimate, what fit takes; verify, a certificate; fit-reward; export.",
             },
             save_config_callback=LogConfig,
             trainer_defaults={**TRAINER_DEFAULTS, "logger": {"class_path": RUN_LOGGER}},
@@ -230,6 +230,10 @@ def command() -> int:
             return fit_reward(sys.argv[2:])
         if sys.argv[1:2] == ["export"]:
             return export(sys.argv[2:])
+        if sys.argv[1:2] == ["estimate"]:
+            from lit_rl.commands.estimate import estimate  # which takes the parser of this file
+
+            return estimate(sys.argv[2:])
         sys.argv[1:] = checked(sys.argv[1:])
         CLI()
     except MisconfigurationException as error:  # Lightning's own, of Trainer flags

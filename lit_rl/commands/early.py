@@ -12,7 +12,7 @@ from lit_rl.commands.signatures import parameters
 from lit_rl.errors import UsageError
 
 FITTING = ("fit", "validate", "test")
-COMMANDS = (*FITTING, "verify", "fit-reward", "export")
+COMMANDS = (*FITTING, "estimate", "verify", "fit-reward", "export")
 PACKAGES = {"model": "algorithms", "model.policy": "policy", "data.task": "tasks", "data.sampler": "sampling"}
 OF_GROUPS = {  # the classes whose settings the other groups are
     **{"trainer": "Trainer", "data": "RolloutDataModule", "reward": "RewardCallback", "budget": "Budget"},
@@ -29,7 +29,7 @@ GROUPS = {  # of the options
 
 
 def checked(args: list[str]) -> list[str]:
-    """The arguments of ``python -m lit_rl``, those of fit, validate and test in order.
+    """The arguments of ``python -m lit_rl``, those of fit, estimate, validate and test in order.
 
     Raises:
         UsageError: no such subcommand, a file that is missing or can't be read, no class of that short name, no such
@@ -41,8 +41,9 @@ def checked(args: list[str]) -> list[str]:
         raise UsageError(f"{args[0]} stands behind the subcommand: python -m lit_rl fit {args[0]} ...")
     if args[0] not in COMMANDS:
         raise UsageError(f"no subcommand '{args[0]}'; choose one of {', '.join(COMMANDS)}")
-    if args[0] not in FITTING:
+    if args[0] not in (*FITTING, "estimate"):
         return args
+    groups = {*GROUPS, "memory"} if args[0] == "estimate" else GROUPS
     ordered = in_order(args[1:], DEFAULT_CLASSES)
     classes = dict(OF_GROUPS)
     for option, value in _pairs(ordered):
@@ -50,8 +51,8 @@ def checked(args: list[str]) -> list[str]:
         group = re.split(r"[.+]", key)[0]
         if option.startswith("--") and group in INSTEAD:
             raise UsageError(f"{group} is no setting; set {INSTEAD[group]}")
-        if option.startswith("--") and group not in GROUPS:
-            near = difflib.get_close_matches(group, GROUPS, 1)
+        if option.startswith("--") and group not in groups:
+            near = difflib.get_close_matches(group, groups, 1)
             raise UsageError(f"unrecognized arguments: {option}{f' (did you mean --{near[0]}?)' if near else ''}")
         if key in PACKAGES:
             classes.pop(key, None)

@@ -104,9 +104,25 @@ def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int, tok
         )
     if trainer.world_size > 1 and trainer._accelerator_connector.use_distributed_sampler:
         raise UsageError("trainer.use_distributed_sampler must be false: each process draws its own prompts")
-    if prompts % trainer.world_size:
+    check_sizes(plan, prompts, rows, tokens, trainer.world_size, trainer.accumulate_grad_batches)
+
+
+def check_sizes(
+    plan: SamplingPlan, prompts: int, rows: int, tokens: int | None, processes: int, accumulate: int
+) -> None:
+    """Checks that processes share an iteration evenly, and that its rows fill whole optimizer steps.
+
+    Args:
+        plan, prompts, rows, tokens: see :func:`check_trainer`.
+        processes: how many there are.
+        accumulate: micro-batches of an optimizer step.
+
+    Raises:
+        UsageError: one does not hold.
+    """
+    if prompts % processes:
         raise UsageError(
-            f"data.prompts_per_iteration is {prompts}, not a multiple of the {trainer.world_size} processes; "
+            f"data.prompts_per_iteration is {prompts}, not a multiple of the {processes} processes; "
             "change it, because all responses to a prompt stay on one process"
         )
     if plan.pairs and tokens is not None:
@@ -118,12 +134,12 @@ def check_trainer(trainer: Any, plan: SamplingPlan, prompts: int, rows: int, tok
         raise UsageError(f"data.rows_per_microbatch is {rows}, but the model trains on pairs; set an even number")
     if plan.reuse or tokens is not None:
         return  # the number of continuations, or of rows, varies, and steps are filled up
-    trained = prompts // trainer.world_size * plan.trained_rows
-    step = rows * trainer.accumulate_grad_batches
+    trained = prompts // processes * plan.trained_rows
+    step = rows * accumulate
     if trained % step:
         raise UsageError(
             f"data.rows_per_microbatch x trainer.accumulate_grad_batches is {rows} x "
-            f"{trainer.accumulate_grad_batches} = {step}, which does not divide the {trained} responses of an "
+            f"{accumulate} = {step}, which does not divide the {trained} responses of an "
             "iteration (data.prompts_per_iteration x model.samples a process); change one of them"
         )
 

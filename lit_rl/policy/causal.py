@@ -4,6 +4,7 @@ import copy
 import hashlib
 import os
 from collections.abc import Collection
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from lit_rl.policy.checks import check_language_model
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
 from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, tokens_at_once
 from lit_rl.policy.reading import on_table, read, read_states
+from lit_rl.policy.shapes import without_weights
 from lit_rl.ranges import Count, Ranged, Whole
 from lit_rl.rollouts import Rollouts
 
@@ -78,8 +80,9 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
             self.tokenizer = AutoTokenizer.from_pretrained(source, **trust)
             without_dropout(config)
             kwargs: dict[str, Any] = {"dtype": getattr(torch, dtype), **trust}
-            if weights == "random":
-                model = AutoModelForCausalLM.from_config(config, **kwargs)
+            if weights == "random" or without_weights():
+                with torch.device("meta") if without_weights() else nullcontext():
+                    model = AutoModelForCausalLM.from_config(config, **kwargs)
             else:
                 model = AutoModelForCausalLM.from_pretrained(source, config=config, **kwargs)
         except Exception as error:  # whatever the libraries that read configs, tokenizers and weights raise
@@ -91,7 +94,8 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         if gradient_checkpointing:
             model.gradient_checkpointing_enable({"use_reentrant": False})
         if lora_rank:
-            add_adapters(model, lora_rank, 2 * lora_rank if lora_alpha is None else lora_alpha)
+            with torch.device("meta") if without_weights() else nullcontext():
+                add_adapters(model, lora_rank, 2 * lora_rank if lora_alpha is None else lora_alpha)
         place = os.path.abspath(source) if os.path.isdir(source) else source
         self.recipe = {"path": place, "weights": weights, "dtype": dtype}
         self.recipe |= {"lora_rank": lora_rank, "lora_alpha": lora_alpha}
@@ -132,9 +136,9 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
 
     @property
     def fingerprint(self) -> str:
-        """12 hexadecimal digits that identify these weights, without adapters."""
+        """12 hexadecimal digits that identify these weights, without adapters; of a mere shape the same for all."""
         digest = hashlib.sha256()
-        for parameter in (value for name, value in self.named_parameters() if "lora_" not in name):
+        for parameter in (p for name, p in self.named_parameters() if "lora_" not in name and not p.is_meta):
             digest.update(parameter.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:12]
 

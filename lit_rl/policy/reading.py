@@ -83,12 +83,16 @@ def takes_tree(model: nn.Module) -> bool:
     return _takes[base]
 
 
+def may_take_tree(config: Any) -> bool:
+    """Whether a model with that config is worth a try: it has PyTorch's attention, over all tokens before."""
+    layers: Any = DynamicCache(config=config).layers
+    return config._attn_implementation in ("sdpa", NAME) and all(type(layer) is DynamicLayer for layer in layers)
+
+
 @torch.no_grad()
 def _reads_trees(model: Any, plain: PreTrainedModel) -> bool:
     config: Any = plain.config
-    layers: Any = DynamicCache(config=config).layers
-    before = config._attn_implementation
-    if before not in ("sdpa", NAME) or any(type(layer) is not DynamicLayer for layer in layers):
+    if not may_take_tree(config):
         return False
     rollouts = _small(int(config.get_text_config(decoder=True).vocab_size)).to(plain.device)
     tree = lay_out(rollouts)

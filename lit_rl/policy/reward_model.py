@@ -10,6 +10,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy, without_dropout
 from lit_rl.policy.reading import whole_inputs
+from lit_rl.policy.shapes import without_weights
 from lit_rl.rollouts import Rollouts
 
 
@@ -46,24 +47,24 @@ class RewardModel(nn.Module):
         try:
             config = AutoConfig.from_pretrained(source, trust_remote_code=False)
             without_dropout(config)
-            model, loading = AutoModelForSequenceClassification.from_pretrained(
-                source,
-                config=config,
-                dtype=torch.float32,
-                attn_implementation="eager",
-                output_loading_info=True,
-                trust_remote_code=False,
-            )
+            kind, missing = AutoModelForSequenceClassification, []
+            options = {"dtype": torch.float32, "attn_implementation": "eager", "trust_remote_code": False}
+            if without_weights():
+                with torch.device("meta"):
+                    model = kind.from_config(config, **options)
+            else:
+                model, loading = kind.from_pretrained(source, config=config, output_loading_info=True, **options)
+                missing = loading["missing_keys"]
         except Exception as error:  # whatever the libraries that read configs and weights raise
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise UsageError(f"{setting}: cannot load a reward model from '{path}': {reason}") from None
         head = getattr(model, "score", None)
-        if not isinstance(head, nn.Linear) or head.out_features != 1 or loading["missing_keys"]:
+        if not isinstance(head, nn.Linear) or head.out_features != 1 or missing:
             raise UsageError(
                 f"{setting}: '{path}' is no reward model, a decoder with a trained head `score` of one label; "
                 "make one with python -m lit_rl fit-reward"
             )
-        if not all(x.isfinite().all() for x in model.parameters()):
+        if not all(x.is_meta or x.isfinite().all() for x in model.parameters()):
             raise UsageError(f"{setting}: '{path}' has weights that are no finite numbers; fit it anew")
         return cls(model, setting)
 

@@ -128,9 +128,14 @@ def _as_attended(states: Tensor) -> Tensor:
 def _roomy(states: Tensor, repeats: int, least: int) -> Tensor:
     """Rows [n, heads, slots, size], each so many times, with room for a quarter more slots than are needed."""
     rows, heads, slots, size = states.shape
-    room = states.new_empty(rows * repeats, heads, least + least // 4 + 8, size)
+    room = states.new_empty(rows * repeats, heads, room_of(least), size)
     room.unflatten(0, (rows, repeats))[..., :slots, :] = states[:, None]
     return room
+
+
+def room_of(slots: int) -> int:
+    """The slots that there is room for where so many are needed."""
+    return slots + slots // 4 + 8
 
 
 class RowCache(DynamicCache):
