@@ -1,15 +1,13 @@
 """What ``python -m lit_rl estimate`` says of a run's memory, beside what the run takes.
 
-``python -m benchmarks.footprint fit|estimate ARGUMENTS`` prints MiB: the peak of that ``fit``, or its estimate, and
-what the process took before there was a model.
+``python -m benchmarks.footprint ARGUMENTS`` prints MiB: the peak of that ``fit``, as estimated and as it was, and what
+the process took before there was a model.
 """
 
 import json
 import sys
 import tempfile
 from collections.abc import Iterator
-
-import psutil
 
 from benchmarks.measure import SMOLLM2, Line, fetched, limit, peak, process
 
@@ -47,9 +45,8 @@ def arguments(model: str, algorithm: str, noise: bool = False) -> list[str]:
 def compared(args: list[str]) -> tuple[float, float]:
     """MiB of a run beside those of its process: estimated, and taken."""
     with tempfile.TemporaryDirectory() as folder:
-        found = [process("benchmarks.footprint", what, *args, cwd=folder) for what in ("estimate", "fit")]
-    said, taken = (each["peak"] - each["before"] for each in found)
-    return said, taken
+        found = process("benchmarks.footprint", *args, cwd=folder)
+    return found["estimated"] - found["before"], found["peak"] - found["before"]
 
 
 def estimate() -> list[Line]:
@@ -67,32 +64,18 @@ def _factors() -> Iterator[tuple[str, float]]:
             yield f"{label} ({taken:,.0f} MiB)", max(said / taken, taken / said)
 
 
-def main(what: str, args: list[str]) -> dict[str, float]:
+def main(args: list[str]) -> dict[str, float]:
     from lit_rl.commands.cli import CLI, quiet
     from lit_rl.commands.early import checked
     from lit_rl.commands.estimate import estimated
 
     quiet()
-    before = []
-
-    class Watched(CLI):
-        def instantiate_classes(self) -> None:
-            before.append(resident())
-            super().instantiate_classes()
-
     command = checked(["fit", *args])
-    if what == "fit":
-        sys.argv[1:] = command
-        Watched()
-        return {"before": before[0], "peak": peak()}
     found = estimated(command[1:])
-    return {"before": found.before / 2**20, "peak": found.total() / 2**20}
-
-
-def resident() -> float:
-    """MiB that this process has in memory."""
-    return psutil.Process().memory_info().rss / 2**20
+    sys.argv[1:] = command
+    CLI()
+    return {"before": found.before / 2**20, "estimated": found.total() / 2**20, "peak": peak()}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(sys.argv[1], sys.argv[2:])))
+    print(json.dumps(main(sys.argv[1:])))

@@ -29,7 +29,8 @@ from lit_rl.sampling.decoding import forward
 from lit_rl.tasks import KeyToken
 
 MIB = 2**20
-ON_GPUS = ["--trainer.accelerator=gpu", "--trainer.devices=8", "--model.max_new_tokens=512"]
+SIZES = ["--model.max_new_tokens=512", "--data.prompts_per_iteration=128"]
+ON_GPUS = ["--trainer.accelerator=gpu", "--trainer.devices=8", *SIZES]
 
 
 def of(*args, memory=1000.0):
@@ -93,7 +94,7 @@ def test_models_and_states_are_those_of_a_run(fit, make, name):
 def test_adapters_leave_the_rest_without_gradients(large):
     pytest.importorskip("peft")
     whole, adapters = (of(f"--model.policy.path={large}", *more).run for more in ([], ["--model.policy.lora_rank=8"]))
-    assert adapters.frozen == 0 and adapters.trained < whole.trained / 100 and adapters.weights > whole.weights
+    assert adapters.frozen < 100 and adapters.trained < whole.trained / 100 and adapters.weights > whole.weights
     assert adapters.optimizer == pytest.approx(2 * adapters.trained, rel=1e-3)
 
 
@@ -141,7 +142,7 @@ def test_activations_are_what_autograd_saves(keys, autocast, checkpointing):
         read_states(policy.model.base_model, rollouts(3, 4, 24, 33))
     found = sum(len(each) for pointer, each in saved.items() if pointer not in own)
     run = replace(of("--data.task=KeyToken").run, model=shape(policy), autocast=autocast, checkpointing=False)
-    batch = MicroBatch(12, 3, 24, 32, True)
+    batch = MicroBatch(12, 3, 24, 24, 32, True)
     if checkpointing:  # what a layer computes again is not among it
         assert found < 2 * activations(replace(run, checkpointing=True), batch) < activations(run, batch)
     else:

@@ -78,7 +78,7 @@ def _explanation(trainer: Any, algorithm: Any) -> str:
         kind = "bfloat16" if "bf16" in str(trainer.precision) else "float16" if "16" in str(trainer.precision) else None
         dtype = getattr(torch, kind) if kind is not None else next(algorithm.policy.parameters()).dtype
         slots = (prompt + length) * 5 // 4  # the room that a cache has
-        copies = 3 if algorithm.plan.continuations else 1
+        copies = 2 if algorithm.plan.continuations else 1
         caches = copies * batch * slots * bytes_a_slot(config, dtype.itemsize)
         parts.append(f"caches of {batch} rows (data.sampler.batch_rows) up to {caches / GIB:.2f}")
         parts.append(f"their logits {batch * vocabulary * 4 / GIB:.2f}")

@@ -125,6 +125,7 @@ class MicroBatch:
     rows: float
     prompts: float
     prompt: float
+    longest: float  # tokens of the longest prompt, to which the others are padded in attention alone
     own: float
     shared: bool  # a prompt is read once
 
@@ -136,7 +137,7 @@ class MicroBatch:
     @property
     def seen(self) -> float:
         """Keys that are copied to where rows see them: R (L + T')."""
-        return self.rows * (self.prompt + self.own)
+        return self.rows * (self.longest + self.own)
 
 
 def microbatch(run: Run, ranks: int) -> MicroBatch:
@@ -147,13 +148,13 @@ def microbatch(run: Run, ranks: int) -> MicroBatch:
     if plan.reuse:
         left = sum(chance * (own - t) for t, chance in enumerate(chances(plan)[0]))
         own = plan.samples * (own + plan.continuations * left) / group
-    prompts = run.prompts / ranks
+    prompts, prompt = run.prompts / ranks, (run.prompt, run.longest)
     local = prompts * group
     if run.tokens is not None:
         rows = min(local, max(1.0, run.tokens / (own + run.prompt / group)))
-        return MicroBatch(rows, rows / group, run.prompt, own, run.model.trees)
+        return MicroBatch(rows, rows / group, *prompt, own, run.model.trees)
     rows = min(run.rows, local)
     step = min(rows * run.accumulate, local)
     several = prompts * (1 - (1 - step / local) ** group)  # prompts of which a step has rows
     apart = 0 if step == local and rows % group == 0 else 1  # a prompt whose rows are in two micro-batches
-    return MicroBatch(rows, min(rows, several * rows / step + apart), run.prompt, own, run.model.trees)
+    return MicroBatch(rows, min(rows, several * rows / step + apart), *prompt, own, run.model.trees)

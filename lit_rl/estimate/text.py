@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from lit_rl.estimate.memory import Strategy, held, phases, total
+from lit_rl.estimate.memory import KEPT, SCATTERED, Strategy, held, phases, total
 from lit_rl.estimate.mends import Mends
 from lit_rl.estimate.run import Run, chances, count
 
@@ -97,7 +97,8 @@ def _table(found: Estimate) -> list[str]:
             values = [each.get(part, 0.0) for each in parts]
             if any(values):
                 lines.append(_row(f"  {part}", [f"({size})" for size in _sizes(values, unit)]))
-    lines.append(_row("peak, with the largest phase (+)", _sizes(totals, unit)))
+    peak = "peak" if found.run.gpu else f"peak: {SCATTERED:.0%} of +, {KEPT:.0%} of the next phase"
+    lines.append(_row(peak, _sizes(totals, unit)))
     return [*lines, _row(f"fits into {found.memory / unit:,.1f}", [_fits(each, found.memory) for each in totals])]
 
 
@@ -106,7 +107,7 @@ def _sizes(values: list[float], unit: int, marks: list[str] | None = None) -> li
 
 
 def _row(name: str, cells: list[str]) -> str:
-    return f"{name:<34}" + "".join(f"{cell:>14}" for cell in cells)
+    return f"{name:<40}" + "".join(f"{cell:>14}" for cell in cells)
 
 
 def _fits(size: float, memory: float) -> str:

@@ -42,8 +42,8 @@ class LocalSampler(Sampler):
     behind the caches that the rows have left.
 
     Args:
-        batch_rows: rows decoded together, which bounds the memory. The caches take that many rows, and up to three
-            times that with continuations.
+        batch_rows: rows decoded together, which bounds the memory. The caches take that many rows, and up to twice that
+            with continuations.
         cuda_graphs: on a GPU, launch 32 steps of decoding at once. It applies to models with PyTorch's attention (sdpa)
             over all tokens that are not sharded by FSDP2; others decode step by step.
         compile: compile the model's layers for these steps with ``torch.compile``: faster, after a wait before the
@@ -121,6 +121,7 @@ class LocalSampler(Sampler):
                     continued.origin += start * rows
                     continuations.append(continued)
             prefilled += turns.heard if turns is not None else 0
+            del decoded  # its cache, before there is the next one
             advance(phases - 1)(steps)
         rollouts = table(policy, prompts, plan, [*samples, *continuations], environments is not None)
         rollouts.prefilled, rollouts.sampler_logprobs = prefilled, None  # the weights in training are what sampled
@@ -201,5 +202,6 @@ class LocalSampler(Sampler):
                 progress((i * steps + step) // len(jobs))
 
             self._write(policy, start, out, plan, advance, forked)
+            del start  # its cache, before there is the next one
             out.cuts = cuts_of_continued(plan, out, own, samples)
             yield out, forked.heard if forked is not None else 0
