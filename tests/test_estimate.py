@@ -1,8 +1,10 @@
 """What ``estimate`` says, beside what is counted, saved by autograd, allocated and taken."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -29,6 +31,7 @@ from lit_rl.sampling.decoding import forward
 from lit_rl.tasks import KeyToken
 
 MIB = 2**20
+PAGE = (Path(__file__).parents[1] / "docs/estimate.md").read_text()
 SIZES = ["--model.max_new_tokens=512", "--data.prompts_per_iteration=128"]
 ON_GPUS = ["--trainer.accelerator=gpu", "--trainer.devices=8", *SIZES]
 
@@ -37,15 +40,28 @@ def of(*args, memory=1000.0):
     return estimated(checked(["fit", *args])[1:], memory)
 
 
+QWEN = {  # layers, hidden size, feed-forward, heads, heads of keys, tokens, tied: as published
+    "qwen2.5-0.5b": (24, 896, 4864, 14, 2, 151936, True),
+    "qwen2.5-7b": (28, 3584, 18944, 28, 4, 152064, False),
+}
+NAMES = ("num_hidden_layers", "hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads")
+
+
 @pytest.fixture(scope="module")
-def large(tmp_path_factory):
-    """A folder with the config and the tokenizer of a model of 7.6 thousand million parameters, and no weights."""
-    folder = tmp_path_factory.mktemp("models") / "large"
-    shutil.copytree(DATA / "warmstart", folder, ignore=shutil.ignore_patterns("*.safetensors", "config.json"))
-    sizes = {"hidden_size": 3584, "intermediate_size": 18944, "num_hidden_layers": 28, "vocab_size": 152064}
-    heads = {"num_attention_heads": 28, "num_key_value_heads": 4}
-    AutoConfig.for_model("qwen2", **sizes, **heads, tie_word_embeddings=False).save_pretrained(folder)
-    return str(folder)
+def models(tmp_path_factory):
+    """A folder with the configs of models and the embedded tokenizer, and no weights."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, sizes in QWEN.items():
+        ignored = shutil.ignore_patterns("*.safetensors", "config.json")
+        shutil.copytree(DATA / "warmstart", folder / name, ignore=ignored)
+        settings = dict(zip((*NAMES, "vocab_size", "tie_word_embeddings"), sizes, strict=True))
+        AutoConfig.for_model("qwen2", **settings).save_pretrained(folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def large(models):
+    return str(models / "qwen2.5-7b")
 
 
 # ---- against counting -------------------------------------------------------------------------------------------
@@ -254,3 +270,15 @@ def test_mistakes_get_one_line(lit_rl, args, named):
 def test_help(lit_rl):
     code, out, _ = lit_rl("estimate", "--help")
     assert code == 0 and "--memory GIB" in out and json.dumps("arguments of fit")[1:-1] in out
+
+
+@pytest.mark.parametrize("name", QWEN)
+def test_the_worked_examples_are_what_the_commands_print(lit_rl, models, monkeypatch, name):
+    monkeypatch.chdir(models)
+    for command, shown in re.findall(
+        r"^    python -m lit_rl (estimate [^\n]+)\n\n```text\n(.+?)^```", PAGE, re.M | re.S
+    ):
+        if f"./{name} " in command:
+            assert lit_rl(*command.split())[1] == shown
+            return
+    raise AssertionError("the page has no such example")

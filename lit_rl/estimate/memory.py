@@ -17,7 +17,7 @@ Parts = dict[str, float]  # bytes by name
 FLOAT, HALF, PAGE = 4, 2, 4096  # bytes
 # On a CPU glibc keeps freed blocks of up to 32 MiB, apart for each thread; the backward pass has a thread of its own.
 # A phase therefore takes more than it holds, and of what another one has freed it uses a part again. Both are measured.
-SCATTERED, KEPT = 1.17, 0.45
+SCATTERED, KEPT = 1.21, 0.25
 WEIGHTS, CASTS, LOGITS, ACTIVATIONS = "whole weights", "16-bit copies of weights", "logits", "activations"
 
 
@@ -93,7 +93,10 @@ def sampling(run: Run, ranks: int) -> Parts:
         caches = prompts * plan.rows * cached(run, run.longest, slots)
         caches += forked * max(cached(run, run.longest + t + 1, slots) for t in (cuts[0], cuts[-1]))
         rows = max(rows, forked)
-    decoding = {f"caches of {round(rows)} rows": caches, LOGITS: (3.0 + 2 * run.gpu) * FLOAT * rows * model.vocabulary}
+    decoding = {
+        f"caches of up to {run.batch_rows} rows": caches,
+        LOGITS: (3.0 + 2 * run.gpu) * FLOAT * rows * model.vocabulary,
+    }
     read = max(prompts, evaluated) * run.longest
     reading = {"caches of prompts": read * _slot(run), ACTIVATIONS: passing(run, read)}
     return max((decoding, reading), key=lambda parts: sum(parts.values()))

@@ -96,14 +96,15 @@ def _table(found: Estimate) -> list[str]:
         for part in dict.fromkeys(part for each in parts for part in each):
             values = [each.get(part, 0.0) for each in parts]
             if any(values):
-                lines.append(_row(f"  {part}", [f"({size})" for size in _sizes(values, unit)]))
+                lines.append(_row(f"  {part}", [size if size == "-" else f"({size})" for size in _sizes(values, unit)]))
     peak = "peak" if found.run.gpu else f"peak: {SCATTERED:.0%} of +, {KEPT:.0%} of the next phase"
     lines.append(_row(peak, _sizes(totals, unit)))
     return [*lines, _row(f"fits into {found.memory / unit:,.1f}", [_fits(each, found.memory) for each in totals])]
 
 
 def _sizes(values: list[float], unit: int, marks: list[str] | None = None) -> list[str]:
-    return [f"{mark}{value / unit:,.1f}" for value, mark in zip(values, marks or [""] * len(values), strict=True)]
+    pairs = zip(values, marks or [""] * len(values), strict=True)
+    return [f"{mark}{value / unit:,.1f}" if value else "-" for value, mark in pairs]
 
 
 def _row(name: str, cells: list[str]) -> str:
