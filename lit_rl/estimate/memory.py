@@ -108,9 +108,10 @@ def cached(run: Run, start: float, slots: float) -> float:
     It has room for a quarter more slots than were needed when it grew last, and a layer grows while its old room is
     still there. On a CPU, room that was never written takes no memory, but for the rest of a page of each head.
     """
-    room, before = room_of(ceil(start) + 1), 0
+    room: float = room_of(ceil(start) + 1)
+    before = 0.0
     while room < slots:
-        room, before = room_of(room + 1), room
+        room, before = room_of(int(room) + 1), room
     if not run.gpu:
         page = PAGE / 2 * run.model.heads / (run.model.queries * run.number)
         room, before = min(room, slots + page), min(before, slots)
