@@ -11,7 +11,7 @@ import torch
 from lightning import Trainer
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
-from benchmarks.footprint import TARGET, arguments, compared
+from benchmarks.footprint import arguments, compared
 from lit_rl.algorithms import GRPO, PPO, RLOO, TRePO
 from lit_rl.callbacks import Memory, RewardCallback
 from lit_rl.commands.early import checked
@@ -188,8 +188,9 @@ def test_caches_have_the_room_that_is_told(prompt, length):
 
 @pytest.mark.parametrize("algorithm", ["GRPO", "PPO", "TRePO"])
 def test_memory_is_that_of_a_run(algorithm):
+    """A process's peak varies by a tenth from run to run; `python -m benchmarks estimate` asks for more."""
     said, taken = compared(arguments("embedded", algorithm))
-    assert taken / TARGET <= said <= taken * TARGET
+    assert taken / 1.3 <= said <= 1.3 * taken
 
 
 # ---- devices, and what mends ------------------------------------------------------------------------------------
