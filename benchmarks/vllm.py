@@ -5,7 +5,7 @@ from benchmarks.sampling import Sampling
 from lit_rl.policy import CausalPolicy
 from lit_rl.sampling import VLLM
 
-ROWS, MOST, ROUNDS = 64, 32, 2
+ROWS, MOST, ROUNDS = 32, 32, 3
 SHARE = 0.1  # of the machine's memory
 
 
