@@ -34,7 +34,7 @@ DIGESTS = {
     "binary_math-mid": "103df4a5fa5f",
     "natural_start-small": "f2c9118eb96f",
     "token_information": "8048a2b72da0",
-    "multi_turn": "037ccafba898",
+    "multi_turn": "8a02a6f28621",
     "wall_clock": "2ee2fd944beb",
     "failure_signatures": "b6380b7dc301",
     "all_algorithms": "441093ff4aa3",

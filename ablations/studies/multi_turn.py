@@ -82,7 +82,7 @@ class Task:
 
 TASKS = {
     ASK: Task(longest=96, prompts=4, tokens=1675, updates=20, at_turns=2, stride=18, at_strides=1),
-    GUESS: Task(longest=16, prompts=8, tokens=338, updates=40, at_turns=1, stride=3, at_strides=2),
+    GUESS: Task(longest=16, prompts=8, tokens=338, updates=32, at_turns=1, stride=3, at_strides=2),
 }
 TRAINED = ("REINFORCE", BASELINE, "GRPO", TURN_REWARDS, "PPO", PRETRAINED, AT_TURNS, AT_STRIDES)
 MEASURED = ("REINFORCE", BASELINE, PRETRAINED, *(f"{AT_TURNS}, K={k}" for k in (1, 2, 4)), AT_STRIDES)  # of one scale
@@ -185,6 +185,8 @@ STUDY = Study(
     exactly=f"Enumerated without training, TRePO has 2.6 times RLOO's gradient noise per generated token in {GUESS} "
     "with cuts at turns, and 1.8 times with cuts at strides.",
     exact="ablations.exact.multi_turn.rows",
+    # a task has 100 trained cells, 10 of its start, 64 trials and 70 frozen cells: with 20, 2, 20 and 8 seconds of a core
+    # (AskForMissing) and 14, 2, 14 and 5 (GuessNumber) these are 6,500 seconds, 54 minutes of two cores
     hours=1.0,
     kappas=(1.0, 4.0),
     smoke={**SMOKE, **UNLIMITED},
