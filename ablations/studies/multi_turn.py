@@ -185,8 +185,8 @@ STUDY = Study(
     exactly=f"Enumerated without training, TRePO has 2.6 times RLOO's gradient noise per generated token in {GUESS} "
     "with cuts at turns, and 1.8 times with cuts at strides.",
     exact="ablations.exact.multi_turn.rows",
-    # a task has 100 trained cells, 10 of its start, 64 trials and 70 frozen cells: with 20, 2, 20 and 8 seconds of a core
-    # (AskForMissing) and 14, 2, 14 and 5 (GuessNumber) these are 6,500 seconds, 54 minutes of two cores
+    # a task has 100 trained cells, 10 of its start, 64 trials and 70 frozen cells: at 20, 2, 20 and 8 core-seconds
+    # (AskForMissing), and 14, 2, 14 and 5 (GuessNumber), these are 6,500 seconds, 54 minutes of two cores
     hours=1.0,
     kappas=(1.0, 4.0),
     smoke={**SMOKE, **UNLIMITED},
