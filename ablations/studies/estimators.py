@@ -129,11 +129,11 @@ STUDY = Study(
     hours=1.0,
     reading=Reading(
         "On five small tasks no estimator without a critic or continuations has less noise per generated token than "
-        "RLOO: ReMax has 1.96 times as much, P3O 1.53, and baselines of least variance change nothing that "
-        "matters. A pretrained critic, if its pretraining is free, has 0.58 to 0.85 times RLOO's noise; TRePO has 0.70 times where "
-        "an early token decides, and more elsewhere. On word problems less noise at the start went with more learning: "
-        "REINFORCE has 0.74 times RLOO's and ends 7.7 points above it, ReMax 1.8 times and ends 10.9 below; only "
-        "OptimalBaseline, 4.2 points above, has as much noise.",
+        "RLOO: ReMax has 1.96 times as much, P3O 1.53, and baselines of least variance change nothing that matters. A "
+        "pretrained critic, if its pretraining is free, has 0.58 to 0.85 times RLOO's noise; TRePO has 0.70 times "
+        "where an early token decides, and more elsewhere. On word problems less noise at the start went with more "
+        "learning: REINFORCE has 0.74 times RLOO's and ends 7.7 points above it, ReMax 1.8 times and ends 10.9 below; "
+        "only OptimalBaseline, 4.2 points above, has as much noise.",
         ("above", "above", "equal", "below", "above", "above"),
     ),
     smoke={**SMOKE, **UNLIMITED, "trainer.check_val_every_n_epoch": 1000},
