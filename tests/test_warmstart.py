@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from lit_rl.commands.warmstart import RUNGS, tested
+from lit_rl.commands.warmstart import RUNGS, accuracies
 from lit_rl.commands.warmstart_turns import FOLDER, MAX_NEW_TOKENS, TASKS, solved
 from lit_rl.policy import CausalPolicy
 from lit_rl.policy.causal import DATA, EMBEDDED
@@ -56,7 +56,7 @@ def test_the_card_of_several_turns_says_what_its_policy_does(name):
     task = type(TASKS[name])(train_size=400, test_size=PROBLEMS)
     shares = re.search(rf"\| `{name}` \| ([\d.]+)% \| ([\d.]+)% \| ([\d.]+)% \|", card).groups()
     shown = sum(solved(task, example) for example in task.prompts("train")) / 400
-    metrics = tested(policy, task, MAX_NEW_TOKENS)
+    metrics = accuracies(policy, task, MAX_NEW_TOKENS)
     found = (shown, 400), (metrics["test/accuracy"], PROBLEMS), (metrics["test/accuracy_sampled"], PROBLEMS)
     for said, (share, n) in zip(map(float, shares), found, strict=True):
         rate = said / 100

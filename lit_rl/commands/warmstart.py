@@ -110,7 +110,7 @@ def build(rung: Rung) -> dict[str, float]:
         policy = CausalPolicy(empty, weights="random")
     teach(policy, task, rung.phases, rung.rows, rung.max_new_tokens)
     policy.model.to(getattr(torch, rung.dtype)).to(torch.float32)  # what is tested is what is stored
-    metrics = tested(policy, task, rung.max_new_tokens)
+    metrics = accuracies(policy, task, rung.max_new_tokens)
     folder = Path("data") / rung.folder
     store(policy, folder, rung.dtype)
     seconds = time.perf_counter() - started
@@ -144,7 +144,7 @@ def teach(policy: CausalPolicy, task: Task, phases: Phases, rows: int, max_new_t
         print({name: round(float(value), 4) for name, value in trainer.callback_metrics.items()}, flush=True)
 
 
-def tested(policy: CausalPolicy, task: Task, max_new_tokens: int) -> dict[str, float]:
+def accuracies(policy: CausalPolicy, task: Task, max_new_tokens: int) -> dict[str, float]:
     """The policy's metrics on the whole test split."""
     data = RolloutDataModule(task, eval_prompts=None, seed=0)
     model = Supervised(policy=policy, max_new_tokens=max_new_tokens, reference=False)

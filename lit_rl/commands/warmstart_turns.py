@@ -7,7 +7,7 @@ from typing import Any
 
 from datasets import Dataset, concatenate_datasets
 
-from lit_rl.commands.warmstart import UPDATES, Phases, begin, rates, store, teach, tested, weights_hash
+from lit_rl.commands.warmstart import UPDATES, Phases, accuracies, begin, rates, store, teach, weights_hash
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.tasks import AskForMissing, Calculator, Environment, GuessNumber, Task
 from lit_rl.tasks.base import Example, Split
@@ -68,7 +68,7 @@ def build() -> dict[str, dict[str, float]]:
     begin()
     policy = CausalPolicy("embedded")
     teach(policy, Together(tuple(TASKS.values())), PHASES, ROWS, MAX_NEW_TOKENS)
-    found = {name: tested(policy, task, MAX_NEW_TOKENS) for name, task in TASKS.items()}
+    found = {name: accuracies(policy, task, MAX_NEW_TOKENS) for name, task in TASKS.items()}
     store(policy, FOLDER)
     (FOLDER / "README.md").write_text(_card(policy, found, time.process_time()))
     return found
