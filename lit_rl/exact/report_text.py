@@ -136,6 +136,7 @@ MEANINGS = {
     "score, S' that of the worse one, w the ratio of their importance ratios, or 0 where it is clipped",
     "E_old[w A psi]": "the mean over responses of earlier weights; w is the weight that the importance ratio gets, A "
     "the advantage over the other response",
+    "E_old[min(w, 1.4) A psi]": "the same, where w is the token's importance ratio, cut off at 1.4",
 }
 
 THEOREM = """## The policy gradient theorem
