@@ -146,9 +146,11 @@ def fit(folder: Path, *args: str) -> subprocess.CompletedProcess:
 
 
 def test_a_process_that_dies_ends_the_run_within_a_minute(tmp_path):
+    """Whoever notices first says so: the collective that breaks, or Lightning, which watches the processes."""
     done = fit(tmp_path, "--reward.scorer", "mortal.reward", "--trainer.strategy", "ddp")
     assert time.time() - float((tmp_path / "died").read_text()) < 60
-    assert done.returncode not in (0, None) and "Error" in done.stderr
+    assert done.returncode not in (0, None)
+    assert "Error" in done.stderr or "terminated with code -9" in done.stderr
 
 
 @pytest.mark.parametrize(
