@@ -1,6 +1,5 @@
 """The sampler over vLLM, with a plain engine in vLLM's place; ``make vllm`` tests it with vLLM itself."""
 
-import importlib.util
 import os
 from dataclasses import replace
 
@@ -47,9 +46,8 @@ def own_logprobs(policy, rollouts, temperature):
         return policy(rollouts, temperature)
 
 
-def test_without_vllm_a_line_says_where_it_is(lit_rl):
-    if importlib.util.find_spec("vllm") is not None:
-        pytest.skip("vLLM is installed")
+def test_without_vllm_a_line_says_where_it_is(lit_rl, monkeypatch):
+    monkeypatch.setattr("lit_rl.sampling.vllm.find_spec", lambda name: None)
     code, _, err = lit_rl("fit", "--data.sampler", "VLLM")
     assert code == 2 and err.count("\n") == 1 and "make vllm" in err and "data.sampler" in err
 

@@ -1,7 +1,6 @@
 """The sampler over vLLM itself, on a CPU: ``make vllm``, in an environment of its own; not in ``make test``."""
 
 import copy
-import importlib.util
 import os
 import subprocess
 import sys
@@ -20,9 +19,6 @@ from lit_rl.functional.cuts import Stride, Turns
 from lit_rl.policy import CausalPolicy
 from lit_rl.policy.causal import DATA
 from lit_rl.sampling import VLLM, LocalSampler, SamplingPlan
-
-if importlib.util.find_spec("vllm") is None:
-    pytest.skip("make vllm", allow_module_level=True)
 
 PLAN = SamplingPlan(samples=3, greedy=True, temperature=0.8, max_new_tokens=40)
 STREAMS = [(7, i) for i in range(len(PROMPTS))]
