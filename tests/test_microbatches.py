@@ -1,14 +1,16 @@
 """Micro-batches by tokens: what each takes, that no row is lost, and that they change no gradient."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import torch
 from lightning import Callback
-from trees import distinct_tokens, forked
+from trees import FORKED, TEXTS, distinct_tokens, forked, sample
 from turns import spoken_between
 
 from lit_rl.algorithms import GRPO, OnlineDPO, TRePO
-from lit_rl.data.microbatches import MicroBatches, by_tokens, fewest, packed, pieces
+from lit_rl.data.microbatches import MicroBatches, by_length, by_tokens, fewest, groups_together, packed, pieces
 from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Stride
 from lit_rl.policy import CausalPolicy
@@ -53,6 +55,27 @@ def test_a_schedule_has_every_row_once_a_pass_and_no_more_tokens_than_asked_for(
             assert batch.mask.any(1).tolist() == (numbers >= 0).tolist()
             weights[numbers[numbers >= 0]] += batch.padded / len(batch) / len(schedule)
         torch.testing.assert_close(weights, torch.full_like(weights, 1 / len(rollouts)))
+
+
+def test_groups_of_like_lengths_stand_together(policy):
+    """No other order of the groups has fewer columns in micro-batches of two groups."""
+    prompts = [policy.encode_prompt([{"role": "user", "content": text}]) for text in [*TEXTS, "7*8=", "5-1="]]
+    rollouts = sample(policy, prompts, FORKED)
+    rollouts.examples = [{}] * len(prompts)
+    longest = [9, 20, 11, 24]
+    rollouts.lengths = torch.tensor([longest[group] - row % 3 for row, group in enumerate(rollouts.group.tolist())])
+    longest = [int(rollouts.lengths[rollouts.group == group].max()) for group in range(4)]
+    count = int(rollouts.trained.sum())
+    steps = torch.randperm(count, generator=torch.Generator().manual_seed(0)).view(1, -1)
+    found = groups_together(steps, by_length(rollouts))[0]
+    assert found.sort().values.tolist() == list(range(count))
+    order = rollouts.group[rollouts.trained][found].unique_consecutive().tolist()
+    assert sorted(order) == [0, 1, 2, 3]
+
+    def columns(groups):
+        return max(longest[group] for group in groups[:2]) + max(longest[group] for group in groups[2:])
+
+    assert columns(order) == min(map(columns, permutations(range(4))))
 
 
 class Gradients(Callback):

@@ -50,18 +50,28 @@ def shuffled(count: int, steps: int, step: int, passes: int, unit: int, rng: np.
     return units[torch.from_numpy(order)].reshape(-1, step)
 
 
-def groups_together(steps: Tensor, groups: Tensor | None) -> Tensor:
+def groups_together(steps: Tensor, order: Tensor | None) -> Tensor:
     """The numbers of each optimizer step [steps, rows], sorted so that groups stand together.
 
     A micro-batch reads each prompt once, so this saves work, and so does a sample that stands before its continuations.
 
     Args:
-        groups: the group of each trained row [N]; None if numbers are in the order of their groups.
+        order: the place of each trained row's group [N]; None if numbers are in the order of their groups.
     """
     steps = steps.sort(1).values
-    if groups is None:
+    if order is None:
         return steps
-    return steps.gather(1, groups[steps.clamp(min=0)].argsort(dim=1, stable=True))
+    return steps.gather(1, order[steps.clamp(min=0)].argsort(dim=1, stable=True))
+
+
+def by_length(rollouts: Rollouts) -> Tensor:
+    """The place of each trained row's group [N]: groups are in the order of their longest responses.
+
+    Attention pads the responses of a micro-batch to the longest, so groups of like lengths belong together.
+    """
+    groups, lengths = (x[rollouts.trained].cpu() for x in (rollouts.group, rollouts.lengths))
+    longest = torch.zeros(len(rollouts.examples), dtype=lengths.dtype).scatter_reduce(0, groups, lengths, "amax")
+    return longest.argsort(stable=True).argsort()[groups]
 
 
 Piece = tuple[int, list[int]]  # tokens that are read for some trained rows, and their numbers

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.callbacks.progress import report
-from lit_rl.data.microbatches import MicroBatches, by_tokens, fewest, groups_together, pieces, shuffled
+from lit_rl.data.microbatches import MicroBatches, by_length, by_tokens, fewest, groups_together, pieces, shuffled
 from lit_rl.data.prompts import Prompts, TooLong
 from lit_rl.data.resampling import check_plan, resampled
 from lit_rl.data.trainer_flags import check_trainer
@@ -201,8 +201,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         steps = -(-int(self._reduce(torch.tensor(count), "max")) // step)
         numbers = shuffled(count, steps, step, algorithm.passes, 2 if plan.pairs else 1, rng)
         # numbers of pairs are those of rows that are chosen later, group by group
-        groups = None if plan.pairs else self.rollouts.group[self.rollouts.trained].cpu()
-        return list(groups_together(numbers, groups).reshape(-1, self.rows_per_microbatch))
+        order = None if plan.pairs else by_length(self.rollouts)
+        return list(groups_together(numbers, order).reshape(-1, self.rows_per_microbatch))
 
     def _window_tokens(self, schedule: Sequence[Tensor]) -> list[float]:
         """For each micro-batch: the mean number of response tokens per row, over its optimizer step and all ranks."""
