@@ -3,7 +3,6 @@
 import shutil
 import signal
 import subprocess
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import visible_gpus
 from mlflow.tracking import MlflowClient
 from mlflow_server import Server, served
 from ray.cluster_utils import Cluster
+from waiting import PATIENCE, until
 
 from ablations.records.experiment import ARM, KIND, SEED
 from ablations.sweep.launchers import Work
@@ -23,7 +23,6 @@ from ablations.sweep.ray_nodes import connected
 TESTS = Path(__file__).parent
 SEEDS = 4
 SWEPT = "swept", "--seeds", str(SEEDS)  # twelve cells
-PATIENCE = 300  # seconds for any process
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +51,7 @@ def server(tmp_path) -> Iterator[Server]:
     folder.mkdir()
     with served(folder) as started:
         started.start()
-        _until(started.answers)
+        until(started.answers)
         yield started
 
 
@@ -77,7 +76,7 @@ def test_when_a_node_dies_each_cell_finishes_once_and_the_report_is_the_local_on
     start, here, cluster, node, server, tmp_path
 ):
     runner = start(*SWEPT)
-    _until(lambda: _states(server, "swept")["FINISHED"] >= 3 and bool(_cells(node)), runner)
+    until(lambda: _states(server, "swept")["FINISHED"] >= 3 and bool(_cells(node)), runner)
     cluster.remove_node(node, allow_graceful=False)
     errors = _ends(runner, 0)
     assert "Ray: 2 cells at a time now; each takes 1 CPU and 0 GPU" in errors
@@ -115,12 +114,12 @@ def test_a_process_that_dies_on_a_node_is_told_as_on_this_machine(start, server)
 
 def test_a_signal_ends_the_sweep_and_its_cells(start, cluster, server):
     runner = start(*SWEPT)
-    _until(lambda: bool(_cells(cluster.head_node)), runner)
+    until(lambda: bool(_cells(cluster.head_node)), runner)
     runner.send_signal(signal.SIGTERM)
     errors = _ends(runner, 143)
     assert errors[-1] == "ablations: terminated; the same command goes on from here"
     assert "RUNNING" not in {run.info.status for run in _runs(server, "swept")}
-    _until(lambda: not _cells(cluster.head_node))
+    until(lambda: not _cells(cluster.head_node))
 
 
 @pytest.mark.parametrize(("share", "gpus"), [(1, {"0": 1, "1": 1}), (0, {"": 2})])
@@ -146,15 +145,6 @@ def test_a_cell_that_fits_nowhere_is_one_line(start, here):
     [line] = _ends(start("swept", "--gpus-per-cell", "1"), 2)
     assert "no node of the cluster has 1 CPU and 1 GPU" in line
     assert not list(here.iterdir())
-
-
-def _until(condition: Callable[[], bool], runner: "subprocess.Popen[str] | None" = None) -> None:
-    """Waits for the condition, which must come true before the runner ends."""
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends
-        assert runner is None or runner.poll() is None, runner.stderr.read()
-        time.sleep(0.05)
 
 
 def _ends(runner: "subprocess.Popen[str]", code: int) -> list[str]:

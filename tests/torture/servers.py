@@ -19,6 +19,7 @@ from histories import active_runs, histories
 from lightning import Callback, LightningModule, Trainer
 from mlflow_server import served
 from trials import Trial
+from waiting import until
 
 AT_ONCE = 2
 ITERATIONS = 30
@@ -99,7 +100,7 @@ class Run:
 
     def reaches(self, iteration: int) -> None:
         file = self.folder / "iteration"
-        _until(lambda: (file.exists() and int(file.read_text() or 0) >= iteration) or not self.process.is_alive())
+        until(lambda: (file.exists() and int(file.read_text() or 0) >= iteration) or not self.process.is_alive())
         assert self.process.is_alive(), self.said()
 
     def ends(self, code: int = 0) -> None:
@@ -114,18 +115,11 @@ class Run:
 
     def waits(self, times: int) -> None:
         """Until the run has said that it waits, for so many times."""
-        _until(lambda: self.said().count(WAITING) >= times)
+        until(lambda: self.said().count(WAITING) >= times)
 
     def waited(self) -> None:
         assert WAITING in self.said(), f"nothing said of waiting: {self.said()[-600:]}"
         assert "Traceback" not in self.said(), self.said()[-600:]
-
-
-def _until(condition: Callable[[], bool], seconds: float = 120) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.02)
 
 
 # ---- what MLflow has ------------------------------------------------------------------------------------------------
@@ -175,7 +169,7 @@ def _restarted(folder: Path) -> None:
 def _gone(folder: Path) -> None:
     with served(folder) as server:
         server.start()
-        _until(server.answers)
+        until(server.answers)
         run = Run(folder, _fit, MLFLOW_TRACKING_URI=server.uri, PAUSE="0.05", LIT_RL_MLFLOW_PATIENCE="3")
         run.reaches(8)
         server.kill()
@@ -218,7 +212,7 @@ def _locked_long(folder: Path) -> None:
 
 def _locked_sweep(folder: Path) -> None:
     run = Run(folder, _study, 2)
-    _until(lambda: (folder / "mlruns" / "mlflow.db").exists() and len(active_runs(folder)) >= 3)
+    until(lambda: (folder / "mlruns" / "mlflow.db").exists() and len(active_runs(folder)) >= 3)
     with _locked(folder):
         run.waits(1)
     run.ends()
@@ -229,15 +223,15 @@ def _locked_sweep(folder: Path) -> None:
 def _gone_sweep(folder: Path) -> None:
     with served(folder) as server:
         server.start()
-        _until(server.answers)
+        until(server.answers)
         settings = {"MLFLOW_TRACKING_URI": server.uri, "LIT_RL_MLFLOW_PATIENCE": "3"}
         run = Run(folder, _study, 2, **settings)
-        _until(lambda: len(active_runs(folder)) >= 3)
+        until(lambda: len(active_runs(folder)) >= 3)
         server.kill()
         run.ends(2)
         assert "did not answer for 3 s" in run.said() and "Traceback" not in run.said(), run.said()
         server.start()
-        _until(server.answers)
+        until(server.answers)
         Run(folder, _study, 2, **settings).ends()
         _cells_once(folder, 4)
 

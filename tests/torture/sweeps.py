@@ -10,13 +10,13 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import sweeping
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 from trials import Trial
+from waiting import PATIENCE, until
 
 from ablations.records.experiment import ARM, KIND, SEED
 from ablations.study import Study
@@ -24,7 +24,6 @@ from ablations.study import Study
 AT_ONCE = 2
 SEEDS = 3
 SWEPT = ("swept", "--seeds", str(SEEDS))
-PATIENCE = 300  # seconds for any process
 DYING = 30  # seconds for what a killed runner started
 
 DEAD_WORKER = (
@@ -72,7 +71,7 @@ def killed_runner(folder: Path, seed: int, kills: int) -> None:
         if kill == 0:
             time.sleep(drawn.uniform(0.2, 4))
         else:
-            _until(lambda runner=runner: bool(_workers(runner)), runner)
+            until(lambda runner=runner: bool(_workers(runner)), runner)
             time.sleep(drawn.uniform(0, 0.8))
         _kill(runner)
     _ends(sweeping.start(folder, "run", *SWEPT, "--jobs", "2"), 0)
@@ -90,7 +89,7 @@ def two_runners(folder: Path) -> None:
 
 def two_runners_one_killed(folder: Path) -> None:
     one, other = (sweeping.start(folder, "run", *SWEPT, "--jobs", "1") for _ in range(2))
-    _until(lambda: bool(_workers(one) and _workers(other)), one)
+    until(lambda: bool(_workers(one) and _workers(other)), one)
     one.kill()
     one.wait()
     _ends(other, 0)
@@ -101,7 +100,7 @@ def two_runners_one_killed(folder: Path) -> None:
 def killed_in_a_stage(folder: Path) -> None:
     runner = sweeping.start(folder, "run", "staged")
     claims: list[Path] = []
-    _until(lambda: bool(claims.extend(folder.glob("mlruns/claims/stages/*")) or claims), runner)
+    until(lambda: bool(claims.extend(folder.glob("mlruns/claims/stages/*")) or claims), runner)
     time.sleep(random.uniform(0, 0.3))
     _kill(runner)
     _check(not list(folder.glob("mlruns/stages/[!.]*")), "the stage was made before the kill")
@@ -123,7 +122,7 @@ def two_runners_of_a_stage(folder: Path) -> None:
 def stopped(folder: Path, number: int, study: str, everyone: bool) -> None:
     """In a stage or while cells run; the runner alone is told, or its whole group, as by a terminal."""
     runner = sweeping.start(folder, "run", study, "--jobs", "2")
-    _until(lambda: bool(_workers(runner)), runner)
+    until(lambda: bool(_workers(runner)), runner)
     (os.killpg if everyone else os.kill)(runner.pid, number)
     errors = _ends(runner, 128 + number)
     _check(errors[-1].endswith("; the same command goes on from here"), str(errors))
@@ -170,14 +169,6 @@ TRIALS = [
 def _check(holds: bool, otherwise: str) -> None:
     if not holds:
         raise AssertionError(otherwise)
-
-
-def _until(condition: Callable[[], bool], runner: "subprocess.Popen[str]") -> None:
-    """Waits for the condition, which must come true before the runner ends."""
-    while not condition():
-        if runner.poll() is not None:
-            raise AssertionError(f"the runner ended too soon: {runner.stderr.read() if runner.stderr else ''}")
-        time.sleep(0.02)
 
 
 def _ends(runner: "subprocess.Popen[str]", code: int) -> list[str]:
