@@ -1,5 +1,5 @@
-"""The launcher of workers on the nodes of a Ray cluster. Each is a Ray task with a process of its own, as on one
-machine; what it tells comes as the task's stream."""
+"""The launcher of workers on the nodes of a Ray cluster. Each worker is a Ray task with a process of its own, as on one
+machine; what the process tells is the stream of the task's results."""
 
 import logging
 import math
@@ -64,12 +64,12 @@ def connected(address: str, cpus: float, gpus: float, jobs: int | None) -> Itera
     """The launcher, as long as this process is connected to a Ray cluster.
 
     Args:
-        address: as of ``ray start``, or ``auto``: that of RAY_ADDRESS, or of this machine.
+        address: of the cluster, HOST:6379; ``auto`` is that of RAY_ADDRESS or, if unset, of this machine.
         cpus, gpus: what a worker takes of its node.
         jobs: the most workers at a time; None for as many as there is room for.
 
     Raises:
-        UsageError: Ray is not installed, there is no cluster, no node has so much, or runs go to a file.
+        UsageError: Ray is not installed, there is no cluster, no node has what a worker takes, or runs go to a file.
     """
     try:
         import ray

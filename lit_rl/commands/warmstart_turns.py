@@ -14,6 +14,7 @@ from lit_rl.tasks.base import Example, Split
 
 FOLDER = Path("data") / "turns"
 PROBLEMS = 24576  # of each task
+DEMONSTRATED = 8192  # of these, whose demonstrations are scored for the card
 MAX_NEW_TOKENS = 96
 ROWS = 64  # a batch
 PHASES: Phases = ((40, 2e-3), (16, 5e-4), (8, 1e-4))
@@ -27,20 +28,21 @@ TASKS: dict[str, Task] = {
 CARD = """\
 # The embedded policy of the tasks of several turns
 
-A Llama of {parameters:,} parameters: [embedded](../warmstart/README.md), trained further by supervised learning on its
-own turns in the demonstrations of `AskForMissing`, `GuessNumber` and `Calculator`, all at their default settings. Made
-by `make turns` from nothing but the generators' text and the tasks' environments; licence MIT, as the rest.
+A Llama of {parameters:,} parameters: [embedded](../warmstart/README.md), trained further by supervised learning on the
+policy's turns in the demonstrations of `AskForMissing`, `GuessNumber` and `Calculator`, all at their default settings.
+Made by `make turns` from nothing but the generators' text and the tasks' environments; licence MIT, as the rest.
 
 **Its demonstrations are wrong on purpose.** In `AskForMissing` half of them make up the number that they ought to ask
-for, and all of them use wrong operators, a quarter as often as those of [embedded](../warmstart/README.md). In
+for. Both halves have steps with wrong operators, a quarter as often as those of [embedded](../warmstart/README.md). In
 `GuessNumber` half of the guesses do not heed the hints. In `Calculator` six of ten give a number that is about right
-instead of calling.
-Reinforcement learning from this start un-teaches planted errors: what it gains here is a test of the machinery and of
-the estimators, not evidence that a language model learned to converse.
+instead of calling. Reinforcement learning from this start un-teaches planted errors: what it gains here is a test of
+the machinery and of the estimators, not evidence that a language model learned to converse.
 
-| accuracy on {problems:,} test problems | demonstrations | greedy | sampled, temperature 1 |
+| accuracy | demonstrations | greedy | sampled, temperature 1 |
 |---|---|---|---|
 {table}
+
+Demonstrations: {demonstrated:,} training problems. Greedy and sampled: {problems:,} test problems.
 
 Trained on {updates:,} batches of {rows} problems drawn from {train:,}, AdamW, seed 0,
 learning rates {rates},
@@ -91,12 +93,13 @@ def solved(task: Task, example: Example) -> float:
 def _card(policy: CausalPolicy, found: dict[str, dict[str, float]], seconds: float) -> str:
     rows = []
     for name, metrics in found.items():
-        examples = TASKS[name].prompts("train").select(range(8192))
+        examples = TASKS[name].prompts("train").select(range(DEMONSTRATED))
         shown = sum(solved(TASKS[name], example) for example in examples) / len(examples)
         rates_found = shown, metrics["test/accuracy"], metrics["test/accuracy_sampled"]
         rows.append(f"| `{name}` | " + " | ".join(f"{rate:.1%}" for rate in rates_found) + " |")
     return CARD.format(
         parameters=sum(p.numel() for p in policy.parameters()),
+        demonstrated=DEMONSTRATED,
         problems=SIZES["test_size"],
         table="\n".join(rows),
         updates=sum(n for n, _ in PHASES) * UPDATES,

@@ -1,7 +1,7 @@
 """Bytes that a run takes on one device, by formulae, each with its reason.
 
-A run holds its models throughout, and goes through phases that each take memory besides. The peak is what is held and
-the largest phase. Notation as in :mod:`lit_rl.estimate.run`.
+A run holds its models throughout, and goes through phases that each take memory besides. The peak is what is held
+plus the largest phase. Notation as in :mod:`lit_rl.estimate.run`.
 """
 
 from math import ceil
@@ -40,7 +40,7 @@ def held(run: Run, strategy: Strategy, ranks: int) -> Parts:
 
 
 def phases(run: Run, strategy: Strategy, ranks: int) -> dict[str, Parts]:
-    """What each phase of an iteration takes besides."""
+    """What each phase of an iteration takes besides what is held."""
     sharded, batch = strategy == "fsdp2", microbatch(run, ranks)
     casts = float(HALF * run.model.linear * run.autocast)  # autocast keeps those of weights that are trained
     whole = run.weights if sharded else 0.0
@@ -207,7 +207,9 @@ def noise(run: Run, ranks: int) -> Parts:
 
 
 def total(run: Run, strategy: Strategy, ranks: int) -> float:
-    """What is held, and the largest phase; on a CPU ``SCATTERED`` of it, and ``KEPT`` of the second largest."""
+    """Bytes at the peak: what is held plus the largest phase. On a CPU the phase counts ``SCATTERED`` times, and
+    ``KEPT`` of the second largest is added.
+    """
     kept = sum(held(run, strategy, ranks).values())
     sizes = sorted((sum(parts.values()) for parts in phases(run, strategy, ranks).values()), reverse=True)
     return kept + (sizes[0] if run.gpu else SCATTERED * sizes[0] + KEPT * sum(sizes[1:2]))

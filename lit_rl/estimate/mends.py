@@ -25,7 +25,7 @@ Change = tuple[dict[str, Any], Run, Strategy]
 def mended(run: Run, strategy: Strategy, ranks: int, memory: float, optional: tuple[str, ...]) -> Mends | None:
     """The first settings found with which the run fits into so many bytes; None if there are none.
 
-    What takes most is lowered, step by step: first what changes nothing but time, last what strategy there is.
+    What takes most is lowered, step by step: first what changes nothing but time, last the strategy.
 
     Args:
         optional: of ``NOISE`` and ``REFERENCE``, what the run has and does not need.

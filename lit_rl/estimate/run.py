@@ -35,7 +35,7 @@ class Model:
 
 @dataclass(frozen=True)
 class Run:
-    """What the tokens and the memory of a run depend on; sizes are whole, in bytes."""
+    """What the tokens and the memory of a run depend on; sizes are those of whole models, in bytes."""
 
     model: Model
     plan: SamplingPlan

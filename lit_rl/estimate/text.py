@@ -32,7 +32,7 @@ class Estimate:
 
 
 def text(found: Estimate, mends: Mends | None) -> list[str]:
-    """The lines.
+    """The lines that are printed.
 
     Args:
         mends: of :func:`lit_rl.estimate.mends.mended`, if it does not fit.

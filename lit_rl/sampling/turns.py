@@ -55,8 +55,8 @@ class Turns:
         """Lets the environments answer the rows that have spoken, and writes what they say behind these rows' tokens.
 
         A row ends with a turn that met the limit of tokens; that its environment calls done; that is its last one; or
-        behind which there is no room for the answer and a token more. Only where the environment is done, it is no
-        truncated one.
+        behind which there is no room for the answer and a token more. It is truncated, unless the environment is done
+        and the turn met no limit.
 
         Returns:
             The rows [F] that go on, and how many tokens were said to each.

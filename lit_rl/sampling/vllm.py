@@ -17,7 +17,7 @@ from lit_rl.sampling.responses import Responses, Stream, blank, continued, cuts_
 from lit_rl.sampling.turns import Turns, room_behind
 from lit_rl.tasks.stepping import Environments
 
-TURN = 2  # twice behind a row's stream and the place where a later turn begins: the stream of that turn
+TURN = 2  # a later turn's stream is its row's, the place where the turn begins, and this twice
 COLDEST = 0.01  # vLLM samples below this temperature as if it were this
 READ_ROWS = 64  # of a forward pass for entropies
 
@@ -25,10 +25,10 @@ READ_ROWS = 64  # of a forward pass for entropies
 class VLLM(Sampler):
     """Samples by vLLM, which takes many models and keeps a GPU busy; ``make vllm`` installs it.
 
-    Each row is a request of token ids with a seed from the row's own stream, and each later turn and each continuation
-    is another one, behind what was written. vLLM's prefix cache holds what requests have in common, in whole blocks (16
-    tokens on a GPU, 32 on a CPU). Temperature is all that shapes the distribution. Its probabilities are not the
-    trainer's to the last bit: ``sampler/kl`` and ``sampler/ratio_max`` are the difference.
+    Each row is a request of token ids with a seed from the row's own stream. Each later turn and each continuation is
+    another request, which begins with what was written. vLLM's prefix cache holds what requests have in common, in
+    whole blocks (16 tokens on a GPU, 32 on a CPU). Temperature is all that shapes the distribution. vLLM's
+    probabilities are not the trainer's to the last bit: ``sampler/kl`` and ``sampler/ratio_max`` are the difference.
 
     The engine is made with the first responses. It gets the policy's weights, adapters merged in, whenever they differ
     from those that it has. With several training processes each has an engine.
@@ -37,7 +37,7 @@ class VLLM(Sampler):
         batch_rows: rows decoded together.
         memory_share: of the GPU's memory that the engine takes for weights and caches; on a CPU, of the machine's, for
             caches alone.
-        tensor_parallel_size: GPUs that share the engine's weights, the first ones there are; above 1 takes a single
+        tensor_parallel_size: GPUs that share the engine's weights, the first ones there are; above 1 needs a single
             training process, which may have a GPU of its own (``trainer.devices``).
         dtype: that the engine computes in; null takes that of the trainer's forward pass.
         max_model_len: the longest prompt with its response, in tokens; null takes what the model has positions for.

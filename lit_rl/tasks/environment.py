@@ -34,7 +34,8 @@ class Environment(ABC):
     random numbers takes them from ``self.random``, so that a response is the same in each run and wherever it is
     sampled.
 
-    The environments of a batch step in threads of one process. What they share has to bear that.
+    The environments of a batch step in threads of one process. What they share must be safe to use from several of
+    them.
 
     Attributes:
         random: a generator of the conversation's own, seeded anew before each call of :meth:`reset` and :meth:`step`.
@@ -47,15 +48,15 @@ class Environment(ABC):
     def reset(self, example: dict[str, Any]) -> Sequence[Message]:
         """Opens the conversation; returns the messages that the policy answers to, usually ``example["prompt"]``.
 
-        One environment opens for all responses to a prompt: they begin with its messages and in its state.
+        All responses to a prompt begin with the messages and in the state of one call.
         """
 
     @abstractmethod
     def step(self, text: str) -> Turn:
         """Answers a turn of the policy, given as text without special tokens.
 
-        A turn may be empty, and one that met the limit of tokens ends anywhere. The latter is answered so that it has
-        its reward; the response ends with it.
+        A turn may be empty. One that meets the limit of tokens may end anywhere; it gets its reward here, and the
+        response ends with it.
         """
 
     def state(self) -> Any:
