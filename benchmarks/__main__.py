@@ -13,10 +13,12 @@ from benchmarks.footprint import estimate
 from benchmarks.gpu import gpu, ready
 from benchmarks.measure import SMOLLM2, Line, device, fetched, installed
 from benchmarks.reading import reading
+from benchmarks.report import add, rewrite, write
 from benchmarks.sampling import sampling
 from benchmarks.shared_prompt import shared_prompt
 from benchmarks.sweeps import sweeps
 from benchmarks.training import LARGER, iteration, measured, memory
+from benchmarks.uneven import uneven
 from benchmarks.vllm import ready as served
 from benchmarks.vllm import vllm
 from lit_rl.commands.cli import quiet
@@ -34,6 +36,7 @@ ALL: dict[str, Callable[[], list[Line]]] = {
     "shared_prompt": shared_prompt,
     "measured": measured,
     "memory": memory,
+    "uneven": uneven,
     "estimate": estimate,
     "exact": exact,
     "sweeps": sweeps,
@@ -58,19 +61,15 @@ def main(args: Sequence[str] | None = None) -> int:
         "--json", action="store_true", help="print a list of JSON objects, one per comparison; the table goes to stderr"
     )
     parser.add_argument(
-        "--report", metavar="FOLDER", help="also measure scaling, profiles and kappa, and write a report"
+        "--report",
+        metavar="FOLDER",
+        help="also write a report: with names, their lines go into the one that is there; without, scaling, profiles "
+        "and kappa are measured as well",
     )
     parser.add_argument("--rewrite", metavar="FOLDER", help="write its report anew from its files; measures nothing")
     options = parser.parse_args(args)
     if options.rewrite:
-        from benchmarks.report import rewrite  # matplotlib, of the extra ablations
-
-        try:
-            rewrite(Path(options.rewrite))
-        except UsageError as error:
-            print(f"benchmarks: {error}", file=sys.stderr)
-            return 2
-        return 0
+        return _written(rewrite, Path(options.rewrite))
     unknown = [name for name in options.names if name not in ALL]
     if unknown:
         print(f"benchmarks: no benchmark '{unknown[0]}'; choose one of {', '.join(ALL)}", file=sys.stderr)
@@ -79,6 +78,8 @@ def main(args: Sequence[str] | None = None) -> int:
     missing = [name for name in options.names if name in lacking]
     if missing:
         print(f"benchmarks: {missing[0]} needs {lacking[missing[0]]}", file=sys.stderr)
+        return 2
+    if options.report and options.names and _written(add, Path(options.report), []):  # before anything is measured
         return 2
     quiet()
     warnings.simplefilter("ignore")
@@ -94,12 +95,17 @@ def main(args: Sequence[str] | None = None) -> int:
             met = "" if line.ratio >= line.target else f"   (below its target, {line.target:.3g})"
             sizes = f"{line.ours:>10,.4g} {line.peer:>10,.4g} {line.unit:<8}"
             print(f"{line.name:<86} {sizes} x {line.ratio:.3g}{met}", file=table, flush=True)
-    if options.report:
-        from benchmarks.report import write  # matplotlib, of the extra ablations
-
-        write(Path(options.report), lines)
     if options.json:
         print(json.dumps([asdict(line) for line in lines], indent=1))
+    return _written(add if options.names else write, Path(options.report), lines) if options.report else 0
+
+
+def _written(how: Callable[..., None], folder: Path, *lines: list[Line]) -> int:
+    try:
+        how(folder, *lines)
+    except UsageError as error:
+        print(f"benchmarks: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -7,9 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-from matplotlib.figure import Figure
-
 from benchmarks.gpu import kernels, ready
 from benchmarks.measure import Line, device
 from benchmarks.performance import PHASES, kappa, operators, phases, scaling
@@ -21,11 +18,21 @@ Row = dict[str, Any]
 TABLES = ("scaling", "phases", "operators", "kappa", "trees", "gpu_kernels")
 
 
+def add(folder: Path, lines: Sequence[Line]) -> None:
+    """Stores the lines among those of the folder's report, and writes its page anew.
+
+    Raises:
+        UsageError: the folder has no report.
+    """
+    machine, known, tables = _stored(folder)
+    lines = _merged(known, lines)
+    _store(folder, lines)
+    (folder / "report.md").write_text(text(lines, tables, machine))
+
+
 def write(folder: Path, lines: Sequence[Line]) -> None:
     """Measures the tables, and stores them with the lines; lines that were not measured now stay as they were there."""
     folder.mkdir(parents=True, exist_ok=True)
-    known = {line.name: line for line in _lines(folder)} if (folder / "lines.json").exists() else {}
-    lines = list((known | {line.name: line for line in lines}).values())
     tables = {"scaling": scaling(), "phases": phases(), "operators": operators(), "kappa": kappa(), "trees": trees()}
     if ready():
         tables["gpu_kernels"] = kernels()
@@ -34,7 +41,7 @@ def write(folder: Path, lines: Sequence[Line]) -> None:
             writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows({key: short(value) for key, value in row.items()} for row in rows)
-    (folder / "lines.json").write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
+    _store(folder, _merged(_lines(folder) if (folder / "lines.json").exists() else [], lines))
     (folder / "machine.json").write_text(json.dumps({"machine": device()}) + "\n")
     rewrite(folder)
 
@@ -45,16 +52,32 @@ def rewrite(folder: Path) -> None:
     Raises:
         UsageError: ``lines.json``, ``machine.json`` or a table is not there.
     """
+    machine, lines, tables = _stored(folder)
+    draw(folder, tables)
+    (folder / "report.md").write_text(text(lines, tables, machine))
+
+
+def _stored(folder: Path) -> tuple[str, list[Line], dict[str, list[Row]]]:
     try:
         machine = json.loads((folder / "machine.json").read_text())["machine"]
         lines = _lines(folder)
         tables = {name: _table(folder / f"{name}.csv") for name in TABLES if name != "gpu_kernels"}
     except FileNotFoundError as error:
-        raise UsageError(f"--rewrite: {error.filename} is not there; measure with --report {folder}") from None
+        raise UsageError(
+            f"{error.filename} is not there; python -m benchmarks --report {folder} measures all that a report needs"
+        ) from None
     if (folder / "gpu_kernels.csv").exists():  # made where there is a GPU
         tables["gpu_kernels"] = _table(folder / "gpu_kernels.csv")
-    draw(folder, tables)
-    (folder / "report.md").write_text(text(lines, tables, machine))
+    return machine, lines, tables
+
+
+def _merged(known: Sequence[Line], lines: Sequence[Line]) -> list[Line]:
+    """In the order of those known; a line that was measured again takes its place."""
+    return list({line.name: line for line in (*known, *lines)}.values())
+
+
+def _store(folder: Path, lines: Sequence[Line]) -> None:
+    (folder / "lines.json").write_text(json.dumps([asdict(line) for line in lines], indent=1) + "\n")
 
 
 def _lines(folder: Path) -> list[Line]:
@@ -77,6 +100,9 @@ def _parsed(value: str) -> Any:
 
 def draw(folder: Path, tables: dict[str, list[Row]]) -> None:
     """Phases as stacked bars, and the rates against rows and length."""
+    import matplotlib  # of the extra ablations; the environment of vLLM has none
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     bars, by_rows, by_length = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
     names = list(dict.fromkeys(row["algorithm"] for row in tables["phases"]))

@@ -29,7 +29,7 @@ def text(lines: Sequence[Line], tables: dict[str, list[Row]], machine: str) -> s
         "was asked for. Numbers are medians; ours and its peer are measured in turns.",
         f"Measured with {machine}. The machine is shared: single numbers vary by a fifth from run to run, ratios by a "
         "tenth. Lines that name a GPU were measured on that GPU, by `python -m benchmarks gpu`.",
-        f"Made by `{COMMAND}`; a benchmark's name measures only its lines and the tables. "
+        f"Made by `{COMMAND}`; with a benchmark's name it measures only its lines. "
         "`python -m benchmarks --rewrite results/performance` writes this page from the files beside it and measures "
         "nothing.",
         "## All comparisons",
