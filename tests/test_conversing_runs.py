@@ -17,6 +17,7 @@ from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Turns
 from lit_rl.sampling import LocalSampler
 from lit_rl.tasks import GuessNumber
+from lit_rl.tasks.guess_number import Hints
 from lit_rl.tracking.address import tracking_uri
 
 PAGE = Path(__file__).resolve().parents[1] / "docs/own_environment.md"
@@ -49,10 +50,10 @@ def test_the_documented_environment_trains(lit_rl, tmp_path, monkeypatch):
     assert 0 < run.data.metrics["train/reward"] <= 2 and "val/accuracy" in run.data.metrics
 
 
-def train(algorithm, *callbacks, logger=False, **settings):
+def train(algorithm, *callbacks, logger=False, task=GuessNumber, **settings):
     """One iteration of guessing numbers."""
     sizes = {"prompts_per_iteration": 2, "rows_per_microbatch": 4}
-    data = RolloutDataModule(GuessNumber(4, train_size=20), **(sizes | settings))
+    data = RolloutDataModule(task(4, train_size=20), **(sizes | settings))
     options = {**TRAINER_DEFAULTS, "max_epochs": 1, "limit_val_batches": 0, "logger": logger}
     options |= {"accelerator": "cpu", "enable_progress_bar": False, "enable_checkpointing": False}
     trainer = Trainer(**options, callbacks=list(callbacks))
@@ -90,6 +91,25 @@ def test_rewards_that_are_shuffled_have_a_task_score_and_transcripts():
     torch.testing.assert_close(found["train/task_score"], found["train/reward"])
     table = kept.tables["transcripts.json"]
     assert len(table["reward"]) == 2 and not {"score_flexible", "turn_rewards"} & set(table)
+
+
+class Curt(Hints):
+    """Opens with other words than the example's."""
+
+    def reset(self, example):
+        super().reset(example)
+        return [{"role": "user", "content": "Guess a number."}]
+
+
+class CurtGame(GuessNumber):
+    def environment(self, example):
+        return Curt(self.largest, self.guesses)
+
+
+def test_transcripts_show_the_prompt_that_was_answered():
+    kept = Tables()
+    train(RLOO(samples=2, max_new_tokens=30), RewardCallback(), Transcripts(), logger=kept, task=CurtGame)
+    assert kept.tables["transcripts.json"]["prompt"] == ["Guess a number."] * 2
 
 
 def test_a_sampler_that_lets_nobody_speak_is_refused_before_the_first_iteration():

@@ -2,36 +2,55 @@
 
 import threading
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from conversations import EXAMPLES, Counting, Dice, Endless
 
 from lit_rl.errors import UsageError
-from lit_rl.tasks import Environment, Task, Turn
+from lit_rl.tasks import Environment, Task, Turn, stepping
 from lit_rl.tasks.stepping import Stepper
 
 STREAMS = [(1,), (2,), (3,)]
 
 
-def begun(make, seconds=60.0, workers=3):
-    stepper = Stepper(lambda example: make(), workers, seconds, 16)
+def begun(make, workers=3):
+    stepper = Stepper(lambda example: make(), workers, 60.0, 16)
     return stepper, stepper.begin(stepper.open(EXAMPLES, STREAMS))
 
 
-def test_a_restored_environment_goes_on_as_its_origin():
-    one, other = Counting(), Counting()
-    one.reset(EXAMPLES[2])
-    one.step("12345")
-    state = one.state()
-    told = [one.step("a"), one.step("bc")]
-    for _ in range(2):  # a state may be restored again
-        other.reset(EXAMPLES[2])
-        other.restore(state)
-        assert [other.step("a"), other.step("bc")] == told
+class Live(Counting):
+    """Hands out its own list, and takes what it is given for its own; says all in one message, which it changes."""
+
+    def reset(self, example):
+        self.says = {"role": "user", "content": "?"}
+        return super().reset(example)
+
+    def step(self, text):
+        turn = super().step(text)
+        self.says |= turn.messages[0]
+        return replace(turn, messages=[self.says])
+
+    def state(self):
+        return self.said
+
+    def restore(self, state):
+        self.said = state
 
 
-def test_forks_stand_where_the_turn_began_and_leave_the_origin_alone():
-    stepper, conversations = begun(Counting)
+@pytest.mark.parametrize("make", [Counting, Live])
+def test_siblings_share_nothing(make):
+    stepper = Stepper(lambda example: make(), 3, 60.0, 16)
+    siblings = stepper.begin(stepper.open(EXAMPLES[2:], STREAMS[2:]) * 3)
+    for text in ("12345", "a"):
+        one, *others = stepper.step(siblings, [text] * 3, STREAMS, keep=True)
+        assert others == [one, one]
+    assert [[message["content"][:2] for message in each.messages[2::2]] for each in siblings] == [["5 ", "6 "]] * 3
+
+
+@pytest.mark.parametrize("make", [Counting, Live])
+def test_forks_stand_where_the_turn_began_and_leave_the_origin_alone(make):
+    stepper, conversations = begun(make)
     stepper.step(conversations, ["12", "1234", "1"], STREAMS, keep=True)
     second = stepper.step(conversations, ["1"] * 3, STREAMS, keep=True)
     forks = stepper.fork([*conversations, *conversations], [1, 1, 1, 0, 0, 0])
@@ -101,13 +120,75 @@ def test_what_goes_wrong_is_one_line_with_the_example_and_the_turn(kind):
     assert "\n" not in str(error.value) and str(error.value).startswith("data.task: its environment")
 
 
-def test_one_that_hangs_ends_the_run_and_holds_up_no_exit():
-    hang = threading.Event()
-    stepper, conversations = begun(wrong(hang.wait), seconds=0.05)
-    with pytest.raises(UsageError, match=r"data.environment_seconds is 0.05: .* in turn 1"):
+def stepped_threads(stepper, conversations, message):
+    """The threads that step, after a message has been told."""
+    before = set(threading.enumerate())
+    with pytest.raises(UsageError, match=message):
         stepper.step(conversations, ["x"] * 3, STREAMS, keep=False)
-    assert all(thread.daemon for thread in threading.enumerate() if thread is not threading.main_thread())
+    return set(threading.enumerate()) - before
+
+
+def test_one_that_hangs_ends_the_run_and_holds_up_no_exit():
+    """No other begins, even when it goes on at last."""
+    hang, begins = threading.Event(), []
+
+    def hanging():
+        begins.append(1)
+        hang.wait()
+        return RIGHT
+
+    stepper, conversations = begun(wrong(hanging), workers=1)
+    stepper.seconds = 0.05
+    threads = stepped_threads(stepper, conversations, r"data.environment_seconds is 0.05: .* in turn 1")
+    assert len(threads) == 1 and all(thread.daemon for thread in threads)
     hang.set()
+    for thread in threads:
+        thread.join()
+    assert len(begins) == 1
+
+
+def test_one_that_is_late_ends_the_run_though_it_returns(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(stepping, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    def late():
+        now[0] += 61
+        return RIGHT
+
+    stepper, conversations = begun(wrong(late), workers=1)
+    stepped_threads(stepper, conversations, r"data.environment_seconds is 60: .* in turn 1")
+
+
+def test_none_begins_after_an_error():
+    begins = []
+
+    def failing():
+        begins.append(1)
+        raise KeyError("price")
+
+    stepper, conversations = begun(wrong(failing), workers=1)
+    for thread in stepped_threads(stepper, conversations, "raised KeyError"):
+        thread.join()
+    assert len(begins) == 1
+
+
+class Locked(Counting):
+    def reset(self, example):
+        self.lock = threading.Lock()
+        return super().reset(example)
+
+
+def test_a_state_that_cannot_be_copied_names_the_methods_that_mend_it():
+    with pytest.raises(UsageError, match=r"cannot be copied .*lock.* at the start .*; give it methods state\(\) and"):
+        begun(Locked)
+
+    class Mended(Locked):
+        state, restore = Live.state, Live.restore
+
+    stepper, conversations = begun(Mended)
+    stepper.step(conversations, ["12"] * 3, STREAMS, keep=True)
+    forks = stepper.fork(conversations, [1] * 3)
+    assert [fork.environment.said for fork in forks] == [[2]] * 3 and all(fork.environment.lock for fork in forks)
 
 
 def test_a_start_that_goes_wrong_is_told():

@@ -17,8 +17,9 @@ FILE = "transcripts.json"
 class Transcripts(Ranged, Callback, setting="transcripts"):
     """Adds some responses with their rewards to the table ``transcripts.json`` of the MLflow run.
 
-    Where an environment speaks in between, a line before each turn says whose it is, and ``turn_rewards`` what the
-    environment paid for each of the policy's turns.
+    The prompt is the text that the policy answered, without special tokens; an environment may open with another one
+    than the example's. Where an environment speaks in between, a line before each turn says whose it is, and
+    ``turn_rewards`` what the environment paid for each of the policy's turns.
 
     Args:
         responses: how many, each to another prompt.
@@ -39,10 +40,10 @@ class Transcripts(Ranged, Callback, setting="transcripts"):
         groups = range(min(self.responses, len(rollouts.examples)))
         shown = rollouts.select(torch.stack([(rollouts.group == group).nonzero()[0, 0] for group in groups]))
         policy: Any = pl_module.policy
-        examples = shown.examples[: len(shown)]
+        prompts = zip(shown.prompt_ids.cpu(), shown.prompt_mask.cpu(), strict=True)
         table = {
             "iteration": [trainer.current_epoch + 1] * len(shown),
-            "prompt": ["\n".join(turn["content"] for turn in example["prompt"]) for example in examples],
+            "prompt": [policy.decode(ids[mask]) for ids, mask in prompts],
             "response": shown_turns(shown, policy.decode),
             "reward": shown.rewards.tolist(),
             "truncated": shown.truncated.tolist(),

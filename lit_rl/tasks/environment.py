@@ -1,6 +1,5 @@
 """What an environment is: it speaks between the turns of the policy, and may pay for each of them."""
 
-import copy
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -60,17 +59,18 @@ class Environment(ABC):
         """
 
     def state(self) -> Any:
-        """All that :meth:`restore` needs, as plain data: here, a copy of all attributes.
+        """All that :meth:`restore` needs: here, all attributes. Whoever keeps it copies it, by ``copy.deepcopy``.
 
-        Override both where an attribute can't be copied, such as a connection.
+        It is taken after the :meth:`reset` that opens a prompt's responses, and with continuations at the start of
+        each turn. Override both where an attribute can't be copied, such as a connection, or where fewer are enough.
         """
-        return copy.deepcopy({name: value for name, value in vars(self).items() if name != "random"})
+        return {name: value for name, value in vars(self).items() if name != "random"}
 
     def restore(self, state: Any) -> None:
         """Goes on from the :meth:`state` of an environment of the same example; it comes after :meth:`reset`.
 
-        One state may be restored several times, and stays as it is.
+        The state is a copy for this environment alone.
         """
         for name in set(vars(self)) - {"random"}:
             delattr(self, name)
-        vars(self).update(copy.deepcopy(state))
+        vars(self).update(state)

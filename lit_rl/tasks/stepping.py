@@ -1,9 +1,12 @@
 """Environments of many responses, stepped side by side; what goes wrong in one becomes one line."""
 
+import copy
 import random
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar
@@ -25,7 +28,7 @@ class Opening:
     Attributes:
         example: of the task.
         messages: that the policy answers to.
-        state: of the environment that said them.
+        state: of the environment that said them; a copy.
         stream: names the prompt's random numbers.
     """
 
@@ -44,7 +47,8 @@ class Conversation:
         environment: in the state behind the last turn.
         messages: of both sides.
         turns: of the policy that the environment has answered.
-        points: the state where each turn of the policy begins, and how many messages stand before it, as far as kept.
+        points: a copy of the state where each turn of the policy begins, and how many messages stand before it, as far
+            as kept.
     """
 
     opening: Opening
@@ -77,7 +81,7 @@ class Stepper:
         def opened(job: tuple[Example, Stream]) -> Opening:
             example, stream = job
             environment, messages = self._reset(example, stream)
-            return Opening(example, messages, environment.state(), stream)
+            return Opening(example, messages, _state(environment), stream)
 
         jobs = list(zip(examples, streams, strict=True))
         return self._map(opened, jobs, lambda job: f"at the start (prompt {prompt_of(job[0])})")
@@ -87,7 +91,7 @@ class Stepper:
 
         def begun(opening: Opening) -> Conversation:
             environment, _ = self._reset(opening.example, opening.stream)
-            environment.restore(opening.state)
+            environment.restore(copy.deepcopy(opening.state))
             return Conversation(
                 opening, environment, list(opening.messages), 0, [(opening.state, len(opening.messages))]
             )
@@ -101,7 +105,7 @@ class Stepper:
             origin, turn = job
             state, said = origin.points[turn]
             environment, _ = self._reset(origin.opening.example, origin.opening.stream)
-            environment.restore(state)
+            environment.restore(copy.deepcopy(state))
             return Conversation(origin.opening, environment, origin.messages[:said], turn)
 
         return self._map(forked, list(zip(conversations, turns, strict=True)), lambda job: _at_start(job[0].opening))
@@ -133,7 +137,7 @@ class Stepper:
                 raise _Wrong("said nothing and is not done", "return a message, or done=True")
             conversation.messages += [{"role": "assistant", "content": text}, *said]
             if keep and not turn.done:
-                conversation.points.append((conversation.environment.state(), len(conversation.messages)))
+                conversation.points.append((_state(conversation.environment), len(conversation.messages)))
             return Turn(said, paid, bool(turn.done))
 
         def where(job: tuple[Conversation, str, Stream]) -> str:
@@ -151,43 +155,48 @@ class Stepper:
         return environment, _checked(environment.reset(example), "reset", least=1)
 
     def _map(self, function: Callable[[In], Out], jobs: Sequence[In], where: Callable[[In], str]) -> list[Out]:
-        """The function of each job, by threads; they are daemons, so that one that hangs holds up no exit."""
-        todo: SimpleQueue[int] = SimpleQueue()
-        found: SimpleQueue[tuple[int, Out | None, BaseException | None]] = SimpleQueue()
-        started: dict[int, float] = {}
-        for index in range(len(jobs)):
-            todo.put(index)
+        """The function of each job, by threads; they are daemons, so that one that hangs holds up no exit.
+
+        Once a job has gone wrong or is late, none begins any more; those that have begun can't be ended.
+        """
+        todo = deque(range(len(jobs)))
+        found: SimpleQueue[tuple[int, Out | None, BaseException | None, float]] = SimpleQueue()
+        running: dict[int, float] = {}  # when each job began
 
         def work() -> None:
             while True:
                 try:
-                    index = todo.get_nowait()
-                except Empty:
+                    index = todo.popleft()
+                except IndexError:
                     return
-                started[index] = time.monotonic()
+                running[index] = time.monotonic()
+                outcome: tuple[Out | None, BaseException | None]
                 try:
-                    found.put((index, function(jobs[index]), None))
+                    outcome = function(jobs[index]), None
                 except BaseException as error:  # told by the thread that waits
-                    found.put((index, None, error))
+                    outcome = None, error
+                    todo.clear()
+                found.put((index, *outcome, time.monotonic() - running.pop(index)))
 
         for _ in range(min(self.workers, len(jobs))):
             threading.Thread(target=work, daemon=True).start()
         results: dict[int, Any] = {}
-        while len(results) < len(jobs):
-            try:
-                index, result, error = found.get(timeout=min(self.seconds, 1.0))
-            except Empty:
-                running = [i for i, begun in list(started.items()) if i not in results]
-                late = [i for i in running if time.monotonic() - started[i] > self.seconds]
+        try:
+            while len(results) < len(jobs):
+                late: list[int] = []
+                with suppress(Empty):
+                    index, result, error, took = found.get(timeout=min(self.seconds, 1.0))
+                    if error is not None:
+                        raise _told(error, where(jobs[index])) from error
+                    results[index], late = result, [index] * (took > self.seconds)
+                late += [i for i, begun in list(running.items()) if time.monotonic() - begun > self.seconds]
                 if late:
                     raise UsageError(
                         f"data.environment_seconds is {self.seconds:g}: the environment of data.task took longer "
                         f"{where(jobs[late[0]])}; raise it, or set a time limit in the environment"
-                    ) from None
-                continue
-            if error is not None:
-                raise _told(error, where(jobs[index])) from error
-            results[index] = result
+                    )
+        finally:
+            todo.clear()
         return [results[index] for index in range(len(jobs))]
 
 
@@ -218,8 +227,20 @@ def _told(error: BaseException, where: str) -> BaseException:
     return UsageError(f"data.task: its environment raised {type(error).__name__} ({shown(error, str)}) {where}; fix it")
 
 
+def _state(environment: Environment) -> Any:
+    """A copy of the environment's state, which may be a live object."""
+    state = environment.state()
+    try:
+        return copy.deepcopy(state)
+    except Exception as error:  # of the attributes' own types
+        raise _Wrong(
+            f"has a state that cannot be copied ({shown(error, str)})",
+            "give it methods state() and restore() that leave out what cannot be copied, such as a lock or a client",
+        ) from error
+
+
 def _checked(messages: Any, method: str, least: int = 0) -> list[Message]:
-    """Chat messages of an environment, as a list."""
+    """Chat messages of an environment, as a list of their copies."""
     said = list(messages) if isinstance(messages, list | tuple) else None
     is_chat = said is not None and all(
         isinstance(each, dict) and all(isinstance(each.get(key), str) for key in ("role", "content")) for each in said
@@ -228,7 +249,7 @@ def _checked(messages: Any, method: str, least: int = 0) -> list[Message]:
         raise _Wrong(f"gave {shown(messages)} as messages of {method}", 'give a list of {"role", "content"}')
     if method == "step" and any(each["role"] == "assistant" for each in said):
         raise _Wrong("spoke as the role assistant, which is the policy's", "take another role, such as user")
-    return said
+    return [dict(each) for each in said]
 
 
 def _at_start(opening: Opening) -> str:
