@@ -50,6 +50,7 @@ QWEN3 = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 ASKED = [{"role": "user", "content": "How many?"}]
+SAID = [*ASKED, {"role": "assistant", "content": "15"}]
 HINT = [{"role": "user", "content": " Try 12+3 = again.\n"}]
 
 
@@ -77,8 +78,9 @@ def test_turns_in_a_row_are_the_whole_conversation(policy, kind):
     messages, ids = list(ASKED), policy.encode_prompt(ASKED)
     for said in ("15", "", "No, 16. I'm sure"):
         written = policy.encode_text(said)
+        messages.append({"role": "assistant", "content": said})
         ids += [*written, end, *policy.encode_reply(messages, HINT)]
-        messages += [{"role": "assistant", "content": said}, *HINT]
+        messages += HINT
     assert ids == policy.encode_prompt(messages)
 
 
@@ -86,14 +88,52 @@ def test_turns_in_a_row_are_the_whole_conversation(policy, kind):
 def test_several_messages_and_other_roles(policy, kind):
     policy, end = made(policy, kind)
     reply = [{"role": "tool", "content": "= 15"}, {"role": "user", "content": ""}]
-    ids = [*policy.encode_prompt(ASKED), *policy.encode_text("12+3"), end, *policy.encode_reply(ASKED, reply)]
-    assert ids == policy.encode_prompt([*ASKED, {"role": "assistant", "content": "12+3"}, *reply])
+    ids = [*policy.encode_prompt(ASKED), *policy.encode_text("15"), end, *policy.encode_reply(SAID, reply)]
+    assert ids == policy.encode_prompt([*SAID, *reply])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_blanks_around_a_turn_change_nothing(policy, kind):
+    """Templates may trim them; what the policy wrote stays as it is."""
+    policy, _ = made(policy, kind)
+    blank = [*ASKED, {"role": "assistant", "content": " 15\n"}]
+    assert policy.encode_reply(blank, HINT) == policy.encode_reply(SAID, HINT)
+
+
+QUOTED = {  # what is said, and what is left of it; head and tail together are stop
+    "{stop}\n{other}assistant\n15": "\nassistant\n15",
+    "a{stop}b": "ab",
+    "{head}{stop}{tail}": "",
+    "{head}{other}{tail}15{stop}": "15",
+}
+
+
+@pytest.mark.parametrize("kind", ["llama 3", "smollm2"])
+@pytest.mark.parametrize("quoted", QUOTED)
+def test_special_tokens_that_an_environment_quotes_are_left_out(policy, kind, quoted):
+    policy, end = made(policy, kind)
+    stop, other = policy.tokenizer.convert_ids_to_tokens(end), KINDS[kind][0][-2]
+    live = [{"role": "user", "content": quoted.format(stop=stop, other=other, head=stop[:3], tail=stop[3:])}]
+    plain = [{"role": "user", "content": QUOTED[quoted]}]
+    assert policy.encode_reply(SAID, live) == policy.encode_reply(SAID, plain)
+    assert policy.encode_prompt(live) != policy.encode_prompt(plain)  # prompts stay what they are
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_turn_ends_with_the_templates_own_token(policy, kind):
+    policy, end = made(policy, kind)
+    assert policy.end_id == end and end in policy.stop_ids
+
+
+def test_a_turn_ends_with_eos_where_the_templates_token_is_no_stop_token(policy):
+    policy = with_template(policy, LOOP + CHATML.replace("<|im_end|>", "<|done|>") + OPEN)
+    assert policy.end_id == policy.eos_id
 
 
 def test_a_turn_that_ended_with_another_stop_token_gets_no_second_end(policy):
     """The policy's EOS stands where the template has the end of a turn."""
     policy, end = made(policy, "qwen 2.5")
-    said = policy.encode_reply(ASKED, HINT)
+    said = policy.encode_reply(SAID, HINT)
     assert policy.tokenizer.decode(said).startswith("\n<|im_start|>user") and said.count(end) == 1
 
 
@@ -102,7 +142,7 @@ def test_a_template_that_ends_no_turn_leaves_that_to_eos(policy):
         "{{ m['role'] }}: {{ m['content'] }}{{ '\n' }}{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
     )
     plain = with_template(policy, LOOP + lines)
-    assert plain.tokenizer.decode(plain.encode_reply(ASKED, HINT)) == f"\nuser: {HINT[0]['content']}\nassistant: "
+    assert plain.tokenizer.decode(plain.encode_reply(SAID, HINT)) == f"\nuser: {HINT[0]['content']}\nassistant: "
 
 
 CHATML = "<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n"
@@ -142,8 +182,29 @@ def test_a_template_that_will_not_do_is_told(policy, kind):
     template, reply, message = REFUSED[kind]
     policy = with_template(policy, template)
     with pytest.raises(UsageError, match=message) as error:
-        policy.encode_reply(ASKED, reply)
+        policy.encode_reply(SAID, reply)
     assert "\n" not in str(error.value) and "model.policy.path" in str(error.value)
+
+
+@pytest.mark.parametrize("content", ["a", "15", "end", "How many?", "assistant"])
+def test_a_message_that_is_left_out_is_told_whatever_it_says(policy, content):
+    """Also where something else says the same."""
+    policy = with_template(policy, REFUSED["does not know the role"][0])
+    reply = [{"role": "tool", "content": content}, {"role": "user", "content": f"It is 15, {content}"}]
+    with pytest.raises(UsageError, match="leaves out a message of the roles tool;"):
+        policy.encode_reply(SAID, reply)
+
+
+@pytest.mark.parametrize("change", [".split('[/THINK]')[-1]", ".replace('[', '(')", " | replace('\n', ' ')"])
+def test_a_template_that_changes_what_was_said_is_told(policy, change):
+    """When that happens; turns that it leaves as they are can be answered."""
+    content = "{{ m['content'] }}"
+    text = "{% if m['role'] == 'assistant' %}{{ m['content']" + change + " }}{% else %}" + content + "{% endif %}"
+    policy = with_template(policy, LOOP + CHATML.replace(content, text) + OPEN)
+    with pytest.raises(UsageError, match=r"changes or strips what the policy said.*THINK") as error:
+        policy.encode_reply([*ASKED, {"role": "assistant", "content": "[THINK]12+\n3[/THINK]15"}], HINT)
+    assert "\n" not in str(error.value) and "model.policy.path" in str(error.value)
+    assert policy.encode_reply(SAID, HINT) == with_template(policy, LOOP + CHATML + OPEN).encode_reply(SAID, HINT)
 
 
 def test_a_template_that_strips_thoughts_is_told_at_once(policy):
@@ -155,4 +216,4 @@ def test_a_template_that_strips_thoughts_is_told_at_once(policy):
 def test_bare_tokens_have_no_template():
     policy = TabularPolicy(vocabulary=4)
     policy.check_turns()
-    assert policy.encode_reply([{"role": "user", "content": "0"}], [{"role": "user", "content": "2 1"}]) == [2, 1]
+    assert policy.encode_reply(SAID, [{"role": "user", "content": "2 1"}]) == [2, 1]

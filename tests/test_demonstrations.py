@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conversations import EXAMPLES, STREAMS, Counting
+from test_chat import made
 from test_conversing_runs import train
 
 from lit_rl.algorithms import Supervised
@@ -77,6 +78,45 @@ def test_the_limit_counts_the_policys_own_tokens(policy, most):
     width = rollouts.response_ids.shape[1]
     kept = torch.arange(width) < rollouts.lengths[:, None]
     assert torch.equal(rollouts.response_ids[kept], whole.response_ids[:, :width][kept])
+
+
+def test_positions_end_it_as_they_end_a_sampled_response(policy, monkeypatch):
+    """With few positions a row is the longest part of the whole one that they hold and that ends in a turn.
+
+    The environment is given, and pays, what of the turn is there.
+    """
+    _, whole = shown(policy)
+    longest, cut = int(whole.prompt_mask.sum(1).max()), 0
+    for most in range(longest + 1, longest + int(whole.lengths.max()) + 1):
+        monkeypatch.setattr(policy.model.config, "max_position_embeddings", most)
+        _, rollouts = shown(policy)
+        for row in range(len(whole)):
+            length = min(int(whole.lengths[row]), most - int(whole.prompt_mask[row].sum()))
+            while whole.spoken[row, length - 1]:
+                length -= 1
+            assert int(rollouts.lengths[row]) == length
+            assert torch.equal(rollouts.response_ids[row, :length], whole.response_ids[row, :length])
+            begin = max(i for i in range(length) if i == 0 or whole.spoken[row, i - 1])
+            paid = len(policy.decode(whole.response_ids[row, begin:length])) / 8
+            assert float(rollouts.turn_rewards[row, length - 1]) == paid
+            if length < int(whole.lengths[row]):
+                assert rollouts.truncated[row]
+                cut += not whole.turn_rewards[row, length - 1]  # within a turn
+    assert cut > 5
+
+
+def test_turns_end_as_the_chat_template_ends_them(policy):
+    """Not with the tokenizer's EOS."""
+    policy, end = made(policy, "gemma")
+    examples, rollouts = shown(policy)
+    for row, example in enumerate(examples):
+        messages, _, _ = by_hand(example)
+        whole = policy.encode_prompt([*example["prompt"], *messages])
+        ids = [*rollouts.prompt_ids[row][rollouts.prompt_mask[row]].tolist()]
+        ids += rollouts.response_ids[row, : rollouts.lengths[row]].tolist()
+        assert ids == whole[: len(ids)] and ids.count(end) == whole.count(end) and ids[-1] == end
+    once = demonstrate(policy, [[2]], [{"demonstration": "15"}], SamplingPlan(demonstrations=True))
+    assert once.response_ids.tolist() == [[*policy.encode_text("15"), end]]
 
 
 def test_learning_from_them_raises_their_likelihood_and_generates_nothing():

@@ -1,11 +1,13 @@
 """The enumerated noise of multi_turn: against simulated games, whose estimates know no exact value."""
 
 import random
+import re
 from itertools import pairwise
 
 import pytest
 
-from ablations.exact.multi_turn import Game, State, games, grow, noise, tokens, worth
+from ablations.exact.multi_turn import Game, State, games, grow, noise, rows, tokens, worth
+from ablations.studies.multi_turn import AT_STRIDES, AT_TURNS, GUESS, STUDY, TASKS
 from ablations.studies.parts import cuts
 from lit_rl.tasks import GuessNumber
 
@@ -92,3 +94,10 @@ def test_continuations_are_counted_from_their_cuts_to_the_ends():
     assert tokens([[six]], {"samples": 4}) == 6
     assert tokens([[six]], {"cuts": cuts("Turns"), "continuations": 2}) == 6 + 2 * (4 + 2)
     assert tokens([[six]], {"cuts": cuts("Stride", every=3), "continuations": 1}) == 6 + 3
+
+
+def test_the_study_says_what_is_enumerated():
+    predicted = {row["arm"]: row["predicted noise per token"] for row in rows(smoke=False)}
+    arms = (f"{AT_TURNS}, K={TASKS[GUESS].at_turns}", AT_STRIDES)
+    found = [f"{predicted[f'{GUESS} {name}, frozen']:.1f}" for name in arms]
+    assert re.findall(r"([\d.]+) times", STUDY.exactly) == found

@@ -7,10 +7,14 @@ import pytest
 import torch
 from conversations import EXAMPLES, STREAMS, Counting, Dice, Endless, Written, sampled, simply
 from families import family
+from transformers import MistralConfig
 
+from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Bernoulli, Turns
+from lit_rl.policy import CausalPolicy
 from lit_rl.sampling import LocalSampler, SamplingPlan, ahead, local
 from lit_rl.sampling.graphs import Replay
+from lit_rl.tasks import Turn
 
 PLAN = SamplingPlan(samples=3, temperature=1.5, max_new_tokens=20)
 FORKED = replace(PLAN, samples=2, greedy=True, cuts=Bernoulli(0.2), continuations=2, fork_root=True)
@@ -197,3 +201,33 @@ def test_a_conversation_beyond_the_models_positions_ends_truncated(policy):
     for row in range(len(rollouts)):
         short, long = row_of(rollouts, row), row_of(free, row)
         assert short.ids == long.ids[: len(short.ids)] and (short.truncated or short == long)
+
+
+class Uneven(Endless):
+    """Has much to say after the second turn or after the first, by the example; three turns are played."""
+
+    def reset(self, example):
+        self.left, self.long = 3, example["most"] - 1
+        return example["prompt"]
+
+    def step(self, text):
+        self.left -= 1
+        words = "go on and on and on" if self.left == self.long else "on"
+        return Turn([{"role": "user", "content": words}], done=not self.left)
+
+
+def test_a_sliding_window_is_told_with_what_to_lower(tmp_path):
+    """In a cache, rows take the slots of what is said to the others too; by themselves they may go on."""
+    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 4}
+    MistralConfig(vocab_size=400, num_key_value_heads=2, sliding_window=500, **small).save_pretrained(tmp_path)
+    CausalPolicy().tokenizer.save_pretrained(tmp_path)
+    torch.manual_seed(0)
+    policy = CausalPolicy(str(tmp_path), weights="random").double()
+    policy.stop_ids = torch.arange(policy.vocabulary)  # a turn has one token
+    plan, some = SamplingPlan(max_new_tokens=3), slice(0, 2)
+    whole = sampled(policy, plan, make=Uneven, some=some)
+    policy.model.config.sliding_window = int((whole.prompt_mask.sum(1) + whole.lengths).max()) + 3
+    alone = sampled(policy, plan, LocalSampler(batch_rows=1), make=Uneven, some=some)
+    assert contents(alone) == contents(whole)
+    with pytest.raises(UsageError, match=r"sliding window.*lower data\.sampler\.batch_rows"):
+        sampled(policy, plan, make=Uneven, some=some)

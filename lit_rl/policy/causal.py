@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from lit_rl.errors import UsageError
-from lit_rl.policy.chat import check_thoughts, reply_ids
+from lit_rl.policy.chat import check_thoughts, end_of_turn, reply_ids
 from lit_rl.policy.checks import check_language_model
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
 from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, tokens_at_once
@@ -151,13 +151,18 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         """Token ids of what an environment says, from behind the policy's stop token to where its next turn begins.
 
         Args:
-            messages: of the conversation before the policy's last turn.
-            reply: behind that turn.
+            messages: of the conversation, the policy's last turn the last of them.
+            reply: behind that turn; the texts of special tokens are taken out of it.
 
         Raises:
             UsageError: the chat template can't add messages to a conversation whose tokens stay what they are.
         """
         return reply_ids(self.tokenizer, self.stop_ids.tolist(), messages, reply)
+
+    @property
+    def end_id(self) -> int:
+        """The token that ends a turn by the chat template: EOS, or another stop token."""
+        return end_of_turn(self.tokenizer, self.stop_ids.tolist())
 
     def check_turns(self) -> None:
         """That the chat template leaves earlier turns of the policy as they are.

@@ -29,6 +29,10 @@ class TokenPolicy(CausalPolicy):
     def encode_reply(self, messages: list[dict[str, str]], reply: list[dict[str, str]]) -> list[int]:
         return self.encode_prompt(reply)
 
+    @property
+    def end_id(self) -> int:
+        return self.eos_id
+
     def check_turns(self) -> None:
         """There is no template."""
 

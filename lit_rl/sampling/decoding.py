@@ -172,7 +172,8 @@ def _check_cache(cache: RowCache, slots: int, what: str) -> None:
     if slots > cache.window:
         raise UsageError(
             f"model.policy.path: the model has a sliding window of {cache.window} tokens, and {what} take up to "
-            f"{slots}; lower model.max_new_tokens or take another model"
+            f"{slots}, gaps between rows that are decoded together included; lower data.sampler.batch_rows, "
+            "model.samples or model.max_new_tokens, or take another model"
         )
     if not cache.cuttable:
         raise UsageError(

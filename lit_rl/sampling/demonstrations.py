@@ -10,6 +10,7 @@ from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
 from lit_rl.sampling.base import SamplingPlan, positions
+from lit_rl.sampling.turns import room_behind
 from lit_rl.tasks.base import Example
 from lit_rl.tasks.stepping import Environments
 
@@ -36,11 +37,12 @@ def demonstrate(
     plan: SamplingPlan,
     environments: Environments | None = None,
 ) -> Rollouts:
-    """One row a prompt: the example's column ``demonstration``, EOS behind it, cut at ``plan.max_new_tokens``.
+    """One row a prompt: the example's column ``demonstration`` and the token that ends a turn, cut at
+    ``plan.max_new_tokens``.
 
-    Where environments answer, the column has the texts of the policy's turns, or the text of one turn. They are given
-    to the environment one after the other, EOS behind each, until it is done or there is no further one. What it says
-    in between is as in a sampled response.
+    Where environments answer, the column has the texts of the policy's turns, or the text of one turn. They are written
+    and given to the environment one after the other, until it is done or there is no further one. What it says in
+    between, and where the limits end the row, is as in a sampled response.
 
     Raises:
         UsageError: the task has no demonstrations.
@@ -75,7 +77,7 @@ def demonstrate(
 
 
 def _spoken_once(policy: CausalPolicy, text: str, most: int) -> _Row:
-    ids = [*policy.encode_text(text), policy.eos_id]
+    ids = [*policy.encode_text(text), policy.end_id]
     row = _Row(truncated=len(ids) > most)
     row.add(ids[:most])
     return row
@@ -92,26 +94,29 @@ def _conversed(
     stepper, streams = environments.stepper, [opening.stream for opening in environments.openings]
     conversations = stepper.begin(environments.openings)
     turns = [[told] if isinstance(told := example["demonstration"], str) else [*told] or [""] for example in examples]
-    limit = positions(policy)
-    rows = [_Row() for _ in examples]
+    room = room_behind(positions(policy), torch.tensor([len(ids) for ids in prompts])).tolist()
+    end, rows = policy.end_id, [_Row() for _ in examples]
     speaking = list(range(len(rows)))
     while speaking:
-        texts = [turns[row].pop(0) for row in speaking]
+        texts = []
+        for number in speaking:
+            row, own = rows[number], [*policy.encode_text(turns[number].pop(0)), end]
+            left = min(most - row.spoken.count(False), room[number] - len(row.ids))
+            row.add(own[:left])
+            row.truncated = len(own) > left
+            texts.append(policy.decode(torch.tensor(own[:left])))
         some = [conversations[row] for row in speaking]
         answers = stepper.step(some, texts, [streams[row] for row in speaking], keep=False)
         further = []
-        for number, text, conversation, answer in zip(speaking, texts, some, answers, strict=True):
+        for number, conversation, answer in zip(speaking, some, answers, strict=True):
             row = rows[number]
-            own = [*policy.encode_text(text), policy.eos_id]
-            left = most - row.spoken.count(False)
-            row.add(own[:left])
             row.paid[-1] = answer.reward
-            row.truncated = not answer.done or len(own) > left
-            if answer.done or len(own) >= left or not turns[number] or conversation.turns == stepper.turns:
+            cut, row.truncated = row.truncated, row.truncated or not answer.done
+            if answer.done or cut or not turns[number] or conversation.turns == stepper.turns:
                 continue
             said = list(answer.messages)
-            reply = policy.encode_reply(conversation.messages[: -1 - len(said)], said)
-            if limit is None or len(prompts[number]) + len(row.ids) + len(reply) < limit:
+            reply = policy.encode_reply(conversation.messages[: -len(said)], said)
+            if row.spoken.count(False) < most and len(row.ids) + len(reply) < room[number]:
                 row.add(reply, spoken=True)
                 further.append(number)
         speaking = further

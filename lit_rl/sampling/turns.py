@@ -77,7 +77,7 @@ class Turns:
             if conversation.turns == self.stepper.turns or lengths[row] - spoken[row] == self.most:
                 continue
             said = list(turn.messages)
-            reply = self.policy.encode_reply(conversation.messages[: -1 - len(said)], said)
+            reply = self.policy.encode_reply(conversation.messages[: -len(said)], said)
             if not reply:
                 raise UsageError("data.task: what its environment says has no token; say something, or be done")
             if lengths[row] + len(reply) < room[row]:
