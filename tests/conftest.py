@@ -83,7 +83,9 @@ def fit(task) -> Fit:
     ) -> tuple[Trainer, Algorithm, RolloutDataModule]:
         seed_everything(0, verbose=False)
         algorithm = make(**{"max_new_tokens": 48, **settings})
-        module = RolloutDataModule(task, **{"prompts_per_iteration": 4, "rows_per_microbatch": 4, **(data or {})})
+        module = RolloutDataModule(
+            **{"task": task, "prompts_per_iteration": 4, "rows_per_microbatch": 4, **(data or {})}
+        )
         options: dict[str, Any] = {
             **TRAINER_DEFAULTS,
             "max_epochs": iterations,

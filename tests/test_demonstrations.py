@@ -6,7 +6,7 @@ from conversations import EXAMPLES, STREAMS, Counting
 from test_chat import made
 from test_conversing_runs import train
 
-from lit_rl.algorithms import Supervised
+from lit_rl.algorithms import RLOO, Supervised
 from lit_rl.callbacks import RewardCallback
 from lit_rl.data.resampling import check_plan
 from lit_rl.errors import UsageError
@@ -132,4 +132,4 @@ def test_learning_from_them_raises_their_likelihood_and_generates_nothing():
 
 def test_there_are_no_hints_where_an_environment_answers():
     with pytest.raises(UsageError, match=r"data\.hints takes parts of demonstrations of one turn"):
-        check_plan(SamplingPlan(samples=1), Calculator(), 0, 1)
+        check_plan(RLOO(reference=False), RewardCallback(), Calculator(), 0, 1)

@@ -1,16 +1,36 @@
 """Dynamic sampling replaces prompts without spread and nothing else, and counts all tokens; long responses pay."""
 
+import time
+from functools import partial
+
 import pytest
 import torch
+from datasets import Dataset
+from turns import T, V, rows, two_turns
 
-from lit_rl.algorithms import REINFORCE, RLOO, Supervised
+from lit_rl.algorithms import (
+    CISPO,
+    GRPO,
+    GSPO,
+    P3O,
+    PPO,
+    REINFORCE,
+    RLOO,
+    RLZVP,
+    OnlineDPO,
+    OptimalBaseline,
+    REINFORCEPlusPlus,
+    ReMax,
+    Supervised,
+)
 from lit_rl.callbacks import RewardCallback
-from lit_rl.callbacks.reward import overlong_penalty
+from lit_rl.callbacks.reward import HINTED, overlong_penalty
 from lit_rl.data.resampling import HINT, check_plan, flat_groups, hinted, rows_of, unsolved_groups, with_groups
 from lit_rl.errors import UsageError
+from lit_rl.policy import TabularPolicy
 from lit_rl.rollouts import Rollouts, pad_left, response_mask
-from lit_rl.sampling import SamplingPlan
-from lit_rl.tasks import KeyToken
+from lit_rl.sampling import LocalSampler
+from lit_rl.tasks import Arithmetic, GSM8KStyle, KeyToken
 
 
 def table(groups, rewards, width, prompt, value):
@@ -37,9 +57,9 @@ def table(groups, rewards, width, prompt, value):
 @pytest.mark.parametrize("width, prompt", [(2, 3), (5, 2)])
 def test_groups_take_the_places_of_others_whatever_their_widths(width, prompt):
     old = table(3, [1.0, 1.0, 0.0, 1.0, 0.0, 0.0], 3, 2, 7)
-    assert flat_groups(old) == [0, 2] and rows_of(old, [0, 2]).tolist() == [0, 1, 4, 5]
+    assert flat_groups(old, RLOO) == [0, 2] and rows_of(old, [0, 2]).tolist() == [0, 1, 4, 5]
     merged = with_groups(old, [0, 2], table(2, [1.0, 0.0, 0.0, 0.0], width, prompt, 20))
-    assert flat_groups(merged) == [2] and merged.rewards.tolist() == [1, 0, 0, 1, 0, 0]
+    assert flat_groups(merged, RLOO) == [2] and merged.rewards.tolist() == [1, 0, 0, 1, 0, 0]
     assert [example["number"] for example in merged.examples] == [20, 8, 21]
     assert torch.equal(merged.group, old.group) and torch.equal(merged.row, old.row)
     assert merged.prefilled == old.prefilled + prompt
@@ -58,8 +78,8 @@ def test_prompts_without_spread_are_replaced_and_their_tokens_counted(fit):
         _, _, module = fit(RLOO, data=data, samples=2, max_new_tokens=24)
         runs[tries] = module
     first = runs[0].rollouts
-    flat = flat_groups(first)
-    assert len(flat_groups(runs[6].rollouts)) < len(flat_groups(runs[1].rollouts)) < len(flat)
+    flat = flat_groups(first, RLOO)
+    assert len(flat_groups(runs[6].rollouts, RLOO)) < len(flat_groups(runs[1].rollouts, RLOO)) < len(flat)
     kept = [row for row in range(len(first)) if int(first.group[row]) not in flat]
     for module in (runs[1], runs[6]):
         for row in kept:
@@ -76,16 +96,60 @@ def test_sampling_again_needs_samples_and_one_reason(fit, settings):
         fit(Supervised, data=settings)
 
 
-def test_one_sample_cannot_be_compared(fit):
-    with pytest.raises(UsageError, match=r"data\.resample compares .* model\.samples is 1; raise it"):
-        fit(REINFORCE, data={"resample": 1})
+GROUPED = partial(REINFORCEPlusPlus, samples=2, group_baseline=True)
+
+
+@pytest.mark.parametrize(
+    ("make", "nothing"),
+    [
+        *((make, True) for make in (RLOO, P3O, OptimalBaseline, GRPO, GSPO, CISPO, OnlineDPO, GROUPED)),
+        *((make, False) for make in (REINFORCE, ReMax, PPO, RLZVP, REINFORCEPlusPlus)),
+    ],
+)
+def test_only_what_teaches_nothing_is_replaced(make, nothing, fit):
+    """Two prompts whose responses all earn 0, or all 1, and a greedy response that earns something else."""
+    algorithm = make(policy=TabularPolicy(V, T), max_new_tokens=T)
+    rollouts = LocalSampler().sample(algorithm.policy, [[0], [0]], algorithm.plan, [(0, 0), (0, 1)])
+    rollouts.rewards = torch.where(rollouts.trained, rollouts.group.float(), 0.5)
+    algorithm.prepare(rollouts, 8)
+    assert algorithm.needs_spread == nothing == (not rollouts.advantages[rollouts.sampled].any())
+    if not nothing:
+        for name in ("resample", "hints"):
+            with pytest.raises(UsageError, match=rf"^data\.{name} replaces .* learns from these; set it to 0"):
+                fit(make, data={name: 1})
+
+
+def test_a_group_whose_turns_earn_differently_teaches_where_turns_are_compared():
+    settings = {"policy": TabularPolicy(V, T), "samples": 2, "reference": False}
+    whole, turns = GRPO(**settings), GRPO(**settings, rewards="turns")
+    assert flat_groups(two_turns(), whole) == [0] and flat_groups(two_turns(), turns) == []
+    paid = torch.tensor([[0.0, 0, 0, 0, 1], [1, 0, 1, 0, 1]])  # the same for a turn, of which there are one and three
+    more = {"mask": rows("xxxxx", "x.x.x"), "lengths": torch.tensor([5, 5]), "rewards": paid.sum(1)}
+    assert flat_groups(two_turns(turn_rewards=paid, **more), turns) == [0]
+    assert flat_groups(two_turns(turn_rewards=paid, **more), whole) == []
+
+
+def test_time_of_scores_that_decide_what_is_sampled_is_time_of_scoring(fit, monkeypatch):
+    real, spent = time.perf_counter, []
+    monkeypatch.setattr("time.perf_counter", lambda: real() + 1000 * len(spent))
+
+    def score(example, ids, text):
+        spent.append(text)
+        return 0.0
+
+    for name in ("resample", "hints"):
+        spent.clear()
+        trainer, _, _ = fit(RLOO, callbacks=(RewardCallback(score),), data={name: 1}, samples=2, max_new_tokens=8)
+        assert len(spent) == 2 * 4 * 2
+        assert trainer.callback_metrics["time/score"] >= 1000 * len(spent)
+        assert 0 < trainer.callback_metrics["time/sample"] < 1000
 
 
 def test_unsolved_prompts_are_asked_again_with_longer_parts_of_their_demonstrations(fit):
     """Whoever sees two thirds of a demonstration is paid here, and the others by chance."""
 
     def score(example, ids, text):
-        return float(example.get("hint", 0) > 0.5 or int(ids.sum()) % 5 == 0)
+        return float(example.get(HINTED, 0) > 0.5 or int(ids.sum()) % 5 == 0)
 
     runs = []
     for hints in (0, 2):
@@ -93,10 +157,10 @@ def test_unsolved_prompts_are_asked_again_with_longer_parts_of_their_demonstrati
         runs.append(fit(RLOO, callbacks=(RewardCallback(score),), data=data, samples=2, max_new_tokens=24))
     (_, _, plain), (trainer, algorithm, helped) = runs
     before, after = plain.rollouts, helped.rollouts
-    unsolved = unsolved_groups(before)
-    shares = [example.get("hint", 0) for example in after.examples]
+    unsolved = unsolved_groups(before, plain.task)
+    shares = [example.get(HINTED, 0) for example in after.examples]
     assert unsolved and {group for group, share in enumerate(shares) if share} <= {*unsolved}
-    assert not unsolved_groups(after) and any(shares)
+    assert not unsolved_groups(after, plain.task) and any(shares)
     assert trainer.callback_metrics["prompts/hinted"] == pytest.approx(sum(map(bool, shares)) / 16)
     for group, share in enumerate(shares):
         row = 2 * group
@@ -129,7 +193,7 @@ def test_prompts_whose_hint_the_model_cannot_read_stay_as_they_are(fit, task):
     _, algorithm, module = fit(
         Short, data={"prompts_per_iteration": 16, "rows_per_microbatch": 32, "hints": 2}, **settings
     )
-    shares = [example.get("hint", 0) for example in module.rollouts.examples]
+    shares = [example.get(HINTED, 0) for example in module.rollouts.examples]
     assert {2 / 3} < {*shares}  # some could be asked with all of it, and others with less
     (_, _, plain) = fit(RLOO, data={"prompts_per_iteration": 16, "rows_per_microbatch": 32}, **settings)
     for share, example, before in zip(shares, module.rollouts.examples, plain.rollouts.examples, strict=True):
@@ -139,10 +203,73 @@ def test_prompts_whose_hint_the_model_cannot_read_stay_as_they_are(fit, task):
         assert example == (hinted(before, share) if share else before)
 
 
-def test_hints_need_demonstrations(task):
-    check_plan(SamplingPlan(samples=1), task, 0, 1)
-    with pytest.raises(UsageError, match=r"data\.hints"):
-        check_plan(SamplingPlan(samples=1), KeyToken(4, 6), 0, 1)
+class Told(GSM8KStyle):
+    """The problems with other demonstrations, in turn, a column ``hint``, and 0.01 for a wrong answer."""
+
+    def __init__(self, *demonstrations):
+        super().__init__(train_size=16, val_size=4, test_size=4)
+        self.demonstrations = demonstrations
+
+    def prompts(self, split):
+        rows = list(super().prompts(split))
+        told = self.demonstrations * len(rows)
+        return Dataset.from_list(
+            [{**row, "demonstration": text, "hint": "own"} for row, text in zip(rows, told, strict=False)]
+        )
+
+    def score(self, example, ids, text):
+        return 1.0 if example["hint"] == "right" else 0.01
+
+    def solved(self, scores):
+        return (scores >= 1).float()
+
+
+def test_hints_need_demonstrations_of_which_there_are_parts(task):
+    algorithm = RLOO(policy=TabularPolicy(V, T), reference=False)
+    for fine in (task, Told("32", "#### 17"), Told(None, "a b")):
+        check_plan(algorithm, RewardCallback(), fine, 0, 1)
+    for bare in (KeyToken(4, 6), Arithmetic(), Told("\\boxed{17}", "", None)):
+        with pytest.raises(UsageError, match=r"data\.hints takes words of demonstrations"):
+            check_plan(algorithm, RewardCallback(), bare, 0, 1)
+
+
+def test_a_hint_is_a_proper_part(fit):
+    """A try without a hint changes nothing, and the next one may have one."""
+    data = {"task": Told("32", "#### 17", "1 2 3 4"), "hints": 3, "prompts_per_iteration": 16}
+    never = RewardCallback(lambda *row: 0.0)
+    _, _, module = fit(RLOO, callbacks=(never,), data=data, samples=2, max_new_tokens=8)
+    hints = {"32": [None] * 3, "#### 17": [None, "####", "####"], "1 2 3 4": ["1", "1 2", "1 2 3"], "": [None] * 3}
+    for told, parts in hints.items():
+        for share, part in zip((1 / 4, 1 / 2, 3 / 4), parts, strict=True):
+            found = hinted({"prompt": [{"role": "user", "content": "?"}], "demonstration": told}, share)
+            assert (found and found["prompt"][0]["content"]) == (part and f"?\n{HINT}\n{part}")
+    assert {bool(example.get(HINTED)) for example in module.rollouts.examples} == {False, True}
+    for example in module.rollouts.examples:
+        assert example.get(HINTED) == (None if example["demonstration"] == "32" else 3 / 4)
+
+
+def test_what_the_task_does_not_count_as_solved_gets_hints(fit):
+    """Neither its pay for wrong answers nor its own column ``hint`` hides that."""
+    own, data = Told("1 2"), {"task": Told("1 2"), "hints": 1}
+    trainer, _, module = fit(RLOO, callbacks=(RewardCallback(),), data=data)
+    assert trainer.callback_metrics["prompts/hinted"] == 1
+    assert {example["hint"] for example in module.rollouts.examples} == {"own"}
+    assert (module.rollouts.rewards > 0).all() and unsolved_groups(module.rollouts, own) == [0, 1, 2, 3]
+    solved = RewardCallback(lambda example, ids, text: 1.0)
+    trainer, _, _ = fit(RLOO, callbacks=(solved,), data=data)
+    assert trainer.callback_metrics["prompts/hinted"] == 0
+    with pytest.raises(UsageError, match=r"^data\.hints asks which responses are right, and reward\.model"):
+        fit(RLOO, callbacks=(RewardCallback(model="some-model"),), data=data)
+
+
+def test_rl_zvp_takes_for_right_what_the_task_counts_as_solved(fit):
+    for paid, sign in ((0.01, -1), (1.0, 1)):
+        reward = RewardCallback(lambda example, ids, text, paid=paid: paid)
+        _, _, module = fit(RLZVP, callbacks=(reward,), data={"task": Told("1 2")})
+        assert (sign * module.rollouts.advantages >= 0).all() and module.rollouts.advantages.any()
+    for name, settings in (("overlong", {"overlong": 8}), ("model", {"model": "some-model"})):
+        with pytest.raises(UsageError, match=rf"^reward\.{name} gives responses .* RLZVP"):
+            fit(RLZVP, callbacks=(RewardCallback(**settings),))
 
 
 def test_long_responses_pay():

@@ -181,6 +181,11 @@ class Algorithm(Training):
         return self.policy
 
     @property
+    def needs_spread(self) -> bool:
+        """Whether responses to one prompt that all earn the same teach nothing, penalties aside."""
+        return self.compares_group
+
+    @property
     def passes(self) -> int:
         """Passes over the rollouts of the next iteration."""
         return self._passes

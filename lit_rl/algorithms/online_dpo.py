@@ -32,6 +32,7 @@ class OnlineDPO(Algorithm):
     """
 
     weighs_tokens = False
+    needs_spread = True
 
     def __init__(
         self, samples: Several = 4, beta: Positive = 0.1, sampling: Literal["policy", "reference"] = "policy", **kwargs

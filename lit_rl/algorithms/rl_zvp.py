@@ -15,8 +15,8 @@ class RLZVP(GRPO):
 
     Where all responses are right, A_t = alpha H_t. Where all are wrong, A_t = -alpha (max_k H_k - H_t), with the most
     entropy in the response. H_t is the entropy of pi(. | s_t) in nats, without a gradient. A response is right if its
-    reward is above 0. This follows another objective: it sharpens what is solved, and pushes failing responses away
-    except where they hesitated.
+    reward is above 0; in training, if what :meth:`lit_rl.tasks.Task.solved` makes of it is. This follows another
+    objective: it sharpens what is solved, and pushes failing responses away except where they hesitated.
 
     Args:
         alpha: weight of these prompts, in units of the advantage per nat.
@@ -25,6 +25,8 @@ class RLZVP(GRPO):
         UsageError: ``rewards`` is ``turns``, or a penalty is in the rewards: prompts without spread have no use for
             either.
     """
+
+    needs_spread = False
 
     def __init__(self, alpha: NonNegative = 0.1, **kwargs) -> None:
         super().__init__(**kwargs)
@@ -45,5 +47,6 @@ class RLZVP(GRPO):
         rewards, entropy = rollouts.rewards, rollouts.entropy
         assert rewards is not None and entropy is not None
         highest = entropy.masked_fill(~rollouts.mask, 0).amax(1, keepdim=True)
-        shaped = self.alpha * torch.where(rewards[:, None] > 0, entropy, entropy - highest)
+        right = (rewards if self._trainer is None else self._data.task.solved(rewards)) > 0
+        shaped = self.alpha * torch.where(right[:, None], entropy, entropy - highest)
         return torch.where(has_spread(rewards, rollouts.group)[:, None], super().advantages(rollouts), shaped)

@@ -10,6 +10,7 @@ import torch
 from lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from lit_rl.algorithms import RLZVP
 from lit_rl.callbacks.progress import report
 from lit_rl.errors import UsageError
 from lit_rl.policy.reward_model import RewardModel
@@ -17,6 +18,8 @@ from lit_rl.ranges import Count, Ranged
 from lit_rl.rollouts import Rollouts
 from lit_rl.tasks.base import Task
 from lit_rl.tasks.scoring import check_call, check_scores, score_rows, scores_of, texts_of
+
+HINTED = "data.hints"  # the key, in an example whose prompt has a hint, of the share of the demonstration in it
 
 
 class RewardCallback(Ranged, Callback, setting="reward"):
@@ -39,8 +42,9 @@ class RewardCallback(Ranged, Callback, setting="reward"):
             punishment of DAPO (2503.14476), in units of the reward. null for none. ``train/reward`` contains it.
 
     Raises:
-        UsageError: both ``scorer`` and ``model`` are given, or ``scorer`` takes other arguments; in an iteration, the
-            scorer raises an error or returns no number (see :func:`lit_rl.tasks.scoring.score_rows`).
+        UsageError: both ``scorer`` and ``model`` are given, or ``scorer`` takes other arguments; ``RLZVP`` has a
+            ``model`` or ``overlong``; in an iteration, the scorer raises an error or returns no number (see
+            :func:`lit_rl.tasks.scoring.score_rows`).
     """
 
     def __init__(
@@ -70,6 +74,11 @@ class RewardCallback(Ranged, Callback, setting="reward"):
                 f"reward.overlong is {self.overlong}, above model.max_new_tokens ({limit}), and would lower the reward "
                 "of every response; lower it"
             )
+        if isinstance(pl_module, RLZVP) and (self.model is not None or self.overlong is not None):
+            raise UsageError(
+                f"reward.{'overlong' if self.model is None else 'model'} gives responses that are all right, or all "
+                "wrong, different rewards, and RLZVP tells them by equal ones; leave it out, or take GRPO"
+            )
         if self.model is not None:
             self.reward_model = RewardModel.load(self.model).requires_grad_(False).to(pl_module.device)
             self.reward_model.check(pl_module.policy)  # type: ignore[arg-type]
@@ -93,10 +102,10 @@ class RewardCallback(Ranged, Callback, setting="reward"):
             rollouts.turn_rewards = None
         values |= _unreadable(data.task, rollouts, policy)
         if data.hints:
-            values["prompts/hinted"] = sum("hint" in example for example in rollouts.examples) / len(rollouts.examples)
+            values["prompts/hinted"] = sum(HINTED in example for example in rollouts.examples) / len(rollouts.examples)
         values |= {
             "train/reward": rollouts.rewards[rollouts.sampled].mean(),
-            "time/score": time.perf_counter() - started,
+            "time/score": data.score_seconds + time.perf_counter() - started,
             "time/sample": data.sample_seconds,
         }
         pl_module.log_dict(values, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

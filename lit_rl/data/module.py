@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.callbacks.progress import report
+from lit_rl.callbacks.reward import reward_callback
 from lit_rl.data.microbatches import MicroBatches, by_length, by_tokens, fewest, groups_together, pieces, shuffled
 from lit_rl.data.prompts import Prompts, TooLong
 from lit_rl.data.resampling import check_plan, resampled
@@ -73,10 +74,9 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         resample: how many times an iteration's prompts whose samples all earn the same reward are replaced by others,
             drawn at random: DAPO's dynamic sampling (2503.14476). All tokens count. The prompts that are trained on
             are then no longer those of the task: solved ones and hopeless ones are rare.
-        hints: how many times a prompt that none of its samples solves (no reward above 0) is asked again, the k-th time
-            with the share k / (hints + 1) of its demonstration in the prompt: GHPO's guidance (2507.10628). The last
-            try's responses are trained on, with the hint as a part of their prompt. All tokens count; the share of
-            hinted prompts is logged as ``prompts/hinted``. Evaluation gives no hints.
+        hints: how many times a prompt that none of its samples solves, as accuracies count it, is asked again: the k-th
+            time with the share k / (hints + 1) of its demonstration, in whole words (GHPO, 2507.10628). The last try is
+            trained on. All tokens count. ``prompts/hinted`` is the share with a hint. Evaluation gives none.
 
     Raises:
         UsageError: settings under which an iteration cannot be sampled or trained on; before the first iteration.
@@ -113,7 +113,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         self.resample, self.hints = resample, hints
         # a run's tokens, of all ranks: sampled ones, those of continuations among them, and prefilled ones
         self.generated = self.continued = self.prefilled = 0
-        self.sample_seconds = 0.0  # of the current iteration
+        self.sample_seconds = self.score_seconds = 0.0  # of the current iteration, of what is scored to sample
         self._replaced = 0  # tokens of the current iteration's responses that are not trained on
 
     @never_the_end
@@ -128,7 +128,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
             sizes = self.prompts_per_iteration, self.rows_per_microbatch, self.tokens_per_microbatch
             check_trainer(trainer, algorithm.plan, *sizes)
             if self.samples_again:
-                check_plan(algorithm.plan, self.task, self.resample, self.hints)
+                check_plan(algorithm, reward_callback(trainer), self.task, self.resample, self.hints)
             splits = {"train": None, **(splits if trainer.limit_val_batches else {})}
         if self.task.converses():
             algorithm.policy.check_turns()
@@ -143,7 +143,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         algorithm = self._algorithm
         started = time.perf_counter()
         self.rollouts = self._sample_iteration(algorithm)
-        self.sample_seconds = time.perf_counter() - started
+        self.sample_seconds = time.perf_counter() - started - self.score_seconds
         if not algorithm.plan.demonstrations:
             own, forked = self.rollouts.mask, self.rollouts.mask[self.rollouts.origin >= 0]
             counts = torch.tensor([int(own.sum()) + self._replaced, int(forked.sum()), self.rollouts.prefilled])

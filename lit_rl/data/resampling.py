@@ -5,6 +5,7 @@
 """
 
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -14,39 +15,48 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from lit_rl.callbacks.reward import reward_callback
+from lit_rl.callbacks.reward import HINTED, RewardCallback, reward_callback
 from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import has_spread
 from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
-from lit_rl.sampling import SamplingPlan, positions
+from lit_rl.sampling import positions
 from lit_rl.tasks.base import Example, Task
 
 HINT = "The answer begins like this:"
 OF_THE_TABLE = ("group", "origin", "row")  # what says where a row stands, not what it is
 
 
-def check_plan(plan: SamplingPlan, task: Task, resample: int, hints: int) -> None:
-    """That the rewards of a prompt's samples are all that decides of it, and that there is something to replace it by.
+def check_plan(algorithm: Any, reward: RewardCallback, task: Task, resample: int, hints: int) -> None:
+    """That the algorithm learns nothing from what is replaced, and that there is something to replace it by.
 
     Raises:
-        UsageError: there are continuations, or no samples, or one where they are compared; no demonstrations for hints,
-            or an environment; or both ways of sampling again.
+        UsageError: there are continuations, or no samples, or an algorithm that learns from rewards that are all the
+            same; for hints, there is a reward model, an environment or no demonstration of two words; or both ways of
+            sampling again.
     """
+    plan = algorithm.plan
     name = "hints" if hints else "resample"
     if resample and hints:
         raise UsageError("data.resample and data.hints are both above 0; set one of them to 0")
     if plan.continuations or plan.demonstrations:
         raise UsageError(f"data.{name} is for algorithms that sample, without continuations; set it to 0")
-    if resample and plan.samples < 2:
+    if not algorithm.needs_spread:
+        when = "none is right" if hints else "all earn the same"
         raise UsageError(
-            f"data.resample compares a prompt's samples, and model.samples is {plan.samples}; raise it, or set "
-            "data.resample 0"
+            f"data.{name} replaces a prompt's responses where {when}, and {type(algorithm).__name__} learns from "
+            "these; set it to 0"
         )
-    if hints and task.converses():
+    if not hints:
+        return
+    if reward.model is not None:
+        raise UsageError("data.hints asks which responses are right, and reward.model does not say it; set it to 0")
+    if task.converses():
         raise UsageError("data.hints takes parts of demonstrations of one turn, and data.task has several; set it to 0")
-    if hints and "demonstration" not in task.prompts("train").column_names:
-        raise UsageError("data.hints takes parts of demonstrations, and data.task has none; set it to 0")
+    rows = task.prompts("train")
+    told = rows["demonstration"] if "demonstration" in rows.column_names else []
+    if not any(len((text or "").split()) > 1 for text in told):
+        raise UsageError("data.hints takes words of demonstrations, and data.task has none of two words; set it to 0")
 
 
 def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]]) -> tuple[Rollouts, int]:
@@ -54,7 +64,7 @@ def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]])
 
     With ``data.resample`` tries, prompts without spread are replaced by others. With ``data.hints``, unsolved ones are
     asked again with a hint that grows from try to try, as long as the model can read it. What is no better after the
-    last try stays.
+    last try stays. The seconds of all scoring are added up in ``data.score_seconds``.
 
     Args:
         data: the data module, in training.
@@ -64,22 +74,30 @@ def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]])
     trainer, algorithm = data.trainer, data.trainer.lightning_module
     reward = reward_callback(trainer)
     policy, tokens, asked = algorithm.behaviour, 0, rollouts.examples
-    rollouts.rewards = reward.score(trainer, algorithm, rollouts)
+    data.score_seconds = 0.0
+
+    def score(table: Rollouts) -> None:
+        started = time.perf_counter()
+        table.rewards = reward.score(trainer, algorithm, table)
+        data.score_seconds += time.perf_counter() - started
+
+    score(rollouts)
     for again in range(1, data.resample + data.hints + 1):
         if data.hints:
-            longer = {group: hinted(asked[group], again / (data.hints + 1)) for group in unsolved_groups(rollouts)}
-            groups = [group for group, example in longer.items() if _has_room(algorithm, example)]
+            share = again / (data.hints + 1)
+            longer = {group: hinted(asked[group], share) for group in unsolved_groups(rollouts, data.task)}
+            groups = [group for group, example in longer.items() if example and _has_room(algorithm, example)]
         else:
-            groups = flat_groups(rollouts)
+            groups = flat_groups(rollouts, algorithm)
         if not int(data.max_over_ranks(torch.tensor(len(groups)))):
-            break
+            continue  # a longer hint may have a word where a shorter one had none
         if not groups:
             with gathered(policy):  # by all ranks together
                 continue
         named = [(*streams[group], again) for group in groups]
         examples = [longer[group] for group in groups] if data.hints else _others(data, named)
         others = data.sample(policy, algorithm.plan, examples, named)
-        others.rewards = reward.score(trainer, algorithm, others)
+        score(others)
         tokens += int(rollouts.mask[rows_of(rollouts, groups)].sum())
         rollouts = with_groups(rollouts, groups, others)
     return rollouts, tokens
@@ -98,27 +116,36 @@ def _has_room(algorithm: Any, example: Example) -> bool:
     )
 
 
-def hinted(example: Example, share: float) -> Example:
-    """The example with the first part of its demonstration in the prompt, whole words, and that share in ``hint``."""
+def hinted(example: Example, share: float) -> Example | None:
+    """The example with the first part of its demonstration in the prompt, and the share in ``HINTED``.
+
+    The part is the whole words within the share, below 1; None where there is none.
+    """
     *before, last = example["prompt"]
-    pieces = re.findall(r"\s*\S+", example["demonstration"])
-    hint = "".join(pieces[: max(1, int(share * len(pieces)))]).strip()
-    return {**example, "prompt": [*before, {**last, "content": f"{last['content']}\n{HINT}\n{hint}"}], "hint": share}
+    pieces = re.findall(r"\s*\S+", example["demonstration"] or "")
+    hint = "".join(pieces[: int(share * len(pieces))]).strip()
+    asked = {**last, "content": f"{last['content']}\n{HINT}\n{hint}"}
+    return {**example, "prompt": [*before, asked], HINTED: share} if hint else None
 
 
-def unsolved_groups(rollouts: Rollouts) -> list[int]:
-    """The groups none of whose samples has a reward above 0, in ascending order."""
-    assert rollouts.rewards is not None
-    solved = rollouts.group[rollouts.sampled & (rollouts.rewards > 0)].tolist()
-    return sorted({*rollouts.group[rollouts.sampled].tolist()} - {*solved})
+def unsolved_groups(rollouts: Rollouts, task: Task) -> list[int]:
+    """The groups none of whose samples the task counts as solved (:meth:`Task.solved`), in ascending order."""
+    own = rollouts.select(rollouts.sampled)
+    assert own.rewards is not None
+    return _without(own.group, task.solved(own.rewards) > 0)
 
 
-def flat_groups(rollouts: Rollouts) -> list[int]:
-    """The groups whose samples all have the same reward, in ascending order."""
-    assert rollouts.rewards is not None
-    groups = rollouts.group[rollouts.sampled]
-    flat = groups[~has_spread(rollouts.rewards[rollouts.sampled], groups)]
-    return flat.unique().tolist()
+def flat_groups(rollouts: Rollouts, algorithm: Any) -> list[int]:
+    """The groups whose samples, or the turns of these if they are compared, all earn the same, in ascending order."""
+    own = rollouts.select(rollouts.sampled)
+    assert own.rewards is not None
+    if algorithm.rewards == "turns":
+        return _without(own.group, (algorithm.advantages(own) != 0).any(1))
+    return _without(own.group, has_spread(own.rewards, own.group))
+
+
+def _without(group: Tensor, found: Tensor) -> list[int]:
+    return sorted({*group.tolist()} - {*group[found].tolist()})
 
 
 def rows_of(rollouts: Rollouts, groups: Sequence[int]) -> Tensor:
