@@ -54,6 +54,7 @@ class Rollouts:
     advantages: Tensor | None = None  # [N, T], Algorithm.prepare
     values: Tensor | None = None  # [N, T], PPO.prepare: the critic's V(s_t) of the weights that sampled
     value_targets: Tensor | None = None  # [N, T], PPO.prepare: the returns that the critic is fitted to
+    score_norms: Tensor | None = None  # [N, T], OptimalBaseline.prepare: |1[a_t] - pi(. | s_t)|^2
     window_tokens: float | None = None  # mean response tokens a row over one optimizer step and all ranks, data module
     padded: float = 1.0  # rows of a micro-batch's iteration, fill-ups included, over real ones, data module
     together: Sequence[Tensor] | None = None  # numbers of trained rows, of a pass's micro-batches, data module

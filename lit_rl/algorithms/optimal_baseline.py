@@ -8,11 +8,8 @@ from torch import Tensor
 from lit_rl.algorithms.base import Algorithm
 from lit_rl.functional.advantages import weighted_baseline
 from lit_rl.functional.chosen import packed, unpacked
-from lit_rl.policy.causal import CausalPolicy
 from lit_rl.ranges import Several
 from lit_rl.rollouts import Rollouts, response_mask
-
-MOST_LOGITS = 2**27  # at once
 
 
 class OptimalBaseline(Algorithm):
@@ -46,9 +43,17 @@ class OptimalBaseline(Algorithm):
         super().__init__(samples=samples, **kwargs)
         self.per, self.leave_one_out = per, leave_one_out
 
+    @torch.no_grad()
+    def prepare(self, rollouts: Rollouts, rows: int) -> None:
+        parts = torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
+        norms = [self.policy.score_norms(rollouts.select(part), self.plan.temperature) for part in parts]
+        rollouts.score_norms = torch.cat(norms)
+        super().prepare(rollouts, rows)
+
     def advantages(self, rollouts: Rollouts) -> Tensor:
         mask = rollouts.mask
-        norms = packed(score_norms(self.policy, rollouts, self.plan.temperature), mask)
+        assert rollouts.score_norms is not None
+        norms = packed(rollouts.score_norms, mask)
         if self.per == "response":
             norms = norms.sum(1, keepdim=True).expand_as(norms)
         elif self.per == "prefix":
@@ -58,20 +63,3 @@ class OptimalBaseline(Algorithm):
             returns.view(-1, samples), norms.reshape(-1, samples, norms.shape[1]), self.leave_one_out
         )
         return returns[:, None] - unpacked(baseline.view_as(norms), mask)
-
-
-@torch.no_grad()
-def score_norms(policy: CausalPolicy, rollouts: Rollouts, temperature: float) -> Tensor:
-    """|1[a_t] - pi(. | s_t)|^2 = 1 - 2 pi(a_t | s_t) + sum_a pi(a | s_t)^2: [N, T], 0 outside the mask.
-
-    It is the squared norm of the gradient of log pi(a_t | s_t) by the logits divided by the temperature.
-    """
-    rows = max(1, MOST_LOGITS // (policy.vocabulary * rollouts.mask.shape[1]))
-    norms = []
-    for part in (
-        rollouts.select(some) for some in torch.arange(len(rollouts), device=rollouts.mask.device).split(rows)
-    ):
-        chances = policy.logits(part, temperature).softmax(-1)
-        chosen = chances.gather(-1, part.response_ids[..., None]).squeeze(-1)
-        norms.append((1 - 2 * chosen + chances.square().sum(-1)) * part.mask)
-    return torch.cat(norms)

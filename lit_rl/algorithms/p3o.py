@@ -16,9 +16,10 @@ class P3O(ResponseRatio):
     """Half the difference of a pair's rewards times the difference of its scores (2310.00212). Unbiased.
 
     The gradient of a pair is (r_1 - r_2) (psi_1 - psi_2) / 2, with psi the score of a whole response. On the weights
-    that sampled this is RLOO's with two responses, to the last bit. What differs comes later: the importance ratio is
+    that sampled this is RLOO's with two responses, up to rounding. What differs comes later: the importance ratio is
     that of whole responses, rho_i = pi(response i) / pi_old(response i), so that without clipping later steps are
-    unbiased as well. A penalty ``k1_reward`` enters the rewards that are compared.
+    unbiased as well. A penalty ``k1_reward`` enters the rewards that are compared. Both ways of clipping are written as
+    PPO's minimum and may differ from the paper's.
 
     Args:
         samples: responses sampled for each prompt, 2: a pair.

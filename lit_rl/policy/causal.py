@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Collection
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from lit_rl.errors import UsageError
 from lit_rl.policy.chat import check_thoughts, end_of_turn, reply_ids
 from lit_rl.policy.checks import check_language_model
 from lit_rl.policy.lora import AdaptersOff, add_adapters, merged
-from lit_rl.policy.pieces import in_pieces, of_logits, plain_head, tokens_at_once
+from lit_rl.policy.pieces import OfLogits, in_pieces, of_logits, plain_head, score_norms, tokens_at_once
 from lit_rl.policy.reading import on_table, read, read_states
 from lit_rl.policy.shapes import without_weights
 from lit_rl.ranges import Count, Ranged, Whole
@@ -190,11 +191,18 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
             temperature: above 0.
             whole: read each group by itself and compute all logits at once, however much memory they take.
         """
-        return self._read(rollouts, temperature, entropy=False, whole=whole)[0]
+        return self._read(rollouts, temperature, partial(of_logits, entropy=False), whole)[0]
 
     def logprobs_and_entropy(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the entropy of pi(. | s_t) [N, T] in nats, which has no gradient."""
-        return self._read(rollouts, temperature, entropy=True)
+        logprobs, entropy = self._read(rollouts, temperature, partial(of_logits, entropy=True))
+        return logprobs, entropy
+
+    @torch.no_grad()
+    def score_norms(self, rollouts: Rollouts, temperature: float) -> Tensor:
+        """|1[a_t] - pi(. | s_t)|^2, the squared norm of the score of a token by the logits divided by ``temperature``:
+        [N, T], 0 outside the mask."""
+        return self._read(rollouts, temperature, score_norms)[0]
 
     def logprobs_and_states(self, rollouts: Rollouts, temperature: float) -> tuple[Tensor, Tensor]:
         """:meth:`forward`, and the model's last hidden state of each s_t: [N, T, H], 0 outside the mask."""
@@ -220,19 +228,17 @@ class CausalPolicy(Ranged, nn.Module, setting="model.policy"):
         """The number of tokens that have a logit."""
         return int(self.model.config.get_text_config(decoder=True).vocab_size)
 
-    def _read(
-        self, rollouts: Rollouts, temperature: float, entropy: bool, whole: bool = False
-    ) -> tuple[Tensor, Tensor]:
+    def _read(self, rollouts: Rollouts, temperature: float, of: OfLogits, whole: bool = False) -> tuple[Tensor, ...]:
         ids = rollouts.response_ids[rollouts.mask]
         large = not whole and len(ids) > tokens_at_once(self.vocabulary)
         head = plain_head(self.model) if large else None
         if head is None:
             logits = self._scaled(read(self.model, rollouts, apart=whole)[0], temperature)
-            found = of_logits(logits, ids, entropy)
+            found = of(logits, ids)
         else:
             hidden = read_states(self.model.base_model, rollouts)
-            found = in_pieces(head, hidden, ids, temperature, self.dtype, entropy)
-        return on_table(found[0], rollouts.mask), on_table(found[1], rollouts.mask)
+            found = in_pieces(head, hidden, ids, temperature, self.dtype, of)
+        return tuple(on_table(each, rollouts.mask) for each in found)
 
 
 def states(base: nn.Module, rollouts: Rollouts) -> Tensor:

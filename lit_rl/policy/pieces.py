@@ -1,5 +1,6 @@
-"""Log-probabilities of tokens without the logits of a whole micro-batch in memory."""
+"""Log-probabilities of tokens, and the like, without the logits of a whole micro-batch in memory."""
 
+from collections.abc import Callable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -9,6 +10,7 @@ from torch.distributed.fsdp import FSDPModule
 from torch.utils.checkpoint import checkpoint
 
 MOST_LOGITS = 3 * 2**23  # at once: 96 MiB in float32
+OfLogits = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # of logits [n, V] and ids [n]: numbers [n]
 _plain: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()  # models whose head does all there is
 
 
@@ -34,25 +36,24 @@ def plain_head(model: Any) -> nn.Linear | None:
 
 
 def in_pieces(
-    head: nn.Linear, states: Tensor, ids: Tensor, temperature: float, dtype: torch.dtype, entropy: bool
-) -> tuple[Tensor, Tensor]:
-    """:func:`of_logits` of a head's logits, some tokens after others; a backward pass computes them again.
+    head: nn.Linear, states: Tensor, ids: Tensor, temperature: float, dtype: torch.dtype, of: OfLogits
+) -> tuple[Tensor, ...]:
+    """``of`` a head's logits, some tokens after others; a backward pass computes them again.
 
     Args:
         states: [n, H] hidden states.
         dtype: of the logits.
     """
 
-    def piece(some: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        return of_logits(head(some).to(dtype) / temperature, chosen, entropy)
+    def piece(some: Tensor, chosen: Tensor) -> tuple[Tensor, ...]:
+        return of(head(some).to(dtype) / temperature, chosen)
 
     count = -(-len(ids) // tokens_at_once(head.weight.shape[0]))
     tokens = -(-len(ids) // count)  # pieces of one size take the same memory again
     again = torch.is_grad_enabled()
     pairs = zip(states.split(tokens), ids.split(tokens), strict=True)
     parts = [checkpoint(piece, *pair, use_reentrant=False) if again else piece(*pair) for pair in pairs]
-    logprobs, entropies = zip(*parts, strict=True)
-    return torch.cat(logprobs), torch.cat(entropies)
+    return tuple(torch.cat(each) for each in zip(*parts, strict=True))
 
 
 def of_logits(logits: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tensor]:
@@ -63,3 +64,14 @@ def of_logits(logits: Tensor, ids: Tensor, entropy: bool) -> tuple[Tensor, Tenso
         return logprobs, torch.zeros_like(logprobs)
     parts = logits.detach().split(max(1, MOST_LOGITS // 8 // logits.shape[-1]))  # to spare memory
     return logprobs, torch.cat([torch.special.entr(part.softmax(-1)).sum(-1) for part in parts])
+
+
+@torch.no_grad()
+def score_norms(logits: Tensor, ids: Tensor) -> tuple[Tensor]:
+    """|1[a] - pi|^2 of the tokens [n] under logits [n, V]: the squared norm of the gradient of log pi(a) by the
+    logits."""
+    rows, norms = max(1, MOST_LOGITS // 8 // logits.shape[-1]), []  # to spare memory
+    for some, chosen in zip(logits.split(rows), ids.split(rows), strict=True):
+        gaps = some.softmax(-1).scatter_add_(-1, chosen[:, None], some.new_full((len(some), 1), -1.0))
+        norms.append(gaps.square_().sum(-1))
+    return (torch.cat(norms),)
