@@ -93,6 +93,7 @@ def _interpolations() -> list[Claim]:
 def _reuse() -> list[Claim]:
     return [
         *(Claim(f"TRePO {fill}, reuse", trepo(fill=fill, reuse=True), SUM_EOS) for fill in FILLS),
+        Claim("TRePO as SPO", trepo(reuse=True, **CLIPPED), SUM_EOS),
         Claim("TRePO segment_td, reuse, K=2", trepo(reuse=True, continuations=2), SUM_EOS),
         Claim("TRePO segment_td, reuse, stride 1", trepo(reuse=True, cuts=Stride(1)), GATE),
         Claim("TRePO segment_td, reuse, G=1", trepo(reuse=True, **ALONE), SUM_EOS),

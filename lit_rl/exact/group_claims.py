@@ -66,7 +66,8 @@ def groups() -> list[Claim]:
 
 def like_grpo() -> list[Claim]:
     """Other ratios than GRPO's, which are all 1 here, and another mean and deviation: of what is one iteration here."""
-    over_length, normalised = grpo_std(3, PARITY.length), whitened(3, PARITY.length)
+    over_length, plus = grpo_std(3, PARITY.length), partial(REINFORCEPlusPlus, samples=3)
+    normalised = whitened(3, PARITY.length)
     zvp = partial(RLZVP, samples=3, normalizer="row_sum")
     return [
         Claim("GSPO, G=3", partial(GSPO, samples=3), PARITY, over_length),
@@ -75,7 +76,8 @@ def like_grpo() -> list[Claim]:
         Claim("CISPO, G=2", partial(CISPO, samples=2), SUM_EOS, NO_CLOSED_FORM),
         *(Claim("RLZVP, not over length, G=3", zvp, task, zero_variance(3, 0.1)) for task in (PARITY, KEY_EOS)),
         Claim("RLZVP, G=3", partial(RLZVP, samples=3), KEY_EOS, NO_CLOSED_FORM),
-        Claim("REINFORCEPlusPlus, G=3", partial(REINFORCEPlusPlus, samples=3), PARITY, normalised),
+        Claim("REINFORCEPlusPlus, G=3", plus, PARITY, normalised),
+        Claim("REINFORCEPlusPlus, group baseline, G=3", partial(plus, group_baseline=True), PARITY, normalised),
         Claim("REINFORCEPlusPlus, G=2", partial(REINFORCEPlusPlus, samples=2), SUM_EOS, NO_CLOSED_FORM),
     ]
 
