@@ -16,7 +16,7 @@ from mlflow_server import Server, served
 from ray.cluster_utils import Cluster
 from waiting import PATIENCE, until
 
-from ablations.records.experiment import ARM, KIND, SEED
+from ablations.records.experiment import ARM, FAILURE, KIND, SEED
 from ablations.sweep.launchers import Work
 from ablations.sweep.ray_nodes import connected
 
@@ -97,6 +97,38 @@ def test_when_a_node_dies_each_cell_finishes_once_and_the_report_is_the_local_on
     assert _report(here, MLFLOW_TRACKING_URI=server.uri) == _report(local)
 
 
+def test_a_cell_that_finished_before_its_node_died_is_not_run_again(start, cluster, node, server):
+    """The Ray worker is stopped, so that its cell's end reaches MLflow, but not the runner."""
+    runner = start("swept", "--seeds", "1")
+    until(lambda: bool(_cells(node, threads=2)), runner)
+    stopped = psutil.Process(_cells(node)[0]).parent().parent()
+    stopped.suspend()
+    try:
+        until(lambda: not _cells(node), runner)
+        cluster.remove_node(node, allow_graceful=False)
+    finally:
+        stopped.kill()
+    _ends(runner, 0)
+    assert _states(server, "swept") == {"FINISHED": 3}
+
+
+def test_a_node_where_no_cell_can_begin_is_left_out(start, cluster, server, tmp_path):
+    package = tmp_path / "broken" / "ablations"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise ImportError('half a package')")
+    address, environment = "127.0.0.2", {"PYTHONPATH": str(package.parent)}
+    node = cluster.add_node(num_cpus=1, node_ip_address=address, env_vars=environment)
+    try:
+        errors = _ends(start("swept", "--seeds", "1"), 0)
+    finally:
+        cluster.remove_node(node)
+    assert f"Ray: node {address} gets no more cells: ImportError: half a package" in errors
+    runs = _runs(server, "swept", "cell")
+    lost = [run.data.tags[FAILURE] for run in runs if run.info.status == "KILLED"]
+    assert 1 <= len(lost) <= 2 and all(reason.endswith(f"half a package, on {address}") for reason in lost)
+    assert len(runs) == 3 + len(lost) and _states(server, "swept")["FINISHED"] == 3
+
+
 def test_a_stage_is_made_before_the_cell_that_needs_it(start, here, server):
     _ends(start("staged"), 0)
     [made] = (here / "mlruns" / "stages").iterdir()
@@ -154,13 +186,14 @@ def _ends(runner: "subprocess.Popen[str]", code: int) -> list[str]:
     return errors
 
 
-def _cells(node) -> list[int]:
-    """The processes at work on a node: children of what they are forked from."""
+def _cells(node, threads: int = 1) -> list[int]:
+    """The processes at work on a node: children of what they are forked from. They begin with one thread."""
     [raylet] = node.all_processes["raylet"]
     found = []
     for process in psutil.Process(raylet.process.pid).children(recursive=True):
         try:
-            if "multiprocessing.forkserver" in " ".join(process.parent().cmdline()):
+            forked = "multiprocessing.forkserver" in " ".join(process.parent().cmdline())
+            if forked and process.num_threads() >= threads:
                 found.append(process.pid)
         except (psutil.Error, AttributeError):  # it has ended
             pass

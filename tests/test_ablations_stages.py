@@ -7,12 +7,13 @@ import pytest
 
 from ablations.analysis import arm_table
 from ablations.grid import Preparation, cells, preparation
+from ablations.records.outcome import Outcome
 from ablations.records.study_results import load
 from ablations.report import figures
 from ablations.study import Arm, Stage, Study
-from ablations.sweep import runner
+from ablations.sweep import runner, stages
 from ablations.sweep.stages import prepare, seconds
-from ablations.sweep.workers import Processes
+from ablations.sweep.workers import Processes, aside
 from lit_rl.errors import UsageError
 
 TASK = {"class_path": "KeyToken", "init_args": {"vocabulary": 3, "length": 2}}
@@ -52,6 +53,27 @@ def test_a_stage_that_fails_leaves_nothing_behind(tmp_path):
     with pytest.raises(UsageError, match="fit-reward --prompts 0 .* failed: prompts is 0"):
         prepare([wrong], Processes(1))
     assert not any(Path("mlruns").rglob("*wrong*"))
+
+
+def test_two_tries_at_once_do_not_meet_and_what_is_made_stays(tmp_path):
+    """As on a file system that machines share, where one of them was taken for dead."""
+    made = preparation(SCORES, 0, False)
+    task, launcher = stages._StageTask(made), Processes(2)
+    works = [task.start() for _ in range(2)]
+    try:
+        workers = [launcher.start(work, None) for work in works]
+        while left := [worker for worker in workers if not worker.is_over()]:
+            launcher.wait(left, None)
+            assert not [status for worker in workers for status in worker.told()]
+        assert not [status for worker in workers for status in worker.told()]
+    finally:
+        launcher.stop()
+    assert [worker.outcome for worker in workers] == [Outcome(None)] * 2
+    folder = Path(made.folder)
+    assert list(folder.parent.iterdir()) == [folder]
+    before = (folder / stages.RECORD).stat().st_mtime_ns
+    assert aside(stages._make, print, made, works[0].args[1]) is None  # for a runner that did not get it
+    assert (folder / stages.RECORD).stat().st_mtime_ns == before
 
 
 def test_a_sweep_makes_its_stages_once_and_reports_what_they_took(tmp_path, capfd):

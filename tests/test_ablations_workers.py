@@ -8,18 +8,22 @@ import sys
 import threading
 from collections import Counter
 
+import pytest
 import sweeping
 from mlflow.entities import Run
 
 from ablations import grid, studies
 from ablations.__main__ import main
 from ablations.grid import Preparation
-from ablations.records.experiment import ARM, PARENT, SWEEP, Tracking, sweep
+from ablations.records.experiment import ARM, FAILURE, PARENT, SWEEP, Tracking, sweep
+from ablations.records.outcome import Failure, Outcome
 from ablations.sweep import claims, runner
 from ablations.sweep.arm_runs import close_arms, open_arms
+from ablations.sweep.cell import run_cell
 from ablations.sweep.claims import take
+from ablations.sweep.launchers import Death
 from ablations.sweep.stages import prepare
-from ablations.sweep.workers import Processes
+from ablations.sweep.workers import Processes, aside
 
 
 def of(runs: list[Run]) -> Counter[tuple[str, str]]:
@@ -64,6 +68,80 @@ def test_a_worker_that_dies_costs_its_own_cell(tmp_path, monkeypatch, capsys):
         ("fine", "FINISHED"): 1,
     }
     assert not [path for path in (tmp_path / "mlruns" / "claims").rglob("*") if path.is_file()]
+
+
+class Lost:
+    """A launcher of one worker at a time, which is over at once: these are the state that it leaves its run in, and
+    what its runner hears."""
+
+    room = 1
+
+    def __init__(self, tracking: Tracking, *ends: tuple[str, Outcome | Death]) -> None:
+        self._tracking, self._ends = tracking, list(ends)
+        self.outcome: Outcome | None = None
+
+    def start(self, work, claim):
+        status, self._heard = self._ends.pop(0)
+        if status != "RUNNING":
+            self._tracking.client.set_terminated(work.args[-1], status)
+        self.outcome = self._heard if isinstance(self._heard, Outcome) else None
+        return self
+
+    def wait(self, workers, seconds):
+        return workers
+
+    def told(self):
+        return iter(())
+
+    def is_over(self):
+        return True
+
+    def death(self):
+        return self._heard
+
+    def warm_up(self):
+        pass
+
+    def stop(self):
+        assert not self._ends
+
+
+NODE, LAST = (Death("its node", "10.0.0.7", tries) for tries in (5, 1))
+AWAY = Failure("MLflow did not answer", True)
+
+
+@pytest.mark.parametrize(
+    ("ends", "states", "code"),
+    [
+        ([("FINISHED", NODE)], {("FINISHED", None)}, 0),
+        ([("FINISHED", LAST)], {("FINISHED", None)}, 0),
+        ([("RUNNING", LAST)], {("FAILED", "its node died, 10.0.0.7")}, 1),
+        (
+            [("RUNNING", NODE), ("FINISHED", Outcome(None))],
+            {("KILLED", "its node died, 10.0.0.7"), ("FINISHED", None)},
+            0,
+        ),
+        ([("RUNNING", Outcome(AWAY))], {("FAILED", AWAY.reason)}, 2),
+    ],
+)
+def test_a_run_ends_once_and_with_a_reason_whatever_its_runner_hears(tmp_path, ends, states, code):
+    study = sweeping.STUDIES["deadly"]
+    tracking = Tracking(study.name)
+    others = [cell.hash for cell in grid.cells(study)[1:]]
+    assert runner.run(study, None, Lost(tracking, *ends), False, others) == code
+    runs = tracking.runs("cell")
+    assert {(run.info.status, run.data.tags.get(FAILURE)) for run in runs} == states and len(runs) == len(ends)
+
+
+@pytest.mark.parametrize("name", ["swept", "mistaken"])
+def test_what_was_taken_for_dead_leaves_its_run_as_it_is(tmp_path, name):
+    tracking, cell = Tracking(name), grid.cells(sweeping.STUDIES[name])[0]
+    run = tracking.open_cell(cell, {SWEEP: sweep()})
+    tracking.client.set_terminated(run, "KILLED")
+    failure = aside(run_cell, print, cell, name, tracking.uri, run)
+    assert (failure is None) == (name == "swept")
+    ended = tracking.client.get_run(run)
+    assert ended.info.status == "KILLED" and FAILURE not in ended.data.tags
 
 
 def test_what_another_runner_has_claimed_is_left_to_it(tmp_path):

@@ -1,17 +1,13 @@
-"""How workers are started: who gets which GPU, what deaths end a task, and what travels to another machine."""
+"""How workers are started: who gets which GPU, and what deaths end a task."""
 
-import sys
-import types
 from collections import Counter
 from pathlib import Path
 
 import pytest
 import visible_gpus
 
-from ablations.__main__ import main
 from ablations.records.outcome import Failure, Outcome
 from ablations.sweep.launchers import Death, Work, work_off
-from ablations.sweep.ray_nodes import Folder, room
 from ablations.sweep.workers import Processes
 
 
@@ -104,8 +100,8 @@ class Recorded:
         self.happened["started"] += 1
         return Work(print, ())
 
-    def died(self, failure, again):
-        self.happened["tried again" if again else "given up"] += 1
+    def died(self, failure):
+        self.happened["tried again"] += 1
 
     def ended(self, outcome):
         self.outcomes.append(outcome)
@@ -130,68 +126,19 @@ def test_a_task_is_tried_again_until_too_many_of_its_workers_died(tmp_path, ends
     work_off([task], Given(*ends), print)
     assert task.outcomes == [outcome]
     died = sum(isinstance(end, Death) for end in ends)
-    given_up = outcome.failure is not None
-    assert task.happened["started"] == len(ends)
-    assert (task.happened["tried again"], task.happened["given up"]) == (died - given_up, given_up)
+    assert task.happened == Counter({"started": len(ends), "tried again": died - (outcome.failure is not None)})
     assert not task.claim.exists()
 
 
-def test_a_folder_arrives_whole_and_once(tmp_path, monkeypatch):
-    for machine in ("here", "there"):
-        (tmp_path / machine).mkdir()
-    path = Path("stages/scores-1")
-    monkeypatch.chdir(tmp_path / "here")
-    (path / "deep").mkdir(parents=True)
-    (path / "stage.json").write_text("{}")
-    (path / "deep" / "weights").write_bytes(bytes(range(256)))
-    folder = Folder.packed(path)
-    monkeypatch.chdir(tmp_path / "there")
-    for _ in range(2):
-        folder.unpack()
-        assert Folder.packed(path) == folder
-        assert [each.name for each in Path("stages").iterdir()] == ["scores-1"]
+class Settled(Recorded):
+    """One of whose end its worker's last word has not come."""
+
+    def settled(self):
+        return DONE if self.happened["started"] else None
 
 
-@pytest.mark.parametrize(
-    ("node", "share", "fits"),
-    [
-        ({"CPU": 8}, {"CPU": 1, "GPU": 0}, 8),
-        ({"CPU": 8}, {"CPU": 1, "GPU": 1}, 0),
-        ({"CPU": 8, "GPU": 2}, {"CPU": 1, "GPU": 0.25}, 8),
-        ({"CPU": 8, "GPU": 1}, {"CPU": 2, "GPU": 0.1}, 4),
-        ({"CPU": 64, "GPU": 1}, {"CPU": 0.5, "GPU": 0.1}, 10),
-    ],
-)
-def test_a_node_has_room_for_what_fits(node, share, fits):
-    assert room(node, share) == fits
-
-
-@pytest.mark.parametrize(
-    ("args", "named"),
-    [
-        ([], "MLFLOW_TRACKING_URI"),
-        (["--address", "127.0.0.1:9"], "--address: no Ray cluster at 127.0.0.1:9"),
-        (["--address", "head"], "--address: no Ray cluster at head"),
-    ],
-)
-def test_what_ray_cannot_do_is_one_line(monkeypatch, capsys, args, named):
-    monkeypatch.setitem(sys.modules, "ray", types.ModuleType("ray"))
-    if args:
-        monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    _is_one_line(capsys, named, "--launcher", "ray", *args)
-
-
-def test_without_ray_a_line_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "ray", None)
-    _is_one_line(capsys, "pip install 'lit-rl[ray]'", "--launcher", "ray")
-
-
-def test_a_setting_of_ray_is_not_taken_for_one_of_processes(capsys):
-    _is_one_line(capsys, "--gpus-per-cell", "--gpus-per-cell", "0.5")
-
-
-def _is_one_line(capsys, named: str, *args: str) -> None:
-    assert main(["run", "quickstart", *args]) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    assert line.startswith("ablations: ") and named in line
-    assert not list(Path().iterdir())
+@pytest.mark.parametrize("death", [NODE, Death("its node", "10.0.0.7", tries=1)])
+def test_a_task_that_ended_before_its_worker_died_is_not_tried_again(tmp_path, death):
+    task = Settled(tmp_path / "claim")
+    work_off([task], Given(death), print)
+    assert task.outcomes == [DONE] and task.happened == Counter({"started": 1})

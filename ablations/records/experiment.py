@@ -76,11 +76,15 @@ class Tracking:
         run = self.client.create_run(self.experiment, run_name=str(cell), tags={**own, **tags})
         return run.info.run_id
 
-    def fail(self, run_id: str, failure: Failure) -> None:
-        """Ends a run as failed, and says why in its tags."""
+    def is_running(self, run_id: str) -> bool:
+        """Whether nobody has ended the run."""
+        return self.client.get_run(run_id).info.status == "RUNNING"
+
+    def fail(self, run_id: str, failure: Failure, status: str = "FAILED") -> None:
+        """Ends a run as failed, or as killed, and says why in its tags."""
         self.client.set_tag(run_id, FAILURE, failure.reason[:LONGEST])
         self.client.set_tag(run_id, USAGE, str(failure.usage).lower())
-        self.client.set_terminated(run_id, "FAILED")
+        self.client.set_terminated(run_id, status)
 
 
 def sweep() -> str:

@@ -68,7 +68,10 @@ class ToldProgress(PhaseProgress):
 
 
 def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: str, run_id: str) -> Failure | None:
-    """Runs a cell and ends its MLflow run, as FINISHED only after everything is done."""
+    """Runs a cell and ends its MLflow run, as FINISHED only after everything is done.
+
+    A run that was closed meanwhile, by a runner that took this for dead, stays as it is.
+    """
     be_silent()
     patience.tell = lambda line: tell(Status(str(cell), "", 0, 0, None, line))
     os.environ["MLFLOW_TRACKING_URI"] = uri
@@ -82,9 +85,10 @@ def run_cell(tell: Callable[[Status], None], cell: Cell, experiment: str, uri: s
         if isinstance(usage, patience.Away):  # nobody there to be told
             return failure
         tracking.client.log_text(run_id, traceback.format_exc(), "error.txt")
-        tracking.fail(run_id, failure)
+        if tracking.is_running(run_id):
+            tracking.fail(run_id, failure)
         return failure
-    if tracking.client.get_run(run_id).info.status == "RUNNING":  # and not closed by a runner that took this for dead
+    if tracking.is_running(run_id):
         tracking.client.set_terminated(run_id, "FINISHED")
     return None
 

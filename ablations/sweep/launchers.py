@@ -51,13 +51,14 @@ class Task(Protocol):
     claim: Path
 
     def settled(self) -> Outcome | None:
-        """How it ended already; None if it is to be done. Asked by the holder of the claim."""
+        """How it ended already; None if it is to be done. Asked by the holder of the claim, before each try and after a
+        worker's death, which may have cut off its last word."""
 
     def start(self) -> Work:
         """What a worker is to do."""
 
-    def died(self, failure: Failure, again: bool) -> None:
-        """The worker died; ``again`` if there will be another."""
+    def died(self, failure: Failure) -> None:
+        """The worker died, and there will be another."""
 
     def ended(self, outcome: Outcome) -> None:
         """This is how it ended, here or in another runner."""
@@ -131,11 +132,14 @@ def work_off(tasks: Sequence[Task], launcher: Launcher, show: Callable[[Status],
                     show(status)
                 if not over:
                     continue
-                (task, claim), outcome = running.pop(worker), worker.outcome
+                task, claim = running.pop(worker)
+                outcome = task.settled() if worker.outcome is None else worker.outcome
                 if outcome is None:
                     failure, again = _failure(worker.death(), task.claim, deaths)
-                    task.died(failure, again)
-                    outcome = None if again else Outcome(failure)
+                    if again:
+                        task.died(failure)
+                    else:
+                        outcome = Outcome(failure)
                 claim.release()
                 if outcome is None:
                     open_.append(task)

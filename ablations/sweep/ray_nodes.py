@@ -1,62 +1,31 @@
-"""The launcher of workers on the nodes of a Ray cluster. Each worker is a Ray task with a process of its own, as on one
-machine; what the process tells is the stream of the task's results."""
+"""The launcher of workers on the nodes of a Ray cluster."""
 
 import logging
 import math
 import os
 import queue
-import re
-import shutil
 import signal
 import socket
 import sys
-import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+from urllib.parse import urlsplit
 
-from ablations.records.outcome import Failure, Outcome
 from ablations.sweep.claims import Claim
-from ablations.sweep.launchers import Death, Work
-from ablations.sweep.status import Status
+from ablations.sweep.launchers import Work
+from ablations.sweep.ray_tasks import Folder, RayWorker, Unfit, first_line, on_node
 from ablations.sweep.stopping import SIGNALS
-from ablations.sweep.workers import GPUS, ProcessWorker, warm_up
+from ablations.sweep.workers import GPUS
 from lit_rl.errors import UsageError
+from lit_rl.tracking.patience import shown
 
 SENT = ("MLFLOW_", "LIT_RL_", "HF_")  # what a worker takes over of the runner's variables begins so
-NODE_TRIES = 5  # nodes may be lent for a short time
 SECONDS_BETWEEN_LOOKS = 1.0  # at which nodes there are
-SECONDS_TO_STOP = 5.0
+SECONDS_TO_STOP = 5.0  # all workers
 SECONDS_TO_ANSWER = 5.0
-
-
-class Folder(NamedTuple):
-    """A folder of the working directory, on its way to another machine: the contents of its files by their paths."""
-
-    path: Path
-    files: dict[str, bytes]
-
-    @classmethod
-    def packed(cls, path: Path) -> "Folder":
-        found = (each for each in path.rglob("*") if each.is_file())
-        return cls(path, {str(each.relative_to(path)): each.read_bytes() for each in found})
-
-    def unpack(self) -> None:
-        """Makes the folder where it is not there yet; it is whole as soon as it has its name."""
-        part = self.path.with_name(f".{self.path.name}.{os.getpid()}")
-        for name, content in self.files.items():
-            (part / name).parent.mkdir(parents=True, exist_ok=True)
-            (part / name).write_bytes(content)
-        try:
-            part.rename(self.path)
-        except OSError:  # a worker beside, or a file system that machines share
-            shutil.rmtree(part)
-            if not self.path.exists():
-                raise
 
 
 @contextmanager
@@ -69,7 +38,8 @@ def connected(address: str, cpus: float, gpus: float, jobs: int | None) -> Itera
         jobs: the most workers at a time; None for as many as there is room for.
 
     Raises:
-        UsageError: Ray is not installed, there is no cluster, no node has what a worker takes, or runs go to a file.
+        UsageError: Ray is not installed, there is no cluster, no node has what a worker takes, or runs go to a file or
+            to an address that means another machine on each node.
     """
     try:
         import ray
@@ -89,20 +59,34 @@ def connected(address: str, cpus: float, gpus: float, jobs: int | None) -> Itera
             socket.create_connection((host, int(port)), SECONDS_TO_ANSWER).close()
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, RuntimeError, ValueError) as error:
-        why = _first_line(error)
+        why = first_line(error)
         raise UsageError(f"--address: no Ray cluster at {address} ({why}); `ray start --head` starts one") from None
     finally:
         for each, handler in handlers.items():  # Ray has set its own
             signal.signal(each, handler)
     try:
+        _check_reachable(os.environ["MLFLOW_TRACKING_URI"], ray.nodes(), ray.util.get_node_ip_address())
         nodes = RayNodes(cpus, gpus, jobs)
-        share = f"{cpus:g} CPU and {gpus:g} GPU"
         if not nodes.room:
-            raise UsageError(f"--cpus-per-cell, --gpus-per-cell: no node of the cluster has {share}; ask for less")
-        print(f"Ray: {nodes.room} cells at a time now; each takes {share}", file=sys.stderr)
+            raise UsageError(
+                f"--cpus-per-cell, --gpus-per-cell: no node of the cluster has {nodes.share}; ask for less"
+            )
         yield nodes
     finally:
         ray.shutdown()
+
+
+def _check_reachable(uri: str, nodes: Sequence[Mapping[str, Any]], here: str) -> None:
+    others = {node["NodeManagerAddress"] for node in nodes if node["Alive"]} - {here}
+    if _is_loopback(urlsplit(uri).hostname or "") and not all(map(_is_loopback, others)):
+        raise UsageError(
+            f"MLFLOW_TRACKING_URI is {shown(uri)}, which on {min(others)} is that machine itself; give an address that "
+            f"all nodes reach, as http://{here}:5000 of `mlflow server --host 0.0.0.0 --allowed-hosts '{here}:*'`"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")
 
 
 class RayNodes:
@@ -111,10 +95,11 @@ class RayNodes:
     def __init__(self, cpus: float, gpus: float, jobs: int | None) -> None:
         import ray
 
+        self.share = f"{cpus:g} CPU and {gpus:g} GPU"
         self._share, self._jobs = {"CPU": cpus, "GPU": gpus}, math.inf if jobs is None else jobs
         options = {"num_cpus": cpus, "num_gpus": gpus, "num_returns": "streaming"}
         # no retries: a second try has a run of its own. Ray's worker stays after a task, for it has the imports
-        self._task: Any = ray.remote(max_retries=0, max_calls=0, **options)(_on_node)
+        self._task: Any = ray.remote(max_retries=0, max_calls=0, **options)(on_node)
         self._variables = {name: value for name, value in os.environ.items() if name.startswith(SENT)}
         if not gpus:  # otherwise Ray says which
             self._variables[GPUS] = ""
@@ -122,16 +107,46 @@ class RayNodes:
         self._stirred: queue.SimpleQueue[RayWorker] = queue.SimpleQueue()
         self._started: list[RayWorker] = []
         self._room, self._looked = 0, -math.inf
+        self._unfit: dict[str, str] = {}  # ids of nodes that get no more workers, and why
 
     @property
     def room(self) -> int:
-        """As many workers as the nodes that are there have room for, if nothing else runs on them."""
-        if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
-            import ray
+        """As many workers as the nodes that are there have room for, if nothing else runs on them.
 
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            self._room, self._looked = sum(room(node, self._share) for node in nodes), time.monotonic()
+        Raises:
+            UsageError: there are nodes with room, but on none of them could work begin.
+        """
+        self._look()
         return int(min(self._room, self._jobs))
+
+    def _look(self) -> None:
+        """Which nodes there are; says when there is no room, and when there is."""
+        if time.monotonic() - self._looked < SECONDS_BETWEEN_LOOKS:
+            return
+        before, nodes = self._room, self._nodes()
+        self._room = sum(count for each, _, count in nodes if each not in self._unfit)
+        self._looked = time.monotonic()
+        if nodes and not self._room and all(worker.is_over() for worker in self._started):
+            reasons = "; ".join(sorted({self._unfit[each] for each, _, _ in nodes}))
+            raise UsageError(f"no node of the Ray cluster can begin a cell ({reasons}); mend that and start again")
+        if before and not self._room:
+            _say("no node has room for a cell now; waiting for one")
+        elif self._room and not before:
+            _say(f"{int(min(self._room, self._jobs))} cells at a time now; each takes {self.share}")
+
+    def _nodes(self) -> list[tuple[str, str, int]]:
+        """Id, address and room of the nodes that have any."""
+        import ray
+
+        found = ((node, room(node["Resources"], self._share)) for node in ray.nodes() if node["Alive"])
+        return [(node["NodeID"], node["NodeManagerAddress"], count) for node, count in found if count]
+
+    def _exclude(self, node: Unfit) -> None:
+        """It would be free at once, and take one cell after the other. One that joins again has a new id."""
+        for each, address, _ in self._nodes():
+            if address == node.address and each not in self._unfit:
+                self._unfit[each], self._looked = f"{address}: {node.reason}", -math.inf
+                _say(f"node {address} gets no more cells: {node.reason}")
 
     def warm_up(self) -> None:
         pass
@@ -143,13 +158,15 @@ class RayNodes:
             if path not in self._sent:
                 self._sent[path] = ray.put(Folder.packed(path))
         folders = {path: self._sent[path] for path in work.needs}
-        stream = self._task.remote(os.getcwd(), self._variables, work, folders)
+        where = {"ray.io/node-id": f"!in({','.join(self._unfit)})"} if self._unfit else None
+        stream = self._task.options(label_selector=where).remote(os.getcwd(), self._variables, work, folders)
         self._started = [each for each in self._started if not each.is_over()]
-        self._started.append(RayWorker(stream, self._stirred))
+        self._started.append(RayWorker(stream, self._stirred, self._exclude))
         return self._started[-1]
 
     def wait(self, workers: Sequence["RayWorker"], seconds: float | None) -> list["RayWorker"]:
         """At most a second, since there may be room meanwhile."""
+        self._look()
         stirred = set()
         try:
             stirred.add(self._stirred.get(timeout=min(seconds or math.inf, SECONDS_BETWEEN_LOOKS)))
@@ -163,102 +180,17 @@ class RayNodes:
         left = [worker for worker in self._started if not worker.is_over()]
         for worker in left:
             worker.cancel()
+        ends = time.monotonic() + SECONDS_TO_STOP
         for worker in left:
-            worker.thread.join(SECONDS_TO_STOP)
+            worker.thread.join(max(0.0, ends - time.monotonic()))
         self._started = []
 
 
-class RayWorker:
-    """A Ray task; a thread takes what it tells, for Ray's own waiting would swallow what a signal's handler raises."""
-
-    def __init__(self, stream: Any, stirred: "queue.SimpleQueue[RayWorker]") -> None:
-        self.outcome: Outcome | None = None
-        self._stream, self._stirred = stream, stirred
-        self._messages: deque[Any] = deque()
-        self._death: Death | None = None
-        self._over = False
-        self.thread = threading.Thread(target=self._follow, daemon=True)
-        self.thread.start()
-
-    def _follow(self) -> None:
-        for message in _messages(self._stream):
-            self._messages.append(message)
-            self._stirred.put(self)
-        self._over = True
-        self._stirred.put(self)
-
-    def told(self) -> Iterator[Status]:
-        while self._messages:
-            message = self._messages.popleft()
-            if isinstance(message, Outcome):
-                self.outcome = message
-            elif isinstance(message, Death):
-                self._death = message
-            elif isinstance(message, Folder):
-                message.unpack()
-            else:
-                yield message
-
-    def is_over(self) -> bool:
-        return self._over
-
-    def death(self) -> Death:
-        return self._death or Death("its Ray task", "without a word")
-
-    def cancel(self) -> None:
-        import ray
-
-        ray.cancel(self._stream, force=True)
-
-
-def _messages(stream: Any) -> Iterator[Any]:
-    """What a Ray task tells, or how it ended otherwise."""
-    import ray
-    from ray.exceptions import NodeDiedError, RayError, RayTaskError
-
-    try:
-        for reference in stream:
-            yield ray.get(reference)
-    except RayTaskError as error:  # it raised: a folder that can't be made, a package that is missing there
-        yield Outcome(Failure.of(error.cause or error))
-    except NodeDiedError as error:
-        address = re.search(r"Node IP: ([^\s,]+)", str(error))
-        yield Death("its node", address[1] if address else "unknown", NODE_TRIES)
-    except RayError as error:
-        yield Death("its Ray worker", _first_line(error))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _say(line: str) -> None:
+    print(f"Ray: {line}", file=sys.stderr, flush=True)
 
 
 def room(node: Mapping[str, float], share: Mapping[str, float]) -> int:
     """How many workers a node has room for, by what it has and what each takes of it."""
     fits = (node.get(name, 0) / each for name, each in share.items() if each)
     return int(min(fits) + 1e-6)  # a tenth is not exact
-
-
-def _on_node(folder: str, variables: dict[str, str], work: Work, needs: dict[Path, Any]) -> Iterator[Any]:
-    """The Ray task. It works in a folder of the same name as the runner's, shared or not."""
-    import ray
-
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    os.chdir(folder)
-    for path, packed in needs.items():
-        if not path.exists():
-            ray.get(packed).unpack()
-    warm_up()
-    worker = ProcessWorker(work, None, {**os.environ, **variables})
-    try:
-        while not worker.is_over():
-            wait(worker.watched)
-            yield from worker.told()
-        yield from worker.told()
-        if worker.outcome is None:
-            yield worker.death()
-            return
-        if work.makes is not None and worker.outcome.failure is None:
-            yield Folder.packed(work.makes)
-        yield worker.outcome
-    finally:
-        worker.kill()

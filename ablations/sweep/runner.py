@@ -81,31 +81,31 @@ class _CellTask:
         self._since, self._run_id = 1000 * time.time(), ""
 
     def settled(self) -> Outcome | None:
-        """How it ended in another runner, since this one has begun."""
+        """How it ended, here or in another runner, since this one has begun."""
         runs = self._tracking.runs("cell", self.cell.hash)
         if any(run.info.status == "FINISHED" for run in runs):
             return Outcome(None)
         for run in runs:
             if run.info.status == "FAILED" and run.info.end_time >= self._since and FAILURE in run.data.tags:
                 return Outcome(Failure(run.data.tags[FAILURE], run.data.tags[USAGE] == "true"))
-        self._tracking.kill_stale([self.cell])
         return None
 
     def start(self) -> Work:
+        self._tracking.kill_stale([self.cell])
         self._run_id = self._tracking.open_cell(self.cell, self._tags)
         args = self.cell, self._tracking.name, self._tracking.uri, self._run_id
         return Work(_run_cell, args, needs=tuple(Path(each.folder) for each in self.cell.preparations))
 
-    def died(self, failure: Failure, again: bool) -> None:
-        if again:
-            self._tracking.client.set_terminated(self._run_id, "KILLED")
-            self._display.note(f"{self.cell}: {failure.reason}; it is tried once more")
-        else:
-            self._tracking.fail(self._run_id, failure)
+    def died(self, failure: Failure) -> None:
+        self._tracking.fail(self._run_id, failure, "KILLED")
+        self._run_id = ""
+        self._display.note(f"{self.cell}: {failure.reason}; it is tried once more")
 
     def ended(self, outcome: Outcome) -> None:
         self.failure = outcome.failure
         self._display.finish(str(self.cell), outcome.failure)
+        if self.failure is not None and self._run_id and self._tracking.is_running(self._run_id):  # it could not say so
+            self._tracking.fail(self._run_id, self.failure)
 
 
 def _run_cell(tell: Callable[[Status], None], *args: Any) -> Failure | None:

@@ -7,6 +7,7 @@ import shutil
 import sys
 import tempfile
 import time
+import uuid
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -54,28 +55,28 @@ class _StageTask:
         self.stage, self.folder = stage, Path(stage.folder)
         self.failure: Failure | None = None
         self.claim = _claim(self.folder.name)
-        self._part = self.folder.with_name(f".{self.folder.name}.{os.getpid()}")
 
     def settled(self) -> Outcome | None:
         return Outcome(None) if self.folder.exists() else None
 
     def start(self) -> Work:
-        return Work(_make, (self.stage, self._part), makes=self.folder)
+        return Work(_make, (self.stage, part_of(self.folder)), makes=self.folder)
 
-    def died(self, failure: Failure, again: bool) -> None:
+    def died(self, failure: Failure) -> None:
         pass
 
     def ended(self, outcome: Outcome) -> None:
-        shutil.rmtree(self._part, ignore_errors=True)
+        _remove_leftovers(self.folder.parent)
         self.failure = outcome.failure
 
 
 def _make(tell: Callable[[Status], None], stage: Preparation, part: Path) -> Failure | None:
     """In a worker: runs the command line as ``python -m lit_rl`` does, and gives the folder its name."""
+    if Path(stage.folder).exists():  # on a node where it was made for a runner that did not live to have it
+        return None
     import torch
 
     torch.set_num_threads(1)  # as a cell
-    shutil.rmtree(part, ignore_errors=True)  # of a worker that died
     sys.argv = ["lit_rl", *(arg.replace("{folder}", str(part)) for arg in stage.args)]
     started = time.perf_counter()
     with tempfile.TemporaryFile("w+") as output:
@@ -85,14 +86,30 @@ def _make(tell: Callable[[Status], None], stage: Preparation, part: Path) -> Fai
             runpy.run_module("lit_rl", run_name="__main__", alter_sys=True)
         except SystemExit as end:
             if end.code:
+                shutil.rmtree(part, ignore_errors=True)
                 sys.stderr.flush()
                 output.seek(0)
                 reason = (output.read().strip() or f"exit code {end.code}").splitlines()[-1]
                 return Failure(reason.removeprefix("lit_rl: "), True)
     record = {"commit": commit(), "args": stage.args, "seconds": time.perf_counter() - started}
     (part / RECORD).write_text(json.dumps(record, indent=1) + "\n")
-    part.rename(stage.folder)
+    give_name(part, Path(stage.folder))
     return None
+
+
+def part_of(folder: Path) -> Path:
+    """Where one try fills the folder: a hidden name beside it that nobody else has, on whatever machine."""
+    return folder.with_name(f".{folder.name}.{uuid.uuid4().hex}")
+
+
+def give_name(part: Path, folder: Path) -> None:
+    """Makes a filled part the folder, unless another is that by now: of a worker beside, or of a try taken for dead."""
+    try:
+        part.rename(folder)
+    except OSError:
+        shutil.rmtree(part)
+        if not folder.exists():
+            raise
 
 
 def _claim(name: str) -> Path:
