@@ -106,7 +106,7 @@ class Lost:
         assert not self._ends
 
 
-NODE, LAST = (Death("its node", "10.0.0.7", tries) for tries in (5, 1))
+NODE, PROCESS = Death("its node", "10.0.0.7", 5), Death("its process", "of SIGSEGV")
 AWAY = Failure("MLflow did not answer", True)
 
 
@@ -114,8 +114,11 @@ AWAY = Failure("MLflow did not answer", True)
     ("ends", "states", "code"),
     [
         ([("FINISHED", NODE)], {("FINISHED", None)}, 0),
-        ([("FINISHED", LAST)], {("FINISHED", None)}, 0),
-        ([("RUNNING", LAST)], {("FAILED", "its node died, 10.0.0.7")}, 1),
+        (
+            [("RUNNING", PROCESS)] * 2,
+            {("KILLED", "its process died, of SIGSEGV"), ("FAILED", "its process died twice, of SIGSEGV")},
+            1,
+        ),
         (
             [("RUNNING", NODE), ("FINISHED", Outcome(None))],
             {("KILLED", "its node died, 10.0.0.7"), ("FINISHED", None)},
