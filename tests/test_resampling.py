@@ -235,7 +235,7 @@ def test_hints_need_demonstrations_of_which_there_are_parts(task):
 
 def test_a_hint_is_a_proper_part(fit):
     """A try without a hint changes nothing, and the next one may have one."""
-    data = {"task": Told("32", "#### 17", "1 2 3 4"), "hints": 3, "prompts_per_iteration": 16}
+    data = {"task": Told("32", "#### 17"), "hints": 3, "prompts_per_iteration": 16}
     never = RewardCallback(lambda *row: 0.0)
     _, _, module = fit(RLOO, callbacks=(never,), data=data, samples=2, max_new_tokens=8)
     hints = {"32": [None] * 3, "#### 17": [None, "####", "####"], "1 2 3 4": ["1", "1 2", "1 2 3"], "": [None] * 3}
