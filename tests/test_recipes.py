@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from lit_rl.algorithms import Algorithm
-from lit_rl.callbacks.reward import reward_callback
+from lit_rl.callbacks.reward import HINTED, reward_callback
 from lit_rl.commands.cli import CLI
 from lit_rl.data import TRAINER_DEFAULTS
 from lit_rl.rollouts import response_mask
@@ -28,7 +28,7 @@ SMALL = {
     "checkpoint.every_n_epochs": 0,
     "diagnostics.every_n_iterations": 0,
     "data.prompts_per_iteration": 2,
-    "data.rows_per_microbatch": 8,
+    "data.rows_per_microbatch": 4,
     "data.task": "GSM8KStyle",
     "data.task.steps": 4,  # so that some prompts are solved by no response
     "model.max_new_tokens": 64,
@@ -115,7 +115,7 @@ def test_dr_grpo_alone_does_not_measure_in_deviations_of_the_group(ran, name):
 def test_dapo_and_ghpo_sample_again_and_pay_for_it(ran, name):
     rollouts, generated = ran(name).datamodule.rollouts, ran(name).trainer.callback_metrics["tokens/generated"]
     assert generated > rollouts.mask.sum() if name != "drgrpo" else generated == rollouts.mask.sum()
-    hints = {example["hint"] for example in rollouts.examples if "hint" in example}
+    hints = {example[HINTED] for example in rollouts.examples if HINTED in example}
     assert hints <= {1 / 4, 1 / 2, 3 / 4} and bool(hints) == (name == "ghpo")
 
 
