@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from lit_rl.algorithms import CISPO, GRPO, GSPO, P3O, REINFORCE, RLOO, RLZVP, OptimalBaseline, REINFORCEPlusPlus, ReMax
-from lit_rl.exact.certificate import Build, Claim
+from lit_rl.exact.certificate import Build, Claim, random_policy
 from lit_rl.exact.formulas import (
     NO_CLOSED_FORM,
     UNBIASED,
@@ -107,4 +107,5 @@ def second_steps() -> list[Claim]:
             for row, (build, expected) in rows.items()
         ),
         Claim("RLOO G=2, sampler corrected", corrected, SUM_EOS, truncated, before=earlier_policy),
+        Claim("RLOO G=2, sampler corrected, agreeing", corrected, SUM_EOS, before=random_policy),
     ]
