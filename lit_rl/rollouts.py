@@ -40,7 +40,7 @@ class Rollouts:
     prefilled: int = 0  # tokens that were fed to the model without having just been sampled, sampler
     # [N, T], sampler: log-probabilities by which an engine of its own has drawn; None where the trainer's weights did
     sampler_logprobs: Tensor | None = None
-    prefix_hits: float | None = None  # share of the tokens in its requests that its prefix cache held, sampler
+    held: int | None = None  # tokens of an engine's requests that its prefix cache held, sampler
     left_out: Tensor | None = None  # [N] bool, Algorithm.prepare: samples that were no probes, and are not trained on
     one_step: bool = False  # all trained rows are in one optimizer step, of the weights that sampled, data module
     version: int = 0  # optimizer steps the sampling weights had taken
@@ -72,6 +72,11 @@ class Rollouts:
         """True for the responses sampled from their prompt, independent of each other; probes are none of them: [N]."""
         own = self.trained if self.left_out is None else self.trained | self.left_out
         return own & (self.origin < 0)
+
+    @property
+    def prefix_hits(self) -> float | None:
+        """The share of the tokens in an engine's requests that its prefix cache held."""
+        return None if self.held is None else self.held / (self.held + self.prefilled)
 
     @property
     def filled(self) -> Tensor:

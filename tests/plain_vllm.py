@@ -25,6 +25,7 @@ class LLM:
         self.model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype)).eval()
         assert config.architectures == [type(self.model).__name__]
         self.held = set()
+        self.most = settings["max_model_len"] or config.max_position_embeddings
 
     def collective_rpc(self, method, kwargs):
         assert method == "reload_weights"
@@ -43,7 +44,10 @@ class LLM:
         blocks = {tuple(prompt[:end]) for end in range(BLOCK, len(prompt), BLOCK)}
         cached = BLOCK * len(blocks & self.held)
         uniforms, written, logprobs = np.random.default_rng(params.seed), [], []
-        while len(written) < params.max_tokens and (not written or written[-1] not in params.stop_token_ids):
+        if len(prompt) >= self.most:
+            raise ValueError("the prompt is longer than max_model_len")
+        most = min(params.max_tokens, self.most - len(prompt))
+        while len(written) < most and (not written or written[-1] not in params.stop_token_ids):
             logits = self.model(input_ids=torch.tensor([[*prompt, *written]])).logits[0, -1].double()
             chances = (logits / (params.temperature or 1.0)).softmax(-1)
             drawn = int((chances.cumsum(-1) <= uniforms.random()).sum().clamp(max=len(chances) - 1))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from datasets import Dataset
 from lightning import Trainer
 from transformers import AutoConfig, LlamaConfig, LlamaForCausalLM
 
@@ -17,6 +18,7 @@ from lit_rl.callbacks import Memory, RewardCallback
 from lit_rl.commands.early import checked
 from lit_rl.commands.estimate import estimated, shape
 from lit_rl.data import TRAINER_DEFAULTS, RolloutDataModule
+from lit_rl.errors import UsageError
 from lit_rl.estimate.memory import activations, cached, held, phases, total
 from lit_rl.estimate.mends import mended
 from lit_rl.estimate.run import MicroBatch, count
@@ -28,7 +30,7 @@ from lit_rl.policy.tokens import TokenPolicy
 from lit_rl.rollouts import Rollouts, response_mask
 from lit_rl.sampling.cache import RowCache
 from lit_rl.sampling.decoding import forward
-from lit_rl.tasks import KeyToken
+from lit_rl.tasks import GSM8KStyle, KeyToken
 
 MIB = 2**20
 PAGE = (Path(__file__).parents[1] / "docs/estimate.md").read_text()
@@ -193,6 +195,63 @@ def test_memory_is_that_of_a_run(algorithm):
     assert taken / 1.3 <= said <= 1.3 * taken
 
 
+# ---- prompts, and an engine -------------------------------------------------------------------------------------
+
+
+def test_all_prompts_that_are_used_are_looked_at(policy, monkeypatch):
+    words = {"train": [1] * 300 + [30], "val": [1] * 3 + [50]}
+    asked = {n: [{"role": "user", "content": "a " * n}] for n in (1, 30, 50)}
+    monkeypatch.setattr(
+        GSM8KStyle, "prompts", lambda self, split: Dataset.from_dict({"prompt": [asked[n] for n in words[split]]})
+    )
+    tokens = {n: len(policy.encode_prompt(messages)) for n, messages in asked.items()}
+    assert of().run.longest == tokens[50] > tokens[30]
+    for without in ("--trainer.limit_val_batches=0", "--data.eval_prompts=3"):
+        run = of(without).run
+        assert run.longest == tokens[30] and run.prompt == pytest.approx((300 * tokens[1] + tokens[30]) / 301)
+
+
+def test_it_takes_no_vllm_to_estimate_what_its_engine_takes(lit_rl, monkeypatch):
+    monkeypatch.setattr("lit_rl.sampling.vllm.find_spec", lambda name: None)
+    code, out, err = lit_rl("estimate", "--data.sampler=VLLM", "--data.sampler.memory_share=0.25", "--memory=64")
+    assert code == 0, err
+    [size] = re.findall(r"^vLLM's engine +([\d.]+)$", out, re.M)
+    assert float(size) == 16 and "not in it" not in out
+
+
+@pytest.mark.parametrize(
+    "settings, phase",
+    [([], True), (["--data.sampler.sleep=false"], False), (["--data.sampler.tensor_parallel_size=2"], True)],
+)
+def test_an_engine_takes_its_share_of_a_gpu(models, settings, phase):
+    args = [f"--model.policy.path={models / 'qwen2.5-0.5b'}", "--trainer.accelerator=gpu", *settings]
+    plain, run = of(*args[:2], memory=80.0).run, of(*args, "--data.sampler=VLLM", memory=80.0).run
+    share = 0.3 * 80 * 2**30
+    parts = (phases(run, "one", 1).get("sampling", {}), held(run, "one", 1))
+    assert [each.get("vLLM's engine", 0.0) for each in parts] == [share * phase, share * (not phase)]
+    assert "logits" in phases(plain, "one", 1)["sampling"] and "logits" not in parts[0]
+    apart = [*args, "--data.sampler.tensor_parallel_size=2", "--trainer.devices=[2]", "--data.sampler=VLLM"]
+    assert of(*apart, memory=80.0).run.engine is None
+
+
+@pytest.mark.parametrize("sleep", ["true", "false"])
+def test_a_smaller_share_mends(models, sleep):
+    args = [
+        f"--model.policy.path={models / 'qwen2.5-0.5b'}",
+        "--trainer.accelerator=gpu",
+        "--gradient_variance.every_n_iterations=0",
+        "--data.rows_per_microbatch=4",
+        "--data.sampler=VLLM",
+        f"--data.sampler.sleep={sleep}",
+    ]
+    first = of(*args, "--data.sampler.memory_share=0.9", memory=40.0)
+    assert first.total() > first.memory
+    mends = mended(first.run, first.strategy, first.ranks, first.memory - first.base, first.optional)
+    assert {*mends.settings} == {"data.sampler.memory_share"}
+    again = of(*args, *(f"--{name}={value}" for name, value in mends.settings.items()), memory=40.0)
+    assert again.total() <= again.memory and again.total() == pytest.approx(first.base + mends.size, rel=1e-6)
+
+
 # ---- devices, and what mends ------------------------------------------------------------------------------------
 
 
@@ -235,6 +294,13 @@ def test_other_algorithms(lit_rl, name, tmp_path):
     assert "It fits" in out and f"{name} on GSM8KStyle" in out and not list(tmp_path.iterdir())
 
 
+def test_a_share_that_cannot_hold_the_weights_is_refused(large):
+    args = [f"--model.policy.path={large}", "--trainer.accelerator=gpu", "--data.sampler=VLLM"]
+    with pytest.raises(UsageError, match=r"data\.sampler\.memory_share is 0\.3: of 24\.0 GiB .* take, 28\.4; raise it"):
+        of(*args, memory=24.0)
+    assert of(*args, "--data.sampler.dtype=bfloat16", memory=80.0).run.engine.size == 24 * 2**30
+
+
 # ---- the command line -------------------------------------------------------------------------------------------
 
 
@@ -258,6 +324,7 @@ def test_a_run_that_does_not_fit_ends_with_1_and_names_settings(lit_rl, large, t
         (["--trainer.devices", "3"], "data.prompts_per_iteration is 32"),
         (["--trainer.devices", "many"], "trainer.devices is many"),
         (["--data.rows_per_microbatch", "33"], "data.rows_per_microbatch"),
+        (["--data.sampler", "VLLM", "--data.sampler.max_model_len", "200"], "data.sampler.max_model_len"),
         (["--model.policy", "TabularPolicy", "--data.task", "KeyToken"], "model.policy: TabularPolicy"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

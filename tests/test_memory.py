@@ -1,5 +1,8 @@
 """What is kept in memory is what the models and the optimizer have."""
 
+import re
+
+import plain_vllm
 import psutil
 import pytest
 import torch
@@ -8,6 +11,7 @@ from lightning import Callback
 from lit_rl.algorithms import PPO, RLOO, TRePO
 from lit_rl.callbacks import Memory
 from lit_rl.errors import usage_error
+from lit_rl.sampling import VLLM
 
 MIB = 2**20
 
@@ -52,6 +56,17 @@ def test_out_of_memory_says_what_takes_it_and_what_lowers_it(fit, make):
         for named in ("policy", "optimizer", "caches of 512 rows", "logits", "data.sampler.batch_rows", "checkpoint"):
             assert named in line
         assert ("critic" in line) == (make is PPO)
+
+
+def test_out_of_memory_beside_an_engine_names_its_share(fit, monkeypatch):
+    plain_vllm.installed(monkeypatch)
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(RuntimeError) as raised:
+        fit(RLOO, callbacks=(Memory(), Fails(error)), data={"sampler": VLLM(memory_share=0.25)}, max_new_tokens=4)
+    (line,) = str(usage_error(raised.value)).splitlines()
+    [size] = re.findall(r"engine \(data\.sampler\.memory_share\) ([\d.]+)", line)
+    assert float(size) == pytest.approx(psutil.virtual_memory().total / 4 / 2**30, abs=0.01)
+    assert "lower data.sampler.memory_share" in line and "batch_rows" not in line
 
 
 def test_another_error_stays_what_it_is(fit):

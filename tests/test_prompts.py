@@ -11,6 +11,7 @@ from lit_rl.data.prompts import Prompts
 from lit_rl.errors import UsageError
 from lit_rl.functional.cuts import Bernoulli, Boundary, Entropy, Stride
 from lit_rl.policy import TabularPolicy, TokenTransformer
+from lit_rl.sampling import LocalSampler
 from lit_rl.tasks import KeyToken, Task
 
 
@@ -75,15 +76,15 @@ def test_too_long_prompts_are_left_out_of_every_split_and_counted(capsys):
 
 def test_evaluation_looks_at_the_prompts_it_takes():
     prompts, policy = Prompts(Digits(5, 6, 9), "error"), TokenTransformer(4, 8, hidden_size=16, layers=1, heads=1)
-    prompts.look("val", policy, 4, first=1, tell=False)
+    prompts.look("val", policy, LocalSampler(), 4, first=1, tell=False)
     with pytest.raises(UsageError, match="1 of 2 prompts of the split val"):
-        prompts.look("val", policy, 4, first=2, tell=False)
+        prompts.look("val", policy, LocalSampler(), 4, first=2, tell=False)
 
 
 def test_prompts_that_surely_fit_are_not_encoded(policy, task, monkeypatch):
     monkeypatch.setattr(type(policy), "encode_prompt", lambda self, messages: never(messages))
     prompts = Prompts(task, "error")
-    prompts.look("train", policy, 48, first=None, tell=False)
+    prompts.look("train", policy, LocalSampler(), 48, first=None, tell=False)
     assert len(prompts.of("train")) == 256 and prompts.left_out == {"train": 0}
 
 

@@ -50,6 +50,7 @@ def table(groups, rewards, width, prompt, value):
         truncated=torch.zeros(n, dtype=torch.bool),
         examples=[{"number": value + i} for i in range(groups)],
         prefilled=prompt,
+        held=3 * value,
         rewards=torch.tensor(rewards),
     )
 
@@ -62,7 +63,7 @@ def test_groups_take_the_places_of_others_whatever_their_widths(width, prompt):
     assert flat_groups(merged, RLOO) == [2] and merged.rewards.tolist() == [1, 0, 0, 1, 0, 0]
     assert [example["number"] for example in merged.examples] == [20, 8, 21]
     assert torch.equal(merged.group, old.group) and torch.equal(merged.row, old.row)
-    assert merged.prefilled == old.prefilled + prompt
+    assert merged.prefilled == old.prefilled + prompt and merged.held == 3 * 7 + 3 * 20
     for row, (value, responded, asked) in enumerate(
         [(20, width, prompt)] * 2 + [(7, 3, 2)] * 2 + [(20, width, prompt)] * 2
     ):
@@ -177,7 +178,10 @@ def test_unsolved_prompts_are_asked_again_with_longer_parts_of_their_demonstrati
     assert helped.generated > int(after.mask.sum())
 
 
-def test_prompts_whose_hint_the_model_cannot_read_stay_as_they_are(fit, task):
+@pytest.mark.parametrize("limited", ["model", "sampler"])
+def test_prompts_whose_hint_is_too_long_stay_as_they_are(fit, task, limited):
+    sampler = LocalSampler()
+
     class Short(RLOO):
         def __init__(self, **settings):
             super().__init__(**settings)
@@ -187,15 +191,17 @@ def test_prompts_whose_hint_the_model_cannot_read_stay_as_they_are(fit, task):
                 for prompts in (examples, [hinted(example, 2 / 3) for example in examples])
             )
             self.most = max(plain[-1], helped[len(helped) // 2]) + self.plan.max_new_tokens
-            self.policy.model.config.max_position_embeddings = self.most
+            if limited == "model":
+                self.policy.model.config.max_position_embeddings = self.most
+            else:
+                sampler.max_model_len = self.most
 
     settings = {"callbacks": (RewardCallback(lambda *row: 0.0),), "samples": 2, "max_new_tokens": 8}
-    _, algorithm, module = fit(
-        Short, data={"prompts_per_iteration": 16, "rows_per_microbatch": 32, "hints": 2}, **settings
-    )
+    data = {"prompts_per_iteration": 16, "rows_per_microbatch": 32}
+    _, algorithm, module = fit(Short, data={**data, "hints": 2, "sampler": sampler}, **settings)
     shares = [example.get(HINTED, 0) for example in module.rollouts.examples]
     assert {2 / 3} < {*shares}  # some could be asked with all of it, and others with less
-    (_, _, plain) = fit(RLOO, data={"prompts_per_iteration": 16, "rows_per_microbatch": 32}, **settings)
+    (_, _, plain) = fit(RLOO, data=data, **settings)
     for share, example, before in zip(shares, module.rollouts.examples, plain.rollouts.examples, strict=True):
         for each in (1 / 3, 2 / 3):
             tokens = len(algorithm.policy.encode_prompt(hinted(before, each)["prompt"]))

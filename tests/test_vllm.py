@@ -175,6 +175,27 @@ def test_mistakes_are_lines(sampler, policy, tmp_path, monkeypatch):
         VLLM().sample(policy, prompts, PLAN, STREAMS)
 
 
+def test_its_longest_row_is_a_limit_and_shortens_no_response(fit, sampler):
+    data = {"sampler": VLLM(max_model_len=37)}
+    with pytest.raises(UsageError, match=r"more than the 37 tokens of data\.sampler\.max_model_len; raise that"):
+        fit(RLOO, data=data, samples=2, max_new_tokens=8)
+    _, _, module = fit(RLOO, data={**data, "too_long": "drop"}, samples=2, max_new_tokens=8)
+    rollouts = module.rollouts
+    assert 0 < len(module.prompts.of("train")) < 256
+    assert rollouts.truncated.any() and (rollouts.lengths[rollouts.truncated] == 8).all()
+
+
+@pytest.mark.parametrize(
+    ("gpus", "device", "beside", "sleeps"),
+    [(1, "cuda:3", True, True), (2, "cuda:1", True, True), (2, "cuda:2", False, False), (1, "cpu", True, False)],
+)
+def test_it_sleeps_where_the_policy_takes_its_memory(sampler, gpus, device, beside, sleeps):
+    device = torch.device(device)
+    for sleep in (True, False):
+        engine = VLLM(tensor_parallel_size=gpus, sleep=sleep).engine
+        assert (engine.beside(device), engine.sleeps(device)) == (beside, sleeps and sleep)
+
+
 def test_the_process_keeps_its_environment(sampler, policy):
     before = {name: value for name, value in os.environ.items() if not name.startswith("VLLM_")}
     sampler.sample(policy, encode(policy), replace(PLAN, max_new_tokens=2), STREAMS)
@@ -191,3 +212,24 @@ def test_algorithms_train_on_its_responses_and_tell_how_far_it_is(fit, sampler, 
     assert abs(float(seen["sampler/kl"])) < 1e-5 and float(seen["sampler/ratio_max"]) == pytest.approx(1, abs=1e-3)
     assert 0 < float(seen["sampler/prefix_hits"]) < 1
     assert module.generated == int(module.rollouts.mask.sum()) and module.prefilled == module.rollouts.prefilled
+
+
+class Off(VLLM):
+    """Half a nat off in the tokens of continuations."""
+
+    def sample(self, *args, **kwargs):
+        rollouts = super().sample(*args, **kwargs)
+        rollouts.sampler_logprobs[rollouts.origin >= 0] -= 0.5
+        return rollouts
+
+
+@pytest.mark.parametrize("reuse", [False, True])
+def test_it_tells_how_far_it_is_of_all_tokens_that_are_trained_on(fit, sampler, reuse):
+    trainer, _, module = fit(TRePO, data={"sampler": Off()}, max_new_tokens=8, samples=2, reuse=reuse)
+    rows = module.rollouts
+    tokens = rows.mask[rows.trained].sum()
+    off = 0.5 * rows.mask[rows.trained & (rows.origin >= 0)].sum() / tokens
+    assert (float(off) > 0.1) == reuse
+    seen = trainer.callback_metrics
+    assert float(seen["sampler/kl"]) == pytest.approx(-float(off), abs=1e-5)
+    assert float(seen["sampler/ratio_max"].log()) == pytest.approx(0.5 * reuse, abs=1e-3)

@@ -234,9 +234,10 @@ class Training(Ranged, Optimization, setting="model"):
         if trained.old_logprobs is not None and trained.reference_logprobs is not None:
             # k1: the mean over responses of log pi(response) / pi_ref(response), in nats
             values["policy/kl"] = (trained.old_logprobs - trained.reference_logprobs).sum(1).mean()
-        if trained.sampler_logprobs is not None and trained.old_logprobs is not None:
-            total, largest = gap(trained.old_logprobs, trained.sampler_logprobs, trained.mask)
-            total, tokens = self._data.sum_over_ranks(torch.stack([total, trained.mask.sum().double()]))
+        if rollouts.sampler_logprobs is not None and rollouts.old_logprobs is not None:
+            read = rollouts.mask & (rollouts.trained | rollouts.sampled)[:, None]  # reused continuations, too
+            total, largest = gap(rollouts.old_logprobs, rollouts.sampler_logprobs, read)
+            total, tokens = self._data.sum_over_ranks(torch.stack([total, read.sum().double()]))
             values["sampler/kl"] = total / tokens  # log pi_sampler - log pi, nats a token
             values["sampler/ratio_max"] = self._data.max_over_ranks(largest)
         if rollouts.prefix_hits is not None:

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from lit_rl.callbacks.reward import RewardCallback
 from lit_rl.errors import UsageError
 from lit_rl.policy.pieces import tokens_at_once
-from lit_rl.sampling import LocalSampler
+from lit_rl.sampling import VLLM, LocalSampler
 from lit_rl.sampling.cache import bytes_a_slot
 
 MIB, GIB = 2**20, 2**30
@@ -70,6 +70,10 @@ def _explanation(trainer: Any, algorithm: Any) -> str:
     rows, tokens = data.rows_per_microbatch, data.tokens_per_microbatch
     by = "rows" if tokens is None else "tokens"
     lower = [f"data.{by}_per_microbatch (with more trainer.accumulate_grad_batches)"]
+    where, whole = "the machine's memory", psutil.virtual_memory().total
+    if device.type == "cuda":
+        free, whole = torch.cuda.mem_get_info(device)
+        where = f"the GPU's {whole / GIB:.1f} GiB, of which {free / GIB:.1f} are free"
     config = algorithm.policy.model.config
     length, vocabulary = algorithm.plan.max_new_tokens, algorithm.policy.vocabulary
     if isinstance(data.sampler, LocalSampler):
@@ -83,12 +87,12 @@ def _explanation(trainer: Any, algorithm: Any) -> str:
         parts.append(f"caches of {batch} rows (data.sampler.batch_rows) up to {caches / GIB:.2f}")
         parts.append(f"their logits {batch * vocabulary * 4 / GIB:.2f}")
         lower.insert(0, "data.sampler.batch_rows")
+    if isinstance(data.sampler, VLLM) and (engine := data.sampler.engine).beside(device):
+        when = " while it samples" if engine.sleeps(device) else ""
+        parts.append(f"vLLM's engine (data.sampler.memory_share){when} {engine.memory_share * whole / GIB:.2f}")
+        lower.insert(0, "data.sampler.memory_share")
     logits = min(tokens or rows * length, tokens_at_once(vocabulary)) * vocabulary * 4
     parts.append(f"logits of a micro-batch of {tokens or rows} {by} (data.{by}_per_microbatch) {logits / GIB:.2f}")
-    where = "the machine's memory"
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        where = f"the GPU's {total / GIB:.1f} GiB, of which {free / GIB:.1f} are free"
     return (
         f"out of memory: {where}, can't hold what this run needs (GiB: {', '.join(parts)}; activations besides); lower "
         f"{', '.join(lower)} or model.max_new_tokens, or set model.policy.gradient_checkpointing true; the last "

@@ -16,6 +16,7 @@ from lit_rl.commands.early import checked
 from lit_rl.data import RolloutDataModule
 from lit_rl.data.trainer_flags import check_sizes
 from lit_rl.errors import UsageError
+from lit_rl.estimate.engine import engine_of
 from lit_rl.estimate.memory import Strategy
 from lit_rl.estimate.mends import NOISE, REFERENCE, mended
 from lit_rl.estimate.run import Model, Run
@@ -24,7 +25,8 @@ from lit_rl.policy.causal import CausalPolicy
 from lit_rl.policy.reading import may_take_tree
 from lit_rl.policy.reward_model import RewardModel
 from lit_rl.policy.shapes import shapes_alone
-from lit_rl.sampling import LocalSampler
+from lit_rl.sampling import VLLM, LocalSampler
+from lit_rl.tasks.base import Split
 
 DESCRIPTION = (
     "Says what a run will take: parameters, tokens and optimizer steps of an iteration, and memory of each device by "
@@ -35,7 +37,6 @@ EPILOG = "Exit code 0: it fits; 1: it does not, and settings are named with whic
 GIB = 2**30
 CONTEXT = 0.75 * GIB  # of CUDA: its kernels and the workspaces of its libraries
 LIBRARIES = 48 * 2**20  # what PyTorch loads and keeps for itself when a CPU first trains
-LOOKED_AT = 256  # prompts whose tokens are counted
 
 
 def estimate(args: list[str]) -> int:
@@ -87,9 +88,9 @@ def estimated(args: list[str], memory: float | None = None) -> Estimate:
     plan, policy = algorithm.plan, algorithm.policy
     prompts = data.prompts_per_iteration
     check_sizes(plan, prompts, data.rows_per_microbatch, data.tokens_per_microbatch, ranks, accumulate)
-    data.prompts.look("train", policy, plan.max_new_tokens, None, True)
-    examples = data.prompts.of("train")
-    lengths = [len(policy.encode_prompt(messages)) for messages in examples[: min(LOOKED_AT, len(examples))]["prompt"]]
+    evaluates = settings.trainer.limit_val_batches not in (0, 0.0)
+    lengths = _lengths(data, "train", policy, plan.max_new_tokens, None)
+    asked = _lengths(data, "val", policy, plan.max_new_tokens, data.eval_prompts) if evaluates else []
     if reward.model is not None:
         with shapes_alone():
             reward.reward_model = RewardModel.load(reward.model)
@@ -99,11 +100,19 @@ def estimated(args: list[str], memory: float | None = None) -> Estimate:
     critic = getattr(algorithm, "critic", None)
     frozen = [*algorithm.frozen, *([reward.reward_model] if reward.reward_model is not None else [])]
     ours = isinstance(data.sampler, LocalSampler)
-    evaluates = settings.trainer.limit_val_batches not in (0, 0.0)
     measured = settings.gradient_variance.every_n_iterations
     probed = settings.diagnostics.every_n_iterations and settings.diagnostics.probe_every_n_iterations
+    together = ranks // settings.trainer.num_nodes  # on a machine
+    size = _memory(gpu, together) if memory is None else memory * GIB
+    model, autocast = shape(policy), "mixed" in str(settings.trainer.precision)
+    engine = None
+    if isinstance(data.sampler, VLLM) and (evaluates or not plan.demonstrations):
+        chosen = settings.trainer.devices
+        device = torch.device("cuda", chosen[0] if isinstance(chosen, list) else 0) if gpu else torch.device("cpu")
+        slot, number = 2 * model.layers * model.keys, 2 if autocast else model.element
+        engine = engine_of(data.sampler, policy, slot, number, device, size * (1 if gpu else together))
     run = Run(
-        model=shape(policy),
+        model=model,
         plan=plan,
         weights=found["policy"],
         critic=found.get("critic", 0),
@@ -111,12 +120,12 @@ def estimated(args: list[str], memory: float | None = None) -> Estimate:
         trained=sum(p.numel() * p.element_size() for p in algorithm.parameters() if p.requires_grad),
         optimizer=found["optimizer"],
         own_trunk=getattr(critic, "trunk", None) is not None,
-        autocast="mixed" in str(settings.trainer.precision),
+        autocast=autocast,
         checkpointing=any(getattr(each, "gradient_checkpointing", False) for each in policy.model.modules()),
         gpu=gpu,
         prompts=prompts,
         prompt=sum(lengths) / len(lengths),
-        longest=max(lengths),
+        longest=max(lengths + asked),
         rows=data.rows_per_microbatch,
         tokens=data.tokens_per_microbatch,
         accumulate=accumulate,
@@ -124,6 +133,7 @@ def estimated(args: list[str], memory: float | None = None) -> Estimate:
         batch_rows=data.sampler.batch_rows if ours else 0,
         evaluated=min(data.eval_rows * ranks, data.eval_prompts or data.eval_rows * ranks) if evaluates else 0,
         noise=bool(measured or probed),
+        engine=engine,
     )
     after = psutil.Process().memory_info().rss
     return Estimate(
@@ -133,7 +143,7 @@ def estimated(args: list[str], memory: float | None = None) -> Estimate:
         ranks=ranks,
         base=CONTEXT if gpu else after + LIBRARIES,
         before=0 if gpu else before,
-        memory=_memory(gpu, ranks // settings.trainer.num_nodes) if memory is None else memory * GIB,
+        memory=size,
         iterations=settings.trainer.max_epochs,
         parameters={
             "trained": sum(p.numel() for p in algorithm.parameters() if p.requires_grad),
@@ -142,7 +152,7 @@ def estimated(args: list[str], memory: float | None = None) -> Estimate:
             "frozen beside": sum(p.numel() for module in frozen for p in module.parameters()),
         },
         optional=_optional(algorithm, bool(measured and not probed)),
-        notes=_notes(data, ours),
+        notes=_notes(data, ours or engine is not None),
     )
 
 
@@ -203,6 +213,14 @@ def shape(policy: CausalPolicy) -> Model:
     )
 
 
+def _lengths(data: RolloutDataModule, split: Split, policy: CausalPolicy, most: int, first: int | None) -> list[int]:
+    """Tokens of the prompts of a split that are used, as ``fit`` checks them."""
+    data.prompts.look(split, policy, data.sampler, most, first, True)
+    examples = data.prompts.of(split)
+    used = examples.select(range(min(len(examples), first or len(examples))))
+    return [len(policy.encode_prompt(messages)) for messages in used["prompt"]]
+
+
 def _stepped(algorithm: Algorithm) -> list[torch.optim.Optimizer]:
     """The optimizer after a step, with the states that it keeps."""
     made: Any = algorithm.configure_optimizers()
@@ -254,9 +272,9 @@ def _optional(algorithm: Algorithm, noise: bool) -> tuple[str, ...]:
     return (NOISE,) * noise + (REFERENCE,) * kept
 
 
-def _notes(data: RolloutDataModule, ours: bool) -> tuple[str, ...]:
+def _notes(data: RolloutDataModule, known: bool) -> tuple[str, ...]:
     notes = []
-    if not ours:
+    if not known:
         notes.append(f"what {type(data.sampler).__name__} takes is not in it")
     if data.task.converses():
         notes.append("what an environment says comes on top")

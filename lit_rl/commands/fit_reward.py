@@ -205,9 +205,10 @@ def _sample(task: Task, policy: CausalPolicy, recipe: Recipe, split: Split) -> R
     else:
         chosen, stream = list(range(min(n, recipe.eval_prompts))), HELD_OUT
     prompts = [policy.encode_prompt(examples[i]["prompt"]) for i in chosen]
-    check_length(policy, prompts, recipe.max_new_tokens, "max_new_tokens")
+    sampler = LocalSampler()
+    check_length(policy, sampler, prompts, recipe.max_new_tokens, "max_new_tokens")
     plan = SamplingPlan(samples=recipe.samples, max_new_tokens=recipe.max_new_tokens)
-    rollouts = LocalSampler().sample(policy, prompts, plan, [(seed, 0, stream, i) for i in range(len(chosen))])
+    rollouts = sampler.sample(policy, prompts, plan, [(seed, 0, stream, i) for i in range(len(chosen))])
     rollouts.examples = [examples[i] for i in chosen]
     rollouts.rewards = score_rows(task.score, rollouts, texts_of(rollouts, policy.decode), task.scored_by)
     rewards = rollouts.rewards

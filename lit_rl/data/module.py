@@ -65,8 +65,8 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         seed: seed of the order of prompts and of all sampling; null takes ``seed_everything``.
         stream: another number gives other samples for the same prompts.
         too_long: what happens with prompts that, together with ``model.max_new_tokens``, are longer than the model
-            allows. ``error``: the run is refused. ``drop``: they are left out of every split; their number is printed
-            and logged as ``prompts/too_long``.
+            or the sampler allows. ``error``: the run is refused. ``drop``: they are left out of every split; their
+            number is printed and logged as ``prompts/too_long``.
         max_turns: turns of the policy in a response, where a task has an environment; one that is not done then is
             truncated.
         environment_workers: environments that step at once, in threads.
@@ -133,8 +133,9 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
         if self.task.converses():
             algorithm.policy.check_turns()
             check_environments(self.sampler)
+        policy, most = algorithm.policy, algorithm.plan.max_new_tokens
         for split, first in splits.items():
-            self.prompts.look(split, algorithm.policy, algorithm.plan.max_new_tokens, first, trainer.is_global_zero)
+            self.prompts.look(split, policy, self.sampler, most, first, trainer.is_global_zero)
 
     # ---- training -----------------------------------------------------------------------------------------------
 
@@ -281,7 +282,7 @@ class RolloutDataModule(Ranged, LightningDataModule, setting="data"):
             environments = Environments(self.stepper, self.stepper.open(examples, named))
             opened = [opening.messages for opening in environments.openings]
         prompts = [policy.encode_prompt(messages) for messages in opened]
-        check_length(policy, prompts, plan.max_new_tokens, "model.max_new_tokens")
+        check_length(policy, self.sampler, prompts, plan.max_new_tokens, "model.max_new_tokens")
         trainer: Any = self.trainer
         phase = "sampling" if trainer.training else "evaluation"
         show: Callable[[int, int], None] = lambda done, total: report(trainer, phase, done, total)  # noqa: E731

@@ -1,4 +1,4 @@
-"""Prompts that are too long for the model: reported before the first iteration, or left out."""
+"""Prompts that are too long for the model or the sampler: reported before the first iteration, or left out."""
 
 import sys
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
-from lit_rl.sampling.base import positions
+from lit_rl.sampling.base import Sampler, positions, too_much
 from lit_rl.tasks import Task
 from lit_rl.tasks.base import Split
 
@@ -17,7 +17,7 @@ TEMPLATE = 256  # more tokens than a chat template adds; a token of a prompt sta
 
 
 class Prompts:
-    """A task's prompts, checked once for those that are longer than the model allows.
+    """A task's prompts, checked once for those that are longer than model and sampler allow.
 
     Args:
         task: whose prompts.
@@ -36,17 +36,20 @@ class Prompts:
         """The prompts of a split, without those that were left out."""
         return self._kept[split] if split in self._kept else self.task.prompts(split)
 
-    def look(self, split: Split, policy: CausalPolicy, max_new_tokens: int, first: int | None, tell: bool) -> None:
+    def look(
+        self, split: Split, policy: CausalPolicy, sampler: Sampler, max_new_tokens: int, first: int | None, tell: bool
+    ) -> None:
         """Checks a split.
 
         Args:
+            sampler: of the responses.
             first: how many of its prompts are used; None is all.
             tell: print how many are left out.
 
         Raises:
-            UsageError: a prompt that is used, with ``max_new_tokens``, is longer than the model allows; or all are.
+            UsageError: a prompt that is used, with ``max_new_tokens``, is longer than they allow; or all are.
         """
-        prompts, most = self.task.prompts(split), positions(policy)
+        prompts, most = self.task.prompts(split), positions(policy, sampler)
         self._kept[split], self.left_out[split] = prompts, 0
         if most is None or not len(prompts):
             return
@@ -59,14 +62,14 @@ class Prompts:
         if len(long) == len(used):
             raise UsageError(
                 f"model.max_new_tokens is {max_new_tokens}: with the shortest prompt of the split {split}, "
-                f"of {min(lengths)} tokens, that is more than the {most} tokens that the model can read; lower it"
+                f"of {min(lengths)} tokens, {too_much(policy, sampler, 'lower it')}"
             )
         if self.too_long == "error":
             row = long[0]
             raise UsageError(
                 f"data.task: {len(long)} of {len(used)} prompts of the split {split} are too long, the first of them "
-                f"with {lengths[row]} tokens: with model.max_new_tokens {max_new_tokens} that is more than the {most} "
-                "tokens that the model can read; set data.too_long drop, or lower model.max_new_tokens"
+                f"with {lengths[row]} tokens: with model.max_new_tokens {max_new_tokens} "
+                + too_much(policy, sampler, "set data.too_long drop, or lower model.max_new_tokens")
             )
         out = set(long)
         self._kept[split] = prompts.select([i for i in used if i not in out])

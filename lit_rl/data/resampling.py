@@ -20,7 +20,7 @@ from lit_rl.errors import UsageError
 from lit_rl.functional.advantages import has_spread
 from lit_rl.policy.sharding import gathered
 from lit_rl.rollouts import Rollouts
-from lit_rl.sampling import positions
+from lit_rl.sampling import Sampler, positions
 from lit_rl.tasks.base import Example, Task
 
 HINT = "The answer begins like this:"
@@ -63,8 +63,8 @@ def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]])
     """Scored rollouts, of which some groups were sampled again, and the tokens of what these replace.
 
     With ``data.resample`` tries, prompts without spread are replaced by others. With ``data.hints``, unsolved ones are
-    asked again with a hint that grows from try to try, as long as the model can read it. What is no better after the
-    last try stays. The seconds of all scoring are added up in ``data.score_seconds``.
+    asked again with a hint that grows from try to try, as long as model and sampler take it. What is no better after
+    the last try stays. The seconds of all scoring are added up in ``data.score_seconds``.
 
     Args:
         data: the data module, in training.
@@ -86,7 +86,7 @@ def resampled(data: Any, rollouts: Rollouts, streams: Sequence[tuple[int, ...]])
         if data.hints:
             share = again / (data.hints + 1)
             longer = {group: hinted(asked[group], share) for group in unsolved_groups(rollouts, data.task)}
-            groups = [group for group, example in longer.items() if example and _has_room(algorithm, example)]
+            groups = [group for group, each in longer.items() if each and _has_room(algorithm, data.sampler, each)]
         else:
             groups = flat_groups(rollouts, algorithm)
         if not int(data.max_over_ranks(torch.tensor(len(groups)))):
@@ -108,8 +108,8 @@ def _others(data: Any, named: Sequence[tuple[int, ...]]) -> list[Example]:
     return [prompts[int(np.random.default_rng([data.seed, *name]).integers(len(prompts)))] for name in named]
 
 
-def _has_room(algorithm: Any, example: Example) -> bool:
-    most = positions(algorithm.behaviour)
+def _has_room(algorithm: Any, sampler: Sampler, example: Example) -> bool:
+    most = positions(algorithm.behaviour, sampler)
     return (
         most is None
         or len(algorithm.behaviour.encode_prompt(example["prompt"])) + algorithm.plan.max_new_tokens <= most
@@ -156,7 +156,8 @@ def rows_of(rollouts: Rollouts, groups: Sequence[int]) -> Tensor:
 def with_groups(rollouts: Rollouts, groups: Sequence[int], others: Rollouts) -> Rollouts:
     """The table with the k-th group of another one in the place of ``groups[k]``; both have groups of one size.
 
-    Tables may be of different widths. What was fed to the model for the groups that are left out stays counted.
+    Tables may be of different widths. What was fed to the model for the groups that are left out stays counted, and
+    what an engine's prefix cache held of it.
     """
     rows = rows_of(rollouts, groups)
     examples = list(rollouts.examples)
@@ -173,7 +174,10 @@ def with_groups(rollouts: Rollouts, groups: Sequence[int], others: Rollouts) -> 
                 width, left = max(old.shape[1], new.shape[1]), field.name.startswith("prompt")
                 old, new = (_padded(x, width, left) for x in (old, new))
             values[field.name] = old.index_copy(0, rows, new.to(old))
-    return replace(rollouts, **values, examples=examples, prefilled=rollouts.prefilled + others.prefilled)
+    values["prefilled"] = rollouts.prefilled + others.prefilled
+    if rollouts.held is not None and others.held is not None:
+        values["held"] = rollouts.held + others.held
+    return replace(rollouts, **values, examples=examples)
 
 
 def _padded(x: Tensor, width: int, left: bool) -> Tensor:

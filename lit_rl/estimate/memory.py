@@ -19,6 +19,7 @@ FLOAT, HALF, PAGE = 4, 2, 4096  # bytes
 # A phase therefore takes more than it holds, and of what another one has freed it uses a part again. Both are measured.
 SCATTERED, KEPT = 1.21, 0.25
 WEIGHTS, CASTS, LOGITS, ACTIVATIONS = "whole weights", "16-bit copies of weights", "logits", "activations"
+ENGINE = "vLLM's engine"
 
 
 def held(run: Run, strategy: Strategy, ranks: int) -> Parts:
@@ -27,6 +28,7 @@ def held(run: Run, strategy: Strategy, ranks: int) -> Parts:
     - FSDP2 gives each device its share of all models and states (:mod:`lit_rl.policy.sharding`).
     - DDP copies gradients into buckets of the same size (PyTorch: ``gradient_as_bucket_view`` would save them).
     - Lightning frees gradients behind the next forward pass, so that they are there in all phases.
+    - vLLM's engine, unless it sleeps between calls, as it does by default on a GPU.
     """
     share = ranks if strategy == "fsdp2" else 1
     return {
@@ -36,6 +38,7 @@ def held(run: Run, strategy: Strategy, ranks: int) -> Parts:
         "optimizer": run.optimizer / share,
         "critic": run.critic / share,
         "reference, frozen": run.frozen / share,
+        ENGINE: run.engine.size if run.engine is not None and run.engine.stays else 0.0,
     }
 
 
@@ -45,7 +48,7 @@ def phases(run: Run, strategy: Strategy, ranks: int) -> dict[str, Parts]:
     casts = float(HALF * run.model.linear * run.autocast)  # autocast keeps those of weights that are trained
     whole = run.weights if sharded else 0.0
     found = {
-        "sampling": {WEIGHTS: whole, CASTS: casts, **sampling(run, ranks)},
+        "sampling": {WEIGHTS: whole, CASTS: casts * bool(run.batch_rows), **sampling(run, ranks)},
         "preparing": {
             WEIGHTS: float(run.weights + run.critic + run.frozen) if sharded else 0.0,
             CASTS: casts,
@@ -79,6 +82,8 @@ def sampling(run: Run, ranks: int) -> Parts:
     take up to as many rows.
     """
     plan, model = run.plan, run.model
+    if run.engine is not None and not run.engine.stays:
+        return {ENGINE: run.engine.size}
     if not run.batch_rows or (plan.demonstrations and not run.evaluated):
         return {}
     at_once = max(1, run.batch_rows // plan.rows)

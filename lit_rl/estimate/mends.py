@@ -48,6 +48,10 @@ def _changes(run: Run, strategy: Strategy, ranks: int, optional: tuple[str, ...]
     if phase == "sampling" and run.batch_rows // 2 >= run.plan.rows:
         rows = run.batch_rows // 2
         yield {"data.sampler.batch_rows": rows}, replace(run, batch_rows=rows), strategy
+    if run.engine is not None and (phase == "sampling" or run.engine.stays):
+        engine = replace(run.engine, share=run.engine.share / 2)
+        if engine.share * engine.memory >= engine.least:
+            yield {"data.sampler.memory_share": engine.share}, replace(run, engine=engine), strategy
     if phase == "gradient noise" and NOISE in optional:
         yield {NOISE: 0}, replace(run, noise=False), strategy
     if phase in ("training", "preparing", "gradient noise"):

@@ -10,6 +10,7 @@ from math import ceil
 
 import torch
 
+from lit_rl.estimate.engine import Engine
 from lit_rl.sampling import SamplingPlan
 
 
@@ -58,6 +59,7 @@ class Run:
     batch_rows: int  # decoded at once; 0 for a sampler that is not ours
     evaluated: int  # prompts that are evaluated at once, over all processes
     noise: bool  # the gradient noise is measured
+    engine: Engine | None  # that samples, where one does
 
     @property
     def number(self) -> int:

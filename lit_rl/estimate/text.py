@@ -62,7 +62,7 @@ def _counts(found: Estimate) -> list[str]:
         whole[0] += f"{counts.steps * found.iterations:,} optimizer steps"
     beside.append(f"trained {numbers['trained']:,}")
     return [
-        f"{found.name}, at most:",
+        f"{found.name}, all responses of full length:",
         f"parameters  policy {numbers['policy']:,}, {', '.join(beside)}",
         f"tokens      an iteration of {run.prompts} prompts x {responses} of {run.length} tokens: {', '.join(tokens)}",
         f"steps       {steps}",

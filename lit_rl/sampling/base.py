@@ -59,7 +59,14 @@ class SamplingPlan:
 
 
 class Sampler(Ranged, ABC, setting="data.sampler"):
-    """Whatever generates tokens. Nothing else does."""
+    """Whatever generates tokens. Nothing else does.
+
+    Attributes:
+        max_model_len: the longest prompt with its response that it takes, in tokens; None takes what the model has
+            positions for.
+    """
+
+    max_model_len: int | None = None
 
     @abstractmethod
     def sample(
@@ -107,24 +114,36 @@ def check_environments(sampler: Sampler) -> None:
         ) from None
 
 
-def positions(policy: CausalPolicy) -> int | None:
-    """The longest prompt with its response, in tokens, that the model can read; None if there is no limit."""
-    most: int | None = getattr(policy.model.config, "max_position_embeddings", None)
-    return most
+def positions(policy: CausalPolicy, sampler: Sampler | None = None) -> int | None:
+    """The longest prompt with its response, in tokens, that the model can read and the sampler takes.
+
+    None if there is no limit.
+    """
+    of_model = getattr(policy.model.config, "max_position_embeddings", None)
+    limits = (of_model, None if sampler is None else sampler.max_model_len)
+    return min((most for most in limits if most is not None), default=None)
 
 
-def check_length(policy: CausalPolicy, prompts: Sequence[Sequence[int]], max_new_tokens: int, setting: str) -> None:
-    """That the model has positions for the longest response to each prompt.
+def too_much(policy: CausalPolicy, sampler: Sampler, mend: str) -> str:
+    """What says of a length that it is beyond :func:`positions`, and what mends that."""
+    most = positions(policy, sampler)
+    if most == positions(policy):
+        return f"that is more than the {most} tokens that the model can read; {mend}"
+    return f"that is more than the {most} tokens of data.sampler.max_model_len; raise that, or {mend}"
+
+
+def check_length(
+    policy: CausalPolicy, sampler: Sampler, prompts: Sequence[Sequence[int]], max_new_tokens: int, setting: str
+) -> None:
+    """That the model and the sampler have positions for the longest response to each prompt.
 
     Args:
         setting: what ``max_new_tokens`` is called on the command line.
 
     Raises:
-        UsageError: it has not.
+        UsageError: one of them has not.
     """
-    longest, most = max(map(len, prompts)), positions(policy)
+    longest, most = max(map(len, prompts)), positions(policy, sampler)
     if most is not None and longest + max_new_tokens > most:
-        raise UsageError(
-            f"{setting} is {max_new_tokens}: with a prompt of {longest} tokens that is beyond the {most} positions of "
-            "the model; lower it"
-        )
+        said = too_much(policy, sampler, "lower it")
+        raise UsageError(f"{setting} is {max_new_tokens}: with a prompt of {longest} tokens {said}")

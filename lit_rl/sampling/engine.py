@@ -51,6 +51,14 @@ class Engine:
     _weights: Tensor | None = None  # what tells those that it has from others
     _asleep: bool = False
 
+    def beside(self, device: torch.device) -> bool:
+        """Whether it is on the device of the policy; of several GPUs it takes the first ones."""
+        return self.tensor_parallel_size == 1 or (device.index or 0) < self.tensor_parallel_size
+
+    def sleeps(self, device: torch.device) -> bool:
+        """Whether it gives its memory back between calls: on GPUs of its own, nobody else would take it."""
+        return self.sleep and device.type == "cuda" and self.beside(device)
+
     @contextmanager
     def awake(self, policy: CausalPolicy) -> Iterator[None]:
         """Within, the engine is there, has its memory and the policy's weights.
@@ -66,7 +74,7 @@ class Engine:
             self._push(policy)
             yield
         finally:
-            if on_gpu and self.sleep:
+            if self.sleeps(policy.device):
                 self._llm.sleep(level=1)
                 self._asleep = True
 
@@ -157,7 +165,7 @@ class Engine:
                     enable_prefix_caching=True,
                     block_size=32 if on_cpu else None,  # its attention on a CPU takes no fewer
                     logprobs_mode="processed_logprobs",  # at the temperature
-                    enable_sleep_mode=self.sleep and not on_cpu,
+                    enable_sleep_mode=self.sleeps(device),
                 )
             except Exception as error:  # whatever vLLM and what it is built on raise
                 raise UsageError(

@@ -105,7 +105,7 @@ class LocalSampler(Sampler):
                 openings = [each for each in environments.openings[start : start + batch] for _ in range(rows)]
                 conversations = environments.stepper.begin(openings)
                 lengths = torch.tensor([len(ids) for ids in some for _ in range(rows)], device=policy.device)
-                room = room_behind(positions(policy), lengths)
+                room = room_behind(positions(policy, self), lengths)
                 keep = plan.continuations > 0
                 turns = Turns(policy, environments.stepper, conversations, names, out, steps, room, keep)
             decoded = prefill(policy, some, rows, keep=plan.continuations > 0 or turns is not None)

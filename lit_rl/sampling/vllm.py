@@ -9,6 +9,7 @@ import torch
 
 from lit_rl.errors import UsageError
 from lit_rl.policy.causal import CausalPolicy
+from lit_rl.policy.shapes import without_weights
 from lit_rl.ranges import Count, SomeShare
 from lit_rl.rollouts import Rollouts
 from lit_rl.sampling.base import Progress, Sampler, SamplingPlan, positions
@@ -42,10 +43,11 @@ class VLLM(Sampler):
         dtype: that the engine computes in; null takes that of the trainer's forward pass.
         max_model_len: the longest prompt with its response, in tokens; null takes what the model has positions for.
         eager: run the model operator by operator, without compilation and CUDA graphs; null does on a CPU.
-        sleep: on a GPU, give the memory back between calls (level 1: weights wait in the machine's memory).
+        sleep: on a GPU that the policy trains on, give the memory back between calls (level 1: weights wait in the
+            machine's memory).
 
     Raises:
-        UsageError: vLLM is not installed.
+        UsageError: vLLM is not installed, and is needed: not for shapes alone.
     """
 
     def __init__(
@@ -58,7 +60,7 @@ class VLLM(Sampler):
         eager: bool | None = None,
         sleep: bool = True,
     ) -> None:
-        if find_spec("vllm") is None:
+        if find_spec("vllm") is None and not without_weights():
             raise UsageError(
                 "data.sampler VLLM takes vLLM, which is not installed here; make vllm gives it an environment of its "
                 "own, .venv-vllm, or take LocalSampler"
@@ -105,7 +107,7 @@ class VLLM(Sampler):
         if environments is not None:
             openings = [each for each in environments.openings for _ in range(rows)]
             conversations = environments.stepper.begin(openings)
-            room = room_behind(self.max_model_len or positions(policy), torch.tensor([len(ids) for ids in asked]))
+            room = room_behind(positions(policy, self), torch.tensor([len(ids) for ids in asked]))
             turns = Turns(policy, environments.stepper, conversations, names, out, most, room, copies > 0)
         requested, held = self._write(policy, plan, asked, out, names, turns)
         show(most, phases * most)
@@ -128,7 +130,7 @@ class VLLM(Sampler):
             forked.cuts = cuts_of_continued(plan, forked, own, out)
         show(phases * most, phases * most)
         rollouts = table(policy, prompts, plan, parts, environments is not None).to(policy.device)
-        rollouts.prefilled, rollouts.prefix_hits = requested - held, held / requested
+        rollouts.prefilled, rollouts.held = requested - held, held
         return rollouts
 
     def _write(
