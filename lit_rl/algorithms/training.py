@@ -117,9 +117,9 @@ class Training(Ranged, Optimization, setting="model"):
         if old is None and minibatch.entropy is not None:  # see Algorithm.prepare
             old = logprobs
             own = mask & (minibatch.origin < 0)[:, None]  # as in _describe
-            if own.any():
-                weight: Any = float(own.sum())  # ranks' weights are averaged, and whole numbers would be cut
-                self._log({"policy/entropy": (minibatch.entropy * own).sum() / weight}, weight)
+            # a micro-batch without such tokens logs as well: ranks reduce metrics in the order of their first log
+            weight: Any = float(own.sum())  # ranks' weights are averaged, and whole numbers would be cut
+            self._log({"policy/entropy": (minibatch.entropy * own).sum() / max(weight, 1.0)}, weight)
         if old is not None and advantages is not None:
             self._log({"policy/clip_fraction": self.clipped(minibatch, logprobs, old)}, len(minibatch))
         # fill-up rows have a loss of 0: the mean over a micro-batch becomes the one over its real rows
