@@ -155,6 +155,11 @@ def _why(line: Line, tables: dict[str, list[Row]]) -> str:
             "Measuring takes one more forward and backward pass over all responses, as long as the update's, and "
             "products for each group beside those for all."
         )
+    if "estimated memory" in line.name:
+        return (
+            "glibc keeps more than the estimate's rough constants say, and runs of the same settings differ by up to a "
+            "tenth."
+        )
     if "a study of" in line.name:
         return "Both times contain the start, imports and the database, once per study."
     return ""
