@@ -31,6 +31,7 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("PYTHONPATH", f"{TESTS.parent}:{TESTS}")
         patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("RAY_worker_niceness", "0")  # by default workers give way to whatever else this machine does
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         yield made
         made.shutdown()
@@ -64,12 +65,17 @@ def here(tmp_path) -> Path:
 
 
 @pytest.fixture
-def start(here, cluster, server) -> Callable[..., "subprocess.Popen[str]"]:
+def start(here, cluster, server) -> Iterator[Callable[..., "subprocess.Popen[str]"]]:
+    runners = []
+
     def run(*args: str) -> "subprocess.Popen[str]":
         options = "--launcher", "ray", "--address", str(cluster.address)
-        return sweeping.start(here, "run", *args, *options, MLFLOW_TRACKING_URI=server.uri)
+        runners.append(sweeping.start(here, "run", *args, *options, MLFLOW_TRACKING_URI=server.uri))
+        return runners[-1]
 
-    return run
+    yield run
+    for runner in runners:
+        runner.kill()
 
 
 def test_when_a_node_dies_each_cell_finishes_once_and_the_report_is_the_local_one(
