@@ -11,6 +11,7 @@ from collections import Counter
 import pytest
 import sweeping
 from mlflow.entities import Run
+from test_launchers import Given
 
 from ablations import grid, studies
 from ablations.__main__ import main
@@ -70,40 +71,23 @@ def test_a_worker_that_dies_costs_its_own_cell(tmp_path, monkeypatch, capsys):
     assert not [path for path in (tmp_path / "mlruns" / "claims").rglob("*") if path.is_file()]
 
 
-class Lost:
-    """A launcher of one worker at a time, which is over at once: these are the state that it leaves its run in, and
-    what its runner hears."""
+class Lost(Given):
+    """Takes one worker at a time: these are the state that it leaves its run in, and what its runner hears."""
 
     room = 1
 
     def __init__(self, tracking: Tracking, *ends: tuple[str, Outcome | Death]) -> None:
-        self._tracking, self._ends = tracking, list(ends)
-        self.outcome: Outcome | None = None
+        super().__init__(*(heard for _, heard in ends))
+        self._tracking, self._states = tracking, [status for status, _ in ends]
 
     def start(self, work, claim):
-        status, self._heard = self._ends.pop(0)
+        status = self._states.pop(0)
         if status != "RUNNING":
             self._tracking.client.set_terminated(work.args[-1], status)
-        self.outcome = self._heard if isinstance(self._heard, Outcome) else None
-        return self
-
-    def wait(self, workers, seconds):
-        return workers
-
-    def told(self):
-        return iter(())
-
-    def is_over(self):
-        return True
-
-    def death(self):
-        return self._heard
-
-    def warm_up(self):
-        pass
+        return super().start(work, claim)
 
     def stop(self):
-        assert not self._ends
+        assert not self.ends
 
 
 NODE, PROCESS = Death("its node", "10.0.0.7", 5), Death("its process", "of SIGSEGV")
