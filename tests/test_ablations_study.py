@@ -37,7 +37,7 @@ DIGESTS = {
     "multi_turn": "8a02a6f28621",
     "wall_clock": "2ee2fd944beb",
     "failure_signatures": "b6380b7dc301",
-    "all_algorithms": "441093ff4aa3",
+    "all_algorithms": "f007100f8e5a",
 }
 
 

@@ -6,9 +6,12 @@ from ablations.config import Config
 from ablations.studies.parts import SMALL_MODELS
 from ablations.study import SMOKE, Arm, Comparison, Stage, Study
 
-TASKS = ("GSM8KStyle", "KeyToken")
+WORDS = "GSM8KStyle"
+TASKS = (WORDS, "KeyToken")
 PRETRAINING = 30  # iterations, on top of the others' 50
 ON_CPU = ("--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false")
+NEWER = ("REINFORCEPlusPlus", "P3O", "OptimalBaseline", "GSPO", "CISPO", "RLZVP")  # on word problems alone
+HINTS: Config = {"data.hints": 3}  # up to three quarters of a demonstration
 LATER: Config = {"model.critic_pretraining": PRETRAINING, "trainer.max_epochs": 50 + PRETRAINING}
 
 
@@ -35,6 +38,7 @@ def _arms(task: str) -> tuple[Arm, ...]:
         *(arm(name) for name in ("TRePO", "OnlineDPO")),
         arm("RTO", None, (dpo,), dpo_checkpoint=dpo.checkpoint),
         arm("ABC", None, (scores,), reward_model=f"{{{scores.name}}}"),
+        *([*(arm(name) for name in NEWER), arm("GRPO, hints", HINTS)] if task == WORDS else ()),
     )
 
 
@@ -60,7 +64,9 @@ STUDY = Study(
         "warm start was taught (data/warmstart/README.md).",
         "These are runs with each algorithm's defaults, not a ranking: no learning rate was tuned.",
         "Arms have neither equal tokens nor equal responses: 32 prompts in an iteration, with one response for "
-        "REINFORCE, ReMax, PPO, RTO and ABC and four for the others.",
+        "REINFORCE, REINFORCEPlusPlus, ReMax, PPO, RTO and ABC, two for P3O and four for the others.",
+        "'GRPO, hints' gives prompts that no response solves up to three quarters of a demonstration, in three further "
+        "tries (GHPO, 2507.10628). Demonstrations have the warm start's planted errors.",
         f"'PPO, pretrained' has {50 + PRETRAINING} iterations, of which it spends at most {PRETRAINING} on its critic.",
         "RTO's DPO policy and ABC's reward model are made by the commands that users have, for each seed from its "
         "policy's start. ABC's reward itself is the task's. Their time stands behind the plus.",
