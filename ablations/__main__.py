@@ -63,8 +63,8 @@ def _parser() -> Parser:
         command.add_argument("--launcher", choices=("local", "ray"), default="local", help="where cells run")
         ray = command.add_argument_group("with --launcher ray")
         ray.add_argument("--address", help="of the cluster (default: auto, the one that this machine is in)")
-        ray.add_argument("--cpus-per-cell", type=_number(Positive), help="of a node (default: 1)")
-        ray.add_argument("--gpus-per-cell", type=_number(Share), help="1, or a part of one (default: 0)")
+        ray.add_argument("--cpus-per-cell", type=_number(Positive), help="of a node (default: the study's, mostly 1)")
+        ray.add_argument("--gpus-per-cell", type=_number(Share), help="1, or a part of one (default: the study's, mostly 0)")
     for command in (run, compare, report):
         command.add_argument("--smoke", action="store_true", help="tiny sizes, one seed, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")
@@ -172,7 +172,7 @@ def _run(study: Study, options: argparse.Namespace) -> int:
             settings = complete(study, options.smoke)
             if options.command == "compare":
                 check_same_problems(study, settings)
-        with _launcher(options) as launcher:
+        with _launcher(options, study) as launcher:
             compute(study, options.smoke)
             if (tried := trials.trials(study)) is not None and not options.smoke:
                 done = {trial.config_hash for trial in trials.recorded(study)}
@@ -190,14 +190,16 @@ def _run(study: Study, options: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _launcher(options: argparse.Namespace) -> Iterator[Launcher]:
+def _launcher(options: argparse.Namespace, study: Study) -> Iterator[Launcher]:
     """What starts the workers of a sweep."""
     if options.launcher == "ray":
         from ablations.sweep.ray_nodes import connected
 
-        with connected(
-            options.address or "auto", options.cpus_per_cell or 1, options.gpus_per_cell or 0, options.jobs
-        ) as nodes:
+        cpus, gpus = (
+            getattr(study if getattr(options, name) is None else options, name)
+            for name in ("cpus_per_cell", "gpus_per_cell")
+        )
+        with connected(options.address or "auto", cpus, gpus, options.jobs) as nodes:
             yield nodes
         return
     from ablations.sweep.workers import Processes

@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple, get_args
 from ablations.arms import Arm, Choice, Stage, Trial, Tuning, seeds_fault
 from ablations.config import Config, nested
 from ablations.metric_units import DEFAULT_MATTERS, matters_fault, unit
+from lit_rl.ranges import Positive, Share, fault
 
 __all__ = ["Arm", "Choice", "Comparison", "Fault", "Prediction", "Reading", "Stage", "Study", "Trial", "Tuning"]
 
@@ -120,6 +121,8 @@ class Study:
         seeds: when none are given.
         tuning: of learning rates and allocations; None where they stand in the settings.
         hours: the budget on two cores.
+        cpus_per_cell, gpus_per_cell: what a cell takes of its node in a Ray cluster, whole ones or parts; of GPUs at
+            most one.
         faults: provoked on purpose, to judge the warnings by; the cells keep what the diagnostics logged.
         calibration: seeds on which the limits of warnings are set; their cells are in no other number.
         kappas: costs of a trained token, in generated ones, at which the noise of frozen arms is compared.
@@ -149,6 +152,8 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     tuning: Tuning | None = None
     hours: float | None = None
+    cpus_per_cell: float = 1.0
+    gpus_per_cell: float = 0.0
     faults: tuple[Fault, ...] = ()
     calibration: tuple[int, ...] = ()
     kappas: tuple[float, ...] = ()
@@ -249,6 +254,9 @@ def _faults(study: Study) -> Iterator[str]:
         yield f"seed {min(both)} is for calibration, and used otherwise, too; take others for calibration"
     if study.calibration and not study.faults:
         yield "it has seeds for calibration, but no faults, so that nothing is calibrated"
+    for name, hint in {"cpus_per_cell": Positive, "gpus_per_cell": Share}.items():
+        if reason := fault(getattr(study, name), hint):
+            yield f"its {name} is {getattr(study, name)!r}: it {reason}"
     yield from _faults_of_trials(study)
 
 

@@ -116,6 +116,8 @@ def test_a_study_is_checked_when_it_is_written():
         ({"exploratory": (Comparison.between("a", "b", metric=NOISED, matters=1),)}, "a factor above 1, not 1"),
         ({"comparisons": (Comparison.between("a", "b", matters=math.inf),)}, "more than 0 points, not inf"),
         ({"comparisons": (Comparison.between("a", "b", "bellow"),)}, "'bellow', which is none of above, below"),
+        ({"gpus_per_cell": 2}, "its gpus_per_cell is 2: it must be at least 0 and at most 1"),
+        ({"cpus_per_cell": 0}, "its cpus_per_cell is 0: it must be above 0"),
         ({"controls": (Comparison.between("a", "b"),)}, "its control a against b has no prediction"),
     ):
         with pytest.raises(ValueError, match=f"study s: .*{said}"):

@@ -78,6 +78,7 @@ STUDY = Study(
     "and PPO?",
     source="The first open question of 2506.02553, for a language model that was taught nothing for it.",
     scale="small",
+    gpus_per_cell=1.0,
     baseline=BASELINE,
     primary_metric=TEST,
     beside=BESIDE,

@@ -97,6 +97,7 @@ SMALL = _study(
         (TAUGHT,),
     ),
     base=merge(tiny.STUDY.base, nested(ON_A_GPU)),
+    gpus_per_cell=1.0,
     hours=None,
     reading=Reading(
         "With SmolLM2-135M, too, one continuation from each cut (K = 1) costs more than it saves: at equal generated "
