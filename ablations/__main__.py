@@ -64,7 +64,7 @@ def _parser() -> Parser:
         ray = command.add_argument_group("with --launcher ray")
         ray.add_argument("--address", help="of the cluster (default: auto, the one that this machine is in)")
         ray.add_argument("--cpus-per-cell", type=_number(Positive), help="of a node (default: the study's, mostly 1)")
-        ray.add_argument("--gpus-per-cell", type=_number(Share), help="1, or a part of one (default: the study's, mostly 0)")
+        ray.add_argument("--gpus-per-cell", type=_number(Share), help="at most 1 (default: the study's, mostly 0)")
     for command in (run, compare, report):
         command.add_argument("--smoke", action="store_true", help="tiny sizes, one seed, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")

@@ -172,8 +172,8 @@ class Study:
             object.__setattr__(self, name, nested(getattr(self, name)))
         if not self.baseline and self.arms:
             object.__setattr__(self, "baseline", self.arms[0].name)
-        for fault in _faults(self):
-            raise ValueError(f"study {self.name}: {fault}")
+        for reason in _faults(self):
+            raise ValueError(f"study {self.name}: {reason}")
 
     @property
     def deciding_metric(self) -> str:

@@ -4,7 +4,6 @@ import math
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from ablations import arm_colours
@@ -31,12 +30,6 @@ def colours(results: StudyResults) -> dict[str, str]:
 def dashes(results: StudyResults, arm: str) -> str:
     """The style of its lines."""
     return arm_colours.dashes(results.study)[arm]
-
-
-def rows(figure: Figure, results: StudyResults) -> list[tuple[SubFigure, list[str]]]:
-    """A row of panels for each group of arms with one baseline."""
-    groups = list(results.groups.values())
-    return list(zip(figure.subfigures(len(groups), 1, squeeze=False)[:, 0], groups, strict=True))
 
 
 def legend(row: Any, *axes: Axes) -> None:

@@ -25,7 +25,7 @@ from ablations.report import (
     share_figure,
     surface_figures,
 )
-from ablations.report.figure_style import STYLE, WIDTH, colours, dashes, frame, legend, plain_logarithms, rows
+from ablations.report.figure_style import STYLE, WIDTH, colours, dashes, frame, legend, plain_logarithms
 
 VALIDATION, TEST = (tuple(f"{split}/{name}" for name in ("accuracy_sampled", "accuracy")) for split in ("val", "test"))
 ACCURACY = "Validation accuracy against {axis}. Level lines: arms that generate nothing."
@@ -149,11 +149,15 @@ def _test_accuracy(results: StudyResults) -> Figure:
 
 
 def _gradient(results: StudyResults) -> Figure:
-    figure = Figure(figsize=(WIDTH, 2.6 * len(results.groups)), layout="constrained")
-    for row, arms in rows(figure, results):
-        # arms that generate nothing follow another gradient
-        drawn = [arm for arm in arms if any(cell.generated for cell in results.of(arm)) and results.start_noise(arm)]
-        _gradient_row(row, results, drawn)
+    # arms that generate nothing follow another gradient
+    drawn = [
+        [arm for arm in arms if any(cell.generated for cell in results.of(arm)) and results.start_noise(arm)]
+        for arms in results.groups.values()
+    ]
+    heights = [max(2.6, 1.0 + 0.2 * len(arms)) for arms in drawn]
+    figure = Figure(figsize=(WIDTH, sum(heights)), layout="constrained")
+    for row, arms in zip(figure.subfigures(len(drawn), 1, False, height_ratios=heights)[:, 0], drawn, strict=True):
+        _gradient_row(row, results, arms)
     return figure
 
 
