@@ -63,7 +63,7 @@ turns: $(READY)  ## trains data/turns anew (about ten minutes)
 mid: $(READY)  ## trains data/mid anew (two hours)
 	@$(PY) -m lit_rl.commands.warmstart mid
 
-benchmarks: $(READY)  ## ours beside transformers, TRL and others, and results/performance anew (a quarter of an hour)
+benchmarks: $(READY)  ## ours beside transformers, TRL and others, and results/performance anew (about twenty minutes)
 	@$(PY) -m pip install -q -c $(READY).constraints -e '.[peers]'
 	@$(PY) -m benchmarks --report results/performance
 

@@ -7,11 +7,13 @@ the process took before there was a model.
 import json
 import sys
 import tempfile
+from statistics import median
 
 from benchmarks.measure import SMOLLM2, Line, fetched, peak, process
 
 TARGET = 1 / 1.15  # an estimate may be off by 15%
 ALGORITHMS = ("GRPO", "PPO", "TRePO")
+RUNS = 3  # of a small model, whose peaks differ by a tenth from run to run
 SMALL = [
     *("--trainer.accelerator=cpu", "--trainer.logger=false", "--trainer.enable_progress_bar=false"),
     *("--trainer.max_epochs=2", "--trainer.limit_val_batches=0", "--checkpoint.every_n_epochs=0"),
@@ -49,12 +51,14 @@ def compared(args: list[str]) -> tuple[float, float]:
 
 
 def estimate() -> list[Line]:
-    """Estimated and measured MiB; the ratio is the smaller over the larger."""
+    """Estimated and measured MiB, medians over runs; the ratio is the smaller over the larger."""
     cases = [(model, algorithm, False) for model in MODELS for algorithm in ALGORITHMS]
     lines = []
     for model, algorithm, noise in [*cases, *((model, "GRPO", True) for model in list(MODELS)[:2])]:
         if model != str(SMOLLM2) or fetched():
-            said, taken = compared(arguments(model, algorithm, noise))
+            runs = 1 if model == str(SMOLLM2) else RUNS
+            found = [compared(arguments(model, algorithm, noise)) for _ in range(runs)]
+            said, taken = (median(numbers) for numbers in zip(*found, strict=True))
             label = "SmolLM2-135M" if model == str(SMOLLM2) else model
             name = f"estimated memory, {algorithm}, {label}{', gradient noise' if noise else ''}: measured"
             lines.append(Line(name, said, taken, "MiB", min(said / taken, taken / said), TARGET))

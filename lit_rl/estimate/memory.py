@@ -17,7 +17,7 @@ Parts = dict[str, float]  # bytes by name
 FLOAT, HALF, PAGE = 4, 2, 4096  # bytes
 # On a CPU glibc keeps freed blocks of up to 32 MiB, apart for each thread; the backward pass has a thread of its own.
 # A phase therefore takes more than it holds, and of what another one has freed it uses a part again. Both are measured.
-SCATTERED, KEPT = 1.21, 0.25
+SCATTERED, KEPT = 1.28, 0.42
 WEIGHTS, CASTS, LOGITS, ACTIVATIONS = "whole weights", "16-bit copies of weights", "logits", "activations"
 ENGINE = "vLLM's engine"
 
@@ -192,8 +192,8 @@ def noise(run: Run, ranks: int) -> Parts:
     """The gradients of groups (:mod:`lit_rl.algorithms.gradients`).
 
     Of many groups at once: a vector of the policy's size, and gradients of the largest parameter for all of them,
-    twice; gradients of what layers put out take the place of what the backward pass frees. One by one: three vectors,
-    and a pass over a group.
+    twice. What layers put out is recorded, and their gradients take the place of what the backward pass frees. One by
+    one: three vectors, and a pass over a group.
     """
     model, group = run.model, ceil(trained_rows(run.plan))
     logits = group * run.length * model.vocabulary
@@ -206,9 +206,16 @@ def noise(run: Run, ranks: int) -> Parts:
     batch = MicroBatch(once * group, once, run.prompt, run.longest, own, model.trees)
     return {
         "vectors of gradients": run.trained + 2.0 * once * model.largest * model.element,
-        ACTIVATIONS: activations(run, batch),
+        ACTIVATIONS: activations(run, batch) + recorded(run, batch),
         LOGITS: 4.0 * FLOAT * batch.tokens * model.vocabulary,
     }
+
+
+def recorded(run: Run, batch: MicroBatch) -> float:
+    """Bytes of what layers put out and autograd does not save: queries, keys, values, and what both halves of a layer
+    add to the hidden states."""
+    model = run.model
+    return model.layers * batch.tokens * (model.queries + 2 * model.keys + 2 * model.hidden) * run.number
 
 
 def total(run: Run, strategy: Strategy, ranks: int) -> float:
