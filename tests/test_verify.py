@@ -35,6 +35,10 @@ class DividedByZero(RLOO):
     def advantages(self, rollouts):
         return super().advantages(rollouts) / 0
 
+class PerLength(RLOO):
+    def advantages(self, rollouts):
+        return super().advantages(rollouts) * (rollouts.mask.sum(1) / rollouts.lengths)[:, None]
+
 class OneARow(RLOO):
     def advantages(self, rollouts):
         return self.returns(rollouts)
@@ -144,11 +148,30 @@ def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):
     model = ["--model", "my_package.Halved", "--model.samples", "2"]
     code, out, _ = run(monkeypatch, capfd, "--json", *model)
     rows = json.loads(out)
-    assert code == 1 and {row["estimator"] for row in rows} == {"Halved"} and len(rows) == 2
+    assert code == 1 and {row["estimator"] for row in rows} == {"Halved"} and len(rows) == 3
     assert all(row["relative_bias"] == pytest.approx(0.5) and row["cosine"] == pytest.approx(1) for row in rows)
     assert run(monkeypatch, capfd, *model, "--model.factor", "1")[0] == 0
+    code, out, _ = run(monkeypatch, capfd, "--json", "--model", "my_package.PerLength", "--model.samples", "2")
+    assert code == 1 and [row["holds"] for row in json.loads(out)] == [True, True, False]  # an environment has a length
     code, out, _ = run(monkeypatch, capfd, "--model", "my_package.DividedByZero", "--model.samples", "2")
     assert code == 1 and "The estimate is not a number" in out and "only rescaled" not in out
+
+
+@pytest.mark.parametrize(
+    "settings, judged, said",
+    [
+        (
+            ["--model.samples", "2", "--model.cuts", "Turns"],
+            ["TwoTurns"],
+            "Additive V=3 T=3 EOS, where model.cuts makes no",
+        ),
+        ([], ["Pairwise", "Additive"], "TwoTurns V=2 T=4, which has too many outcomes"),
+    ],
+)
+def test_tasks_that_judge_nothing_are_named(monkeypatch, capfd, settings, judged, said):
+    code, out, err = run(monkeypatch, capfd, "--json", "--model", "TRePO", *settings)
+    assert code == 0 and [row["task"].split()[0] for row in json.loads(out)] == judged
+    assert f"left out: {said}" in err
 
 
 @pytest.mark.parametrize(
@@ -167,6 +190,10 @@ def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):
         (["--model.samples", "2"], "model"),
         (["--model", "RLOO", "--model.policy.path", "x"], "model.policy: verify uses its own policy"),
         (["--model", "TRePO", "--model.cuts", "Stride"], "model.cuts.every is 8"),
+        (
+            ["--model", "TRePO", "--model.cuts", "Turns"],
+            "model: there is no task to verify it on: Pairwise V=2 T=3, where",
+        ),
         (["--model", "TRePO", "--model.cuts.every", "2"], "model.cuts: name a class; choose one of Stride"),
         (["--report", "/dev/null/x"], "--report: cannot make the folder /dev/null/x"),
         (["--model", "RLOO", "--report", "here"], "--report"),

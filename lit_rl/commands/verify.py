@@ -4,7 +4,7 @@ import copy
 import math
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 from transformers.utils.logging import disable_progress_bar
@@ -13,13 +13,15 @@ from lit_rl.algorithms import Algorithm
 from lit_rl.commands.options import in_order
 from lit_rl.commands.parser import Parser, built
 from lit_rl.errors import UsageError
-from lit_rl.exact.certificate import Build, Certificate, Claim, certify
+from lit_rl.exact.certificate import Build, Certificate, Claim, certify, describe, random_policy
 from lit_rl.exact.claims import claims
-from lit_rl.exact.expectation import SAMPLES, cut_chances
+from lit_rl.exact.dialogue import spoken_at
+from lit_rl.exact.expectation import SAMPLES, cut_chances, enumerable
 from lit_rl.exact.report import FAILED_OWN, HEADER, NOT_FINITE, as_json, line, theorem_line, write_report
 from lit_rl.exact.small_tasks import PAIRS, SUM_EOS
 from lit_rl.exact.theorem import prove
 from lit_rl.exact.tree import grow
+from lit_rl.exact.turn_claims import TWO_TURNS
 from lit_rl.tasks import PositionTask
 
 DESCRIPTION = (
@@ -27,6 +29,7 @@ DESCRIPTION = (
     "with the code that trains. Also proves the policy gradient theorem on small trees. Takes a minute. Exit code 0: "
     "everything holds; 1: an expectation differs from its formula; 2: a setting is wrong."
 )
+OWN = PAIRS, SUM_EOS, TWO_TURNS  # a fixed length, lengths that vary, and an environment between two turns
 
 
 def verify(args: list[str]) -> int:
@@ -67,7 +70,8 @@ def verify(args: list[str]) -> int:
     disable_progress_bar()  # of the models that come and go
     table = sys.stderr if config.json else sys.stdout
     found: list[Certificate] = []
-    for claim in _own_claims(parser, config) if own else claims():
+    name = config.model.class_path.rpartition(".")[2] if own else ""
+    for claim in _own_claims(_builder(parser, config), name, table) if own else claims():
         found.append(certify(claim))
         if len(found) == 1:
             print(HEADER, file=table)
@@ -87,13 +91,38 @@ def verify(args: list[str]) -> int:
     return 0 if all(outcomes) else 1
 
 
-def _own_claims(parser: Parser, config: Any) -> list[Claim]:
-    name = config.model.class_path.rpartition(".")[2]
-    return [Claim(name, _builder(parser, config, task), task) for task in (PAIRS, SUM_EOS)]
+def _own_claims(build: Build, name: str, table: TextIO) -> list[Claim]:
+    """One for each task on which the estimator can be judged. Says which are left out.
+
+    Raises:
+        UsageError: all are.
+    """
+    reasons = {task: _left_out(build, task) for task in OWN}
+    said = [f"{describe(task)}, {why}" for task, why in reasons.items() if why]
+    if len(said) == len(OWN):
+        raise UsageError(
+            f"model: there is no task to verify it on: {'; '.join(said)}; set --model.cuts Stride --model.cuts.every 2 "
+            "and --model.samples 2"
+        )
+    for each in said:
+        print(f"left out: {each}", file=table)
+    return [Claim(name, build, task) for task, why in reasons.items() if not why]
 
 
-def _builder(parser: Parser, config: Any, task: PositionTask) -> Build:
-    """Builds the configured estimator around a policy. A cut rule that never cuts on the task is refused."""
+def _left_out(build: Build, task: PositionTask) -> str:
+    """Why an estimator can't be judged on a task; empty if it can."""
+    policy = random_policy(task)
+    algorithm = build(policy=policy, max_new_tokens=task.length)
+    plan, tree = algorithm.plan, grow(policy, task, algorithm.plan.temperature)
+    if plan.continuations and not cut_chances(plan, tree).any():
+        return "where model.cuts makes no cut"
+    if spoken_at(task) and not enumerable(algorithm, tree):
+        return "which has too many outcomes for so many samples"
+    return ""
+
+
+def _builder(parser: Parser, config: Any) -> Build:
+    """Builds the configured estimator around a policy."""
 
     def build(**settings: Any) -> Algorithm:
         chosen = copy.deepcopy(config)
@@ -102,12 +131,6 @@ def _builder(parser: Parser, config: Any, task: PositionTask) -> Build:
                 raise UsageError(f"model: {chosen.model.class_path} takes no '{name}'; pass **kwargs on to Algorithm")
             chosen.model.init_args[name] = settings[name]
         algorithm: Algorithm = built(parser, chosen).model
-        plan = algorithm.plan
-        if plan.continuations and not cut_chances(plan, grow(settings["policy"], task, plan.temperature)).any():
-            raise UsageError(
-                f"model.cuts makes no cut within the {task.length} tokens of {type(task).__name__}, so there is "
-                "nothing to verify; set --model.cuts Stride --model.cuts.every 2"
-            )
         return algorithm
 
     return build

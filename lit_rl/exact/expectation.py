@@ -93,6 +93,11 @@ def moments(
     return Moments(tree.gradient(mean), mean, max(trace, 0.0), float(tokens), n, exact)
 
 
+def enumerable(algorithm: Algorithm, tree: Tree) -> bool:
+    """Whether there are at most 200,000 outcomes, so that :func:`moments` are exact."""
+    return _branches(algorithm, tree) is not None
+
+
 def cut_chances(plan: SamplingPlan, tree: Tree) -> Tensor:
     """The probability that the plan cuts each leaf before each token: [S, T]."""
     ids, lengths = tree.ids, tree.lengths
