@@ -63,8 +63,10 @@ def _parser() -> Parser:
         command.add_argument("--launcher", choices=("local", "ray"), default="local", help="where cells run")
         ray = command.add_argument_group("with --launcher ray")
         ray.add_argument("--address", help="of the cluster (default: auto, the one that this machine is in)")
-        ray.add_argument("--cpus-per-cell", type=_number(Positive), help="of a node (default: the study's, mostly 1)")
-        ray.add_argument("--gpus-per-cell", type=_number(Share), help="at most 1 (default: the study's, mostly 0)")
+        ray.add_argument(
+            "--cpus-per-cell", type=_number(Positive), help="of a node (default: 1, or what the study says)"
+        )
+        ray.add_argument("--gpus-per-cell", type=_number(Share), help="at most 1 (default: 0, or what the study says)")
     for command in (run, compare, report):
         command.add_argument("--smoke", action="store_true", help="tiny sizes, one seed, to try the study out")
     ui = commands.add_parser("ui", help="look at the runs in MLflow")
@@ -195,10 +197,9 @@ def _launcher(options: argparse.Namespace, study: Study) -> Iterator[Launcher]:
     if options.launcher == "ray":
         from ablations.sweep.ray_nodes import connected
 
-        cpus, gpus = (
-            getattr(study if getattr(options, name) is None else options, name)
-            for name in ("cpus_per_cell", "gpus_per_cell")
-        )
+        cpus, gpus = (1.0, 0.0) if options.smoke else (study.cpus_per_cell, study.gpus_per_cell)
+        cpus = cpus if options.cpus_per_cell is None else options.cpus_per_cell
+        gpus = gpus if options.gpus_per_cell is None else options.gpus_per_cell
         with connected(options.address or "auto", cpus, gpus, options.jobs) as nodes:
             yield nodes
         return

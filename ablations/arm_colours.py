@@ -2,17 +2,17 @@
 
 from ablations.study import Study
 
-# Okabe and Ito's colours and some of Tol's, which the colour-blind tell apart; names as in the studies
+# Okabe and Ito's colours, which the colour-blind tell apart, and others, some of which they don't; names as in studies
 ALGORITHMS = {
     "REINFORCE": "#E69F00",
     "RLOO": "#000000",
     "ReMax": "#CC79A7",
     "GRPO": "#0072B2",
     "Dr.GRPO": "#5C9BC4",
-    "GSPO": "#6699CC",
-    "CISPO": "#DDCC77",
-    "RLZVP": "#661100",
-    "REINFORCEPlusPlus": "#CC6677",
+    "GSPO": "#7755FF",
+    "CISPO": "#EEBB99",
+    "RLZVP": "#0000FF",
+    "REINFORCEPlusPlus": "#772200",
     "P3O": "#999933",
     "OptimalBaseline": "#44AA99",
     "PPO": "#009E73",

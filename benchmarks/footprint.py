@@ -35,6 +35,15 @@ MODELS = {  # sizes that take more than libraries do; four responses to a prompt
         "--data.rows_per_microbatch=8",
     ],
 }
+OTHERS = {  # to which no constant was fitted: model, algorithm, tokens, prompts and rows, and samples
+    ("embedded", "RLOO", 48, 32, 64): 4,
+    ("embedded", "REINFORCE", 64, 256, 128): 1,
+    ("embedded", "TRePO", 48, 128, 64): 2,
+    ("embedded-mid", "RLOO", 64, 64, 64): 4,
+    ("embedded-mid", "PPO", 64, 16, 16): 4,
+    ("embedded-mid", "OnlineDPO", 48, 64, 64): 4,
+    ("embedded-mid", "TRePO", 64, 16, 32): 2,
+}
 
 
 def arguments(model: str, algorithm: str, noise: bool = False) -> list[str]:
@@ -57,12 +66,28 @@ def estimate() -> list[Line]:
     for model, algorithm, noise in [*cases, *((model, "GRPO", True) for model in list(MODELS)[:2])]:
         if model != str(SMOLLM2) or fetched():
             runs = 1 if model == str(SMOLLM2) else RUNS
-            found = [compared(arguments(model, algorithm, noise)) for _ in range(runs)]
-            said, taken = (median(numbers) for numbers in zip(*found, strict=True))
             label = "SmolLM2-135M" if model == str(SMOLLM2) else model
-            name = f"estimated memory, {algorithm}, {label}{', gradient noise' if noise else ''}: measured"
-            lines.append(Line(name, said, taken, "MiB", min(said / taken, taken / said), TARGET))
+            case = f"{algorithm}, {label}{', gradient noise' if noise else ''}"
+            lines.append(_line(case, arguments(model, algorithm, noise), runs, TARGET))
+    return [*lines, *others()]
+
+
+def others() -> list[Line]:
+    """The same of other sizes and algorithms, without a target."""
+    lines = []
+    for (model, algorithm, tokens, prompts, rows), samples in OTHERS.items():
+        args = [f"--model={algorithm}", f"--model.policy.path={model}", *SMALL, QUIET]
+        args += [f"--model.max_new_tokens={tokens}", f"--data.prompts_per_iteration={prompts}"]
+        args += [f"--data.rows_per_microbatch={rows}", *([f"--model.samples={samples}"] if samples > 1 else [])]
+        case = f"{algorithm}, {model}, {prompts} prompts of {samples} x {tokens} tokens, {rows} rows"
+        lines.append(_line(case, args, 1, 0.0))
     return lines
+
+
+def _line(case: str, args: list[str], runs: int, target: float) -> Line:
+    found = [compared(args) for _ in range(runs)]
+    said, taken = (median(numbers) for numbers in zip(*found, strict=True))
+    return Line(f"estimated memory, {case}: measured", said, taken, "MiB", min(said / taken, taken / said), target)
 
 
 def main(args: list[str]) -> dict[str, float]:

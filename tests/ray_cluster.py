@@ -181,7 +181,7 @@ def test_workers_have_their_part_of_a_gpu(cluster, monkeypatch, share, gpus):
 
 def test_a_cell_that_fits_nowhere_is_one_line(start, here):
     [line] = _ends(start("swept", "--gpus-per-cell", "1"), 2)
-    assert "no node of the cluster has 1 CPU and 1 GPU" in line
+    assert "a cell takes 1 CPU and 1 GPU, which no node of the cluster has" in line
     assert not list(here.iterdir())
 
 

@@ -175,13 +175,15 @@ def test_memory_is_that_of_a_run(algorithm):
 
 def test_the_page_shows_what_was_measured():
     file = Path(__file__).parents[1] / "results/performance/lines.json"
-    measured = {
-        line["name"]: (line["ours"], line["peer"])
-        for line in json.loads(file.read_text())
-        if line["name"].startswith("estimated memory")
-    }
+    lines = [line for line in json.loads(file.read_text()) if line["name"].startswith("estimated memory")]
+    measured = {line["name"]: (line["ours"], line["peer"]) for line in lines if line["target"]}
     shown = re.findall(r"^\| ([\w,. -]+) \| (\w+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \|$", PAGE, re.M)
     assert {f"estimated memory, {algorithm}, {model}: measured" for model, algorithm, *_ in shown} == {*measured}
     for model, algorithm, *numbers in shown:
         said, taken = measured[f"estimated memory, {algorithm}, {model}: measured"]
         assert numbers == [f"{said:,.0f}", f"{taken:,.0f}", f"{said / taken:.2f}"]
+    assert all(line["ratio"] >= line["target"] for line in lines) and "All eleven are within 15 %" in PAGE
+    others = [line["ours"] / line["peer"] for line in lines if not line["target"]]
+    text = " ".join(PAGE.split())
+    assert len(others) == 7 and f"gave factors of {min(others):.2f} to {max(others):.2f}" in text
+    assert f"takes {memory.SCATTERED} times what it holds, and {memory.KEPT} of the second" in text

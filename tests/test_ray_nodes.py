@@ -67,20 +67,33 @@ def test_without_ray_a_line_says_what_to_install(monkeypatch, capsys):
     _is_one_line(capsys, "pip install 'lit-rl[ray]'", "--launcher", "ray")
 
 
+OWN = """
+from ablations.study import Arm, Study
+STUDY = Study("own_study", "?", arms=(Arm("a", {"model": "RLOO"}),), cpus_per_cell=2, gpus_per_cell=0.5)
+"""
+
+
 @pytest.mark.parametrize(
     ("flags", "share"),
     [
-        ((), "1 CPU and 1 GPU"),
-        (("--gpus-per-cell", "0.25"), "1 CPU and 0.25 GPU"),
+        ((), "2 CPU and 0.5 GPU"),
+        (("--gpus-per-cell", "0.25"), "2 CPU and 0.25 GPU"),
         (("--cpus-per-cell", "3", "--gpus-per-cell", "0"), "3 CPU and 0 GPU"),
+        (("--cpus-per-cell", "3", "--smoke"), "3 CPU and 0 GPU"),
+        (("--gpus-per-cell", "1", "--smoke"), "1 CPU and 1 GPU"),
     ],
 )
 def test_a_cell_takes_what_its_study_says_unless_a_flag_does(monkeypatch, capsys, flags, share):
-    """natural_start is for GPUs; the node has one CPU."""
+    """The node has one CPU."""
     FakeRay(monkeypatch, "10.0.0.1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://10.0.0.1:5000")
-    named = f"--cpus-per-cell, --gpus-per-cell: no node of the cluster has {share};"
-    _is_one_line(capsys, named, "--launcher", "ray", *flags, study="natural_start")
+    Path("own_study.py").write_text(OWN)
+    try:
+        assert main(["run", "own_study", "--launcher", "ray", *flags]) == 2
+    finally:
+        sys.modules.pop("own_study", None)
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"--cpus-per-cell, --gpus-per-cell: a cell takes {share}, which no node of the cluster has" in line
 
 
 def test_a_setting_of_ray_is_not_taken_for_one_of_processes(capsys):
@@ -191,8 +204,8 @@ def test_all_workers_have_one_deadline(monkeypatch):
     never.set()
 
 
-def _is_one_line(capsys, named: str, *args: str, study: str = "quickstart") -> None:
-    assert main(["run", study, *args]) == 2
+def _is_one_line(capsys, named: str, *args: str) -> None:
+    assert main(["run", "quickstart", *args]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("ablations: ") and named in line
     assert not list(Path().iterdir())

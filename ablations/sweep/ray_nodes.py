@@ -69,7 +69,8 @@ def connected(address: str, cpus: float, gpus: float, jobs: int | None) -> Itera
         nodes = RayNodes(cpus, gpus, jobs)
         if not nodes.room:
             raise UsageError(
-                f"--cpus-per-cell, --gpus-per-cell: no node of the cluster has {nodes.share}; ask for less"
+                f"--cpus-per-cell, --gpus-per-cell: a cell takes {nodes.share}, which no node of the cluster has; set "
+                "less (--gpus-per-cell 0 runs cells without a GPU)"
             )
         yield nodes
     finally:

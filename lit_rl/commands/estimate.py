@@ -36,7 +36,7 @@ DESCRIPTION = (
 EPILOG = "Exit code 0: it fits; 1: it does not, and settings are named with which it would; 2: a setting is wrong."
 GIB = 2**30
 CONTEXT = 0.75 * GIB  # of CUDA: its kernels and the workspaces of its libraries
-LIBRARIES = 14 * 2**20  # of PyTorch, that are read from the disk when a CPU first trains
+LIBRARIES = 14 * 2**20  # code of PyTorch that is loaded at the first training step on a CPU
 
 
 def estimate(args: list[str]) -> int:

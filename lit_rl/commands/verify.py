@@ -30,6 +30,8 @@ DESCRIPTION = (
     "everything holds; 1: an expectation differs from its formula; 2: a setting is wrong."
 )
 OWN = PAIRS, SUM_EOS, TWO_TURNS  # a fixed length, lengths that vary, and an environment between two turns
+NO_CUT, TOO_MANY = "where model.cuts makes no cut", "which has too many outcomes to enumerate"
+FEWER = "set --model.samples 2, and fewer continuations if that is not enough"
 
 
 def verify(args: list[str]) -> int:
@@ -45,7 +47,7 @@ def verify(args: list[str]) -> int:
         Algorithm,
         "model",
         required=False,
-        help="your own estimator, verified alone (exit code 1 unless it is unbiased)",
+        help="your own estimator, verified alone (exit code 1 unless it is unbiased on each task that judges it)",
     )
     config = parser.parse_args(in_order(args, {}))
     own = config.model is not None
@@ -99,13 +101,12 @@ def _own_claims(build: Build, name: str, table: TextIO) -> list[Claim]:
     """
     reasons = {task: _left_out(build, task) for task in OWN}
     said = [f"{describe(task)}, {why}" for task, why in reasons.items() if why]
-    if len(said) == len(OWN):
-        raise UsageError(
-            f"model: there is no task to verify it on: {'; '.join(said)}; set --model.cuts Stride --model.cuts.every 2 "
-            "and --model.samples 2"
-        )
-    for each in said:
-        print(f"left out: {each}", file=table)
+    if len(said) == len(OWN):  # without cuts all would be judged
+        mend = FEWER if TOO_MANY in reasons.values() else "set --model.cuts Stride --model.cuts.every 2"
+        raise UsageError(f"model.cuts: no task judges this estimator ({'; '.join(said)}); {mend}")
+    for task, why in reasons.items():
+        if why:
+            print(f"left out: {describe(task)}, {why}" + (f"; {FEWER}" if why == TOO_MANY else ""), file=table)
     return [Claim(name, build, task) for task, why in reasons.items() if not why]
 
 
@@ -115,9 +116,9 @@ def _left_out(build: Build, task: PositionTask) -> str:
     algorithm = build(policy=policy, max_new_tokens=task.length)
     plan, tree = algorithm.plan, grow(policy, task, algorithm.plan.temperature)
     if plan.continuations and not cut_chances(plan, tree).any():
-        return "where model.cuts makes no cut"
+        return NO_CUT
     if spoken_at(task) and not enumerable(algorithm, tree):
-        return "which has too many outcomes for so many samples"
+        return TOO_MANY
     return ""
 
 

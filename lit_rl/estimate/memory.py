@@ -16,7 +16,8 @@ Strategy = Literal["one", "ddp", "fsdp2"]
 Parts = dict[str, float]  # bytes by name
 FLOAT, HALF, PAGE = 4, 2, 4096  # bytes
 # On a CPU glibc keeps freed blocks of up to 32 MiB, apart for each thread; the backward pass has a thread of its own.
-# A phase therefore takes more than it holds, and of what another one has freed it uses a part again. Both are measured.
+# A phase therefore takes more than it holds, and a part of what another one has freed is still there. Both constants
+# are fitted to runs (docs/estimate.md).
 SCATTERED, KEPT = 1.28, 0.42
 WEIGHTS, CASTS, LOGITS, ACTIVATIONS = "whole weights", "16-bit copies of weights", "logits", "activations"
 ENGINE = "vLLM's engine"
