@@ -20,36 +20,37 @@ SMALL = [
     *("--diagnostics.every_n_iterations=0", "--data.task=GSM8KStyle", "--data.task.steps=8"),  # no response ends early
 ]
 QUIET = "--gradient_variance.every_n_iterations=0"
-MODELS = {  # sizes that take more than libraries do; four responses to a prompt
-    "embedded": [
-        *SMALL,
-        "--model.max_new_tokens=64",
-        "--data.prompts_per_iteration=64",
-        "--data.rows_per_microbatch=128",
-    ],
-    "embedded-mid": [*SMALL, "--model.max_new_tokens=48", "--data.prompts_per_iteration=32"],
-    str(SMOLLM2): [
-        *SMALL,
-        "--model.max_new_tokens=32",
-        "--data.prompts_per_iteration=4",
-        "--data.rows_per_microbatch=8",
-    ],
+MODELS = {  # sizes that take more than libraries do: tokens of a response, prompts, and rows of a micro-batch
+    "embedded": (64, 64, 128),
+    "embedded-mid": (48, 32, 32),
+    str(SMOLLM2): (32, 4, 8),
 }
-OTHERS = {  # to which no constant was fitted: model, algorithm, tokens, prompts and rows, and samples
-    ("embedded", "RLOO", 48, 32, 64): 4,
-    ("embedded", "REINFORCE", 64, 256, 128): 1,
-    ("embedded", "TRePO", 48, 128, 64): 2,
-    ("embedded-mid", "RLOO", 64, 64, 64): 4,
-    ("embedded-mid", "PPO", 64, 16, 16): 4,
-    ("embedded-mid", "OnlineDPO", 48, 64, 64): 4,
-    ("embedded-mid", "TRePO", 64, 16, 32): 2,
-}
+SAMPLES = 4
+OTHERS = [  # chosen, and measured once, when the constants stood: model, algorithm, samples, and sizes
+    ("embedded", "GRPO", 4, (56, 48, 96)),
+    ("embedded", "PPO", 4, (64, 32, 64)),
+    ("embedded", "RLOO", 4, (64, 128, 256)),
+    ("embedded-mid", "GRPO", 8, (64, 24, 24)),
+    ("embedded-mid", "REINFORCE", 1, (48, 128, 64)),
+    ("embedded-mid", "TRePO", 4, (48, 24, 16)),
+    ("embedded-mid", "PPO", 4, (48, 48, 48)),
+]
 
 
-def arguments(model: str, algorithm: str, noise: bool = False) -> list[str]:
-    """Of ``fit``, and of its estimate."""
-    samples = [f"--model={algorithm}", f"--model.policy.path={model}", "--model.samples=4"]
-    return [*samples, *MODELS[model], *([] if noise else [QUIET])]
+def arguments(
+    model: str, algorithm: str, noise: bool = False, samples: int = SAMPLES, sizes: tuple[int, int, int] | None = None
+) -> list[str]:
+    """Of ``fit``, and of its estimate. ``sizes`` are by default those of ``MODELS``."""
+    tokens, prompts, rows = sizes or MODELS[model]
+    return [
+        *(f"--model={algorithm}", f"--model.policy.path={model}", f"--model.samples={samples}", *SMALL),
+        *(
+            f"--model.max_new_tokens={tokens}",
+            f"--data.prompts_per_iteration={prompts}",
+            f"--data.rows_per_microbatch={rows}",
+        ),
+        *([] if noise else [QUIET]),
+    ]
 
 
 def compared(args: list[str]) -> tuple[float, float]:
@@ -75,12 +76,10 @@ def estimate() -> list[Line]:
 def others() -> list[Line]:
     """The same of other sizes and algorithms, without a target."""
     lines = []
-    for (model, algorithm, tokens, prompts, rows), samples in OTHERS.items():
-        args = [f"--model={algorithm}", f"--model.policy.path={model}", *SMALL, QUIET]
-        args += [f"--model.max_new_tokens={tokens}", f"--data.prompts_per_iteration={prompts}"]
-        args += [f"--data.rows_per_microbatch={rows}", *([f"--model.samples={samples}"] if samples > 1 else [])]
+    for model, algorithm, samples, sizes in OTHERS:
+        tokens, prompts, rows = sizes
         case = f"{algorithm}, {model}, {prompts} prompts of {samples} x {tokens} tokens, {rows} rows"
-        lines.append(_line(case, args, 1, 0.0))
+        lines.append(_line(case, arguments(model, algorithm, samples=samples, sizes=sizes), 1, 0.0))
     return lines
 
 

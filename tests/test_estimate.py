@@ -184,6 +184,7 @@ def test_the_page_shows_what_was_measured():
         assert numbers == [f"{said:,.0f}", f"{taken:,.0f}", f"{said / taken:.2f}"]
     assert all(line["ratio"] >= line["target"] for line in lines) and "All eleven are within 15 %" in PAGE
     others = [line["ours"] / line["peer"] for line in lines if not line["target"]]
+    assert sum(1 / 1.15 <= factor <= 1.15 for factor in others) == 6 and "Six are within 15 %" in PAGE
     text = " ".join(PAGE.split())
     assert len(others) == 7 and f"gave factors of {min(others):.2f} to {max(others):.2f}" in text
     assert f"takes {memory.SCATTERED} times what it holds, and {memory.KEPT} of the second" in text
