@@ -29,10 +29,16 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def away_from_the_repository(tmp_path, monkeypatch):
-    """Runs, databases and reports of a test stay in its own folder."""
+    """Runs, databases and reports of a test stay in its own folder; modules that it imports from there are forgotten."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
 
 
 @pytest.fixture

@@ -26,14 +26,9 @@ MINE = HEAD + f"STUDY = Study('mine', 'Is it?', {TWO})\nOTHER = Study('other', q
 
 @pytest.fixture(autouse=True)
 def here(tmp_path, monkeypatch):
-    """A working directory; what is imported from it is forgotten."""
-    monkeypatch.chdir(tmp_path)
+    """A working directory that Python does not look into by itself."""
     monkeypatch.setattr(sys, "path", [each for each in sys.path if each not in ("", ".")])
-    before = set(sys.modules)
-    yield tmp_path
-    for name in set(sys.modules) - before:
-        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
-            del sys.modules[name]
+    return tmp_path
 
 
 @pytest.fixture

@@ -88,10 +88,7 @@ def test_a_cell_takes_what_its_study_says_unless_a_flag_does(monkeypatch, capsys
     FakeRay(monkeypatch, "10.0.0.1")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://10.0.0.1:5000")
     Path("own_study.py").write_text(OWN)
-    try:
-        assert main(["run", "own_study", "--launcher", "ray", *flags]) == 2
-    finally:
-        sys.modules.pop("own_study", None)
+    assert main(["run", "own_study", "--launcher", "ray", *flags]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert f"--cpus-per-cell, --gpus-per-cell: a cell takes {share}, which no node of the cluster has" in line
 
@@ -159,7 +156,7 @@ def test_a_line_says_that_no_node_is_left_and_one_that_there_is_again(monkeypatc
     assert [line.split(";")[0] for line in lines] == [
         "Ray: 2 cells at a time now",
         "Ray: no node has room for a cell now",
-        "Ray: 1 cells at a time now",
+        "Ray: 1 cell at a time now",
     ]
 
 

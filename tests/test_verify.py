@@ -140,8 +140,6 @@ def test_a_theorem_that_does_not_hold_is_exit_code_one(monkeypatch, capfd):
 def own(tmp_path, monkeypatch):
     (tmp_path / "my_package.py").write_text(OWN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    yield
-    sys.modules.pop("my_package", None)  # other tests have one of that name
 
 
 def test_ones_own_estimator_is_judged(own, monkeypatch, capfd):

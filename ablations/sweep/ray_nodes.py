@@ -133,7 +133,8 @@ class RayNodes:
         if before and not self._room:
             _say("no node has room for a cell now; waiting for one")
         elif self._room and not before:
-            _say(f"{int(min(self._room, self._jobs))} cells at a time now; each takes {self.share}")
+            count = int(min(self._room, self._jobs))
+            _say(f"{count} cell{'s' * (count > 1)} at a time now; each takes {self.share}")
 
     def _nodes(self) -> list[tuple[str, str, int]]:
         """Id, address and room of the nodes that have any."""
