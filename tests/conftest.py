@@ -29,7 +29,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def away_from_the_repository(tmp_path, monkeypatch):
-    """Runs, databases and reports of a test stay in its own folder; modules that it imports from there are forgotten."""
+    """Runs, databases and reports of a test stay in its own folder; modules imported from there are forgotten."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path.copy())
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
