@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.exact import exact
 from benchmarks.footprint import estimate
 from benchmarks.gpu import gpu, ready
+from benchmarks.heap import heap
 from benchmarks.measure import SMOLLM2, Line, device, fetched, installed
 from benchmarks.reading import reading
 from benchmarks.report import add, rewrite, write
@@ -38,6 +39,7 @@ ALL: dict[str, Callable[[], list[Line]]] = {
     "memory": memory,
     "uneven": uneven,
     "estimate": estimate,
+    "heap": heap,
     "exact": exact,
     "sweeps": sweeps,
     "gpu": gpu,

@@ -1,15 +1,16 @@
 """What ``python -m lit_rl estimate`` says of a run's memory, beside what the run takes.
 
 ``python -m benchmarks.footprint ARGUMENTS`` prints MiB: the peak of that ``fit``, as estimated and as it was, and what
-the process took before there was a model.
+the process took before there was a model; and the seconds that it took.
 """
 
 import json
 import sys
 import tempfile
+from collections.abc import Mapping
 from statistics import median
 
-from benchmarks.measure import SMOLLM2, Line, fetched, peak, process
+from benchmarks.measure import SMOLLM2, Line, fetched, peak, process, seconds
 
 TARGET = 1 / 1.15  # an estimate may be off by 15%
 ALGORITHMS = ("GRPO", "PPO", "TRePO")
@@ -55,9 +56,14 @@ def arguments(
 
 def compared(args: list[str]) -> tuple[float, float]:
     """MiB of a run beside those of its process: estimated, and taken."""
-    with tempfile.TemporaryDirectory() as folder:
-        found = process("benchmarks.footprint", *args, cwd=folder)
+    found = taken(args)
     return found["estimated"] - found["before"], found["peak"] - found["before"]
+
+
+def taken(args: list[str], variables: Mapping[str, str] | None = None) -> dict[str, float]:
+    """What ``python -m benchmarks.footprint`` prints, in an environment with these variables, too."""
+    with tempfile.TemporaryDirectory() as folder:
+        return process("benchmarks.footprint", *args, cwd=folder, variables=variables)
 
 
 def estimate() -> list[Line]:
@@ -98,8 +104,9 @@ def main(args: list[str]) -> dict[str, float]:
     command = checked(["fit", *args])
     found = estimated(command[1:])
     sys.argv[1:] = command
-    CLI()
-    return {"before": found.before / 2**20, "estimated": found.total() / 2**20, "peak": peak()}
+    spent = seconds(CLI)
+    sizes = {"before": found.before / 2**20, "estimated": found.total() / 2**20}
+    return {**sizes, "peak": peak(), "seconds": spent}
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import resource
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -79,9 +79,15 @@ def problems(policy: CausalPolicy, count: int) -> tuple[list[Example], list[list
     return examples, [policy.encode_prompt(example["prompt"]) for example in examples]
 
 
-def process(module: str, *args: str, cwd: str | None = None) -> dict[str, Any]:
-    """What ``python -m module`` prints last, as JSON; it may run in another folder."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])}
+def process(
+    module: str, *args: str, cwd: str | None = None, variables: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """What ``python -m module`` prints last, as JSON; it may run in another folder, and with variables of its own."""
+    env = {
+        **os.environ,
+        **(variables or {}),
+        "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
     run = subprocess.run([sys.executable, "-m", module, *args], capture_output=True, text=True, cwd=cwd, env=env)
     if run.returncode:
         raise RuntimeError(f"python -m {module} {' '.join(args)}: {run.stderr.strip().splitlines()[-1]}")

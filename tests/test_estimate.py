@@ -12,6 +12,7 @@ from lightning import Trainer
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from benchmarks.footprint import arguments, compared
+from benchmarks.heap import LONGER
 from lit_rl.algorithms import GRPO, PPO, RLOO, TRePO
 from lit_rl.algorithms.per_group import recorded
 from lit_rl.callbacks import Memory, RewardCallback
@@ -175,7 +176,7 @@ def test_memory_is_that_of_a_run(algorithm):
 
 def test_the_page_shows_what_was_measured():
     file = Path(__file__).parents[1] / "results/performance/lines.json"
-    lines = [line for line in json.loads(file.read_text()) if line["name"].startswith("estimated memory")]
+    lines = [line for line in json.loads(file.read_text()) if line["name"].startswith("estimated memory,")]
     measured = {line["name"]: (line["ours"], line["peer"]) for line in lines if line["target"]}
     shown = re.findall(r"^\| ([\w,. -]+) \| (\w+) \| ([\d,]+) \| ([\d,]+) \| ([\d.]+) \|$", PAGE, re.M)
     assert {f"estimated memory, {algorithm}, {model}: measured" for model, algorithm, *_ in shown} == {*measured}
@@ -188,3 +189,20 @@ def test_the_page_shows_what_was_measured():
     text = " ".join(PAGE.split())
     assert len(others) == 7 and f"gave factors of {min(others):.2f} to {max(others):.2f}" in text
     assert f"takes {memory.SCATTERED} times what it holds, and {memory.KEPT} of the second" in text
+
+
+def test_the_page_shows_what_the_heap_adds():
+    lines = json.loads((Path(__file__).parents[1] / "results/performance/lines.json").read_text())
+    heap = {line["name"]: (line["ours"], line["peer"]) for line in lines}
+    text = " ".join(PAGE.split())
+    (small, took), (middle, more) = (
+        heap[f"estimated memory of {iterations} iterations, GRPO, {model}: measured"]
+        for model, iterations in LONGER.items()
+    )
+    assert f"takes {took:.0f} MiB in 16 iterations of the embedded model, and {more:.0f} MiB in 8" in text
+    assert f"factors of {small / took:.2f} and {middle / more:.2f}" in text
+    (less, default), (seconds, before) = (
+        heap[f"{what}, GRPO, embedded-mid, freed blocks of 1 MiB given back: as glibc does"]
+        for what in ("memory", "time")
+    )
+    assert f"takes {less:.0f} MiB instead of {default:.0f}, and {seconds / before:.1f} times as long" in text
