@@ -1,7 +1,7 @@
 """What ``python -m lit_rl estimate`` says of a run's memory, beside what the run takes.
 
-``python -m benchmarks.footprint ARGUMENTS`` prints MiB: the peak of that ``fit``, as estimated and as it was, and what
-the process took before there was a model; and the seconds that it took.
+``python -m benchmarks.footprint ARGUMENTS`` prints the peak of that ``fit``, as estimated and as it was, in MiB beside
+what the process took before there was a model, and the seconds that it took.
 """
 
 import json
@@ -57,7 +57,7 @@ def arguments(
 def compared(args: list[str]) -> tuple[float, float]:
     """MiB of a run beside those of its process: estimated, and taken."""
     found = taken(args)
-    return found["estimated"] - found["before"], found["peak"] - found["before"]
+    return found["estimated"], found["peak"]
 
 
 def taken(args: list[str], variables: Mapping[str, str] | None = None) -> dict[str, float]:
@@ -74,8 +74,8 @@ def estimate() -> list[Line]:
         if model != str(SMOLLM2) or fetched():
             runs = 1 if model == str(SMOLLM2) else RUNS
             label = "SmolLM2-135M" if model == str(SMOLLM2) else model
-            case = f"{algorithm}, {label}{', gradient noise' if noise else ''}"
-            lines.append(_line(case, arguments(model, algorithm, noise), runs, TARGET))
+            name = f"estimated memory, {algorithm}, {label}{', gradient noise' if noise else ''}"
+            lines.append(beside(name, arguments(model, algorithm, noise), runs, TARGET))
     return [*lines, *others()]
 
 
@@ -84,15 +84,16 @@ def others() -> list[Line]:
     lines = []
     for model, algorithm, samples, sizes in OTHERS:
         tokens, prompts, rows = sizes
-        case = f"{algorithm}, {model}, {prompts} prompts of {samples} x {tokens} tokens, {rows} rows"
-        lines.append(_line(case, arguments(model, algorithm, samples=samples, sizes=sizes), 1, 0.0))
+        name = f"estimated memory, {algorithm}, {model}, {prompts} prompts of {samples} x {tokens} tokens, {rows} rows"
+        lines.append(beside(name, arguments(model, algorithm, samples=samples, sizes=sizes), 1, 0.0))
     return lines
 
 
-def _line(case: str, args: list[str], runs: int, target: float) -> Line:
+def beside(name: str, args: list[str], runs: int, target: float) -> Line:
+    """Estimated and taken, medians over runs; the ratio is the smaller over the larger."""
     found = [compared(args) for _ in range(runs)]
     said, taken = (median(numbers) for numbers in zip(*found, strict=True))
-    return Line(f"estimated memory, {case}: measured", said, taken, "MiB", min(said / taken, taken / said), target)
+    return Line(f"{name}: measured", said, taken, "MiB", min(said / taken, taken / said), target)
 
 
 def main(args: list[str]) -> dict[str, float]:
@@ -105,8 +106,8 @@ def main(args: list[str]) -> dict[str, float]:
     found = estimated(command[1:])
     sys.argv[1:] = command
     spent = seconds(CLI)
-    sizes = {"before": found.before / 2**20, "estimated": found.total() / 2**20}
-    return {**sizes, "peak": peak(), "seconds": spent}
+    before = found.before / 2**20
+    return {"estimated": found.total() / 2**20 - before, "peak": peak() - before, "seconds": spent}
 
 
 if __name__ == "__main__":

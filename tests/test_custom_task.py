@@ -2,7 +2,6 @@
 
 import json
 import re
-import sys
 from itertools import chain
 from pathlib import Path
 
@@ -169,7 +168,6 @@ def test_fit_on_the_users_own_data_and_reward(lit_rl, tmp_path, monkeypatch):
     assert len(seen) == 8 and all(0 < int(length) <= 16 for _, _, length in seen)
     assert {(prompt, answer) for prompt, answer, _ in seen} <= {(row["prompt"], row["answer"]) for row in ROWS}
     _, printed, _ = lit_rl("fit", *REWARD, "my_rewards.noted", "--print_config")
-    del sys.modules["my_rewards"]
     assert yaml.safe_load(printed)["data"]["task"]["init_args"]["reward"] == "my_rewards.noted"
 
 
